@@ -1,0 +1,66 @@
+# The commands that a person has to know. Each sets up what it needs: on a fresh Debian machine as root that includes the
+# engine, Elixir and builder images (integration/world.py), kept in a cache so that the second run is quick.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: demo test lint format package unit exunit matrix soak bench clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WORLD := $(PYTHON) integration/world.py
+IMAGES := --image new --image new-1.28.0 --image old
+PACKAGED := elixir_shim/priv/python/__main__.py
+HELPER_SOURCES := $(wildcard python/nerves_docker_port/*.py) python/package_helper.py requirements/runtime.txt
+
+## demo: `mix nerves.artifact` on the miniature system, to an artifact
+demo: package
+	$(WORLD) run --image new -- $(PYTHON) integration/demo.py
+
+## test: everything that CI runs
+test: lint package
+	$(WORLD) run --elixir bookworm -- $(MAKE) --no-print-directory exunit
+	$(WORLD) run --elixir trixie -- $(MAKE) --no-print-directory exunit
+	$(WORLD) run $(IMAGES) --elixir bookworm -- $(BIN)/python -m pytest
+
+## unit: the tests that need no engine
+unit: $(VENV)/.ready
+	$(BIN)/python -m pytest tests/unit
+
+## exunit: the shim's own suite, with the Elixir that is on the PATH
+exunit:
+	cd elixir_shim && MIX_BUILD_PATH=$${MIX_BUILD_PATH:-_build/otp-$$(erl -noshell -eval 'io:put_chars(erlang:system_info(otp_release)), halt().')} MIX_ENV=test mix do compile --warnings-as-errors + test
+
+## matrix: the shim's suite on every Elixir
+matrix: package
+	for elixir in bookworm trixie sid; do $(WORLD) run --elixir $$elixir -- $(MAKE) --no-print-directory exunit; done
+
+## lint: formatting, types, warnings
+lint: $(VENV)/.ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(WORLD) run --elixir bookworm -- sh -c 'cd elixir_shim && mix format --check-formatted'
+
+format: $(VENV)/.ready
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	cd elixir_shim && mix format
+
+## package: the helper and its dependencies into elixir_shim/priv/python
+package: $(PACKAGED)
+
+$(PACKAGED): $(HELPER_SOURCES) | $(VENV)/.ready
+	$(BIN)/python python/package_helper.py elixir_shim/priv/python
+	touch $@
+
+$(VENV)/.ready: requirements/dev.txt
+	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'from integration.host import apt_install; apt_install(["python3-venv"], "the tests need a virtual environment")'; \
+	  rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) elixir_shim/priv/python elixir_shim/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis

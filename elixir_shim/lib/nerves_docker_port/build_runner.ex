@@ -1,0 +1,91 @@
+defmodule NervesDockerPort.BuildRunner do
+  @moduledoc """
+  The build runner that a Nerves system names in its `mix.exs`:
+
+      build_runner: NervesDockerPort.BuildRunner
+
+  Only the callbacks of `Nerves.Artifact.BuildRunner`, and the two functions that Nerves' own Docker runner has besides.
+  What they do is done by the helper; see `NervesDockerPort.Helper`. Every failure raises one `Mix.Error`.
+
+  `@behaviour` is left out on purpose: this package may be compiled before Nerves is, and then it would warn. A test holds
+  the callbacks against the behaviour.
+  """
+
+  alias NervesDockerPort.{Helper, Request}
+
+  @typedoc "A `%Nerves.Package{}`."
+  @type package :: Request.package()
+
+  @doc """
+  Builds the package and gives the path of its artifact in the download directory.
+
+  The output is in `build.log` in the working directory. `opts` are the package's `:build_runner_opts`:
+
+    * `:make_args` - more arguments for `make`, a list of strings. Example: `["PARALLEL_JOBS=8"]`.
+  """
+  @spec build(package(), package() | nil, keyword()) :: {:ok, Path.t()}
+  def build(package, toolchain, opts) do
+    {:ok, artifact_path(:build, Request.new(package, toolchain, opts))}
+  end
+
+  @doc """
+  Packs what was built and gives the path of the artifact in the download directory.
+
+  The output is in `archive.log` in the working directory. Without an earlier build there is nothing to pack: that raises.
+  """
+  @spec archive(package(), package() | nil, keyword()) :: {:ok, Path.t()}
+  def archive(package, toolchain, opts) do
+    {:ok, artifact_path(:archive, Request.new(package, toolchain, opts))}
+  end
+
+  @doc """
+  Deletes the package's build volume and its artifact in the cache. Nothing to delete is fine.
+  """
+  @spec clean(package()) :: :ok
+  def clean(package) do
+    _removed = Helper.request(:clean, Request.new(package, nil, []))
+    :ok
+  end
+
+  @doc """
+  Would open a shell in the build directory; this version cannot yet, and raises.
+  """
+  @spec system_shell(package()) :: no_return()
+  def system_shell(_package) do
+    Mix.raise(
+      "NervesDockerPort #{NervesDockerPort.version()} has no build shell yet; for `mix nerves.system.shell`, set " <>
+        "`build_runner: Nerves.Artifact.BuildRunners.Docker`, which opens its shell on the same build volume."
+    )
+  end
+
+  @doc """
+  Reads what `docker --version` prints after "Docker version ": up to the first comma, without leading zeros.
+
+  Not needed here, where the engine itself is asked; kept for those who call it on the stock runner.
+
+  ## Examples
+
+      iex> NervesDockerPort.BuildRunner.parse_docker_version("17.03.1-ce, build c6d412e")
+      {:ok, Version.parse!("17.3.1-ce")}
+
+      iex> NervesDockerPort.BuildRunner.parse_docker_version("podman version 4.9.3")
+      :error
+  """
+  @spec parse_docker_version(String.t()) :: {:ok, Version.t()} | :error
+  def parse_docker_version(text) do
+    [version | _build] = String.split(text, ",", parts: 2)
+
+    Regex.replace(~r/(\.|^)0+(?=\d)/, version, "\\1")
+    |> Version.parse()
+  end
+
+  defp artifact_path(op, request) do
+    case Helper.request(op, request) do
+      %{path: path} when is_binary(path) ->
+        path
+
+      other ->
+        Mix.raise("The helper ended #{op} well, but named no artifact: #{inspect(other)}")
+    end
+  end
+end

@@ -1,0 +1,141 @@
+defmodule NervesDockerPort.Command do
+  @moduledoc """
+  Which program the helper is. Decides nothing about how to talk to it.
+
+  In this order:
+
+    1. the environment variable `NERVES_DOCKER_PORT_COMMAND`, split as a shell would
+       (`"/opt/venv/bin/python -m nerves_docker_port"`);
+    2. `config :nerves_docker_port, command: ["/opt/venv/bin/python", "-m", "nerves_docker_port"]`;
+    3. the helper that this package carries in `priv/python`, run by the `python3` on the PATH.
+
+  The word `port` is added to each.
+
+  The carried helper runs isolated (`-I`): `PYTHONPATH`, the working directory and the person's own packages cannot reach
+  it. It is in UTF-8 mode whatever the locale. Python keeps its bytecode beside the source where it may write, and does
+  without where it may not.
+  """
+
+  @enforce_keys [:executable, :arguments, :origin]
+  defstruct [:executable, :arguments, :origin]
+
+  @typedoc """
+  A program, its arguments, and where the command comes from: our own helper, the variable, or the configuration.
+  """
+  @type t :: %__MODULE__{
+          executable: Path.t(),
+          arguments: [String.t()],
+          origin: :packaged | :environment | :config
+        }
+
+  @variable "NERVES_DOCKER_PORT_COMMAND"
+  @op "port"
+
+  @doc """
+  The command to open the port with; `packaged` is the directory of the helper that this package carries.
+
+  Raises `Mix.Error`, with what to do, where the program is not found, the override is malformed, or the package carries
+  no helper.
+  """
+  @spec resolve(Path.t()) :: t()
+  def resolve(packaged \\ packaged_directory()) do
+    case {System.get_env(@variable, ""), Application.get_env(:nerves_docker_port, :command)} do
+      {"", nil} -> packaged(packaged)
+      {"", words} -> override(words, :config)
+      {text, _words} -> text |> split() |> override(:environment)
+    end
+  end
+
+  @doc """
+  How to get a Python that will do, in words for an error.
+  """
+  @spec python_hint() :: String.t()
+  def python_hint do
+    """
+    The helper needs Python 3.10 or later, as `python3` on the PATH:
+
+      Debian, Ubuntu   sudo apt-get install python3
+      macOS            brew install python
+
+    To use another one, set #{@variable}, for example
+    #{@variable}="/usr/bin/python3.12 -m nerves_docker_port".
+    """
+  end
+
+  @doc """
+  The command as one line for an error. Not to be given to a shell.
+  """
+  @spec to_line(t()) :: String.t()
+  def to_line(%__MODULE__{executable: executable, arguments: arguments}) do
+    Enum.join([executable | arguments], " ")
+  end
+
+  defp packaged(directory) do
+    main = Path.join(directory, "__main__.py")
+    if not File.regular?(main), do: not_packaged(main)
+
+    python =
+      System.find_executable("python3") ||
+        Mix.raise("There is no python3 on the PATH.\n\n" <> python_hint())
+
+    %__MODULE__{
+      executable: python,
+      arguments: ["-I", "-X", "utf8", directory, @op],
+      origin: :packaged
+    }
+  end
+
+  defp packaged_directory, do: Application.app_dir(:nerves_docker_port, ["priv", "python"])
+
+  @spec not_packaged(Path.t()) :: no_return()
+  defp not_packaged(main) do
+    Mix.raise("""
+    The helper is missing: there is no #{main}.
+
+    A release of nerves_docker_port carries it. In a git checkout, run `make package` at its root. Or set #{@variable}, for
+    example #{@variable}="/path/to/venv/bin/python -m nerves_docker_port".
+    """)
+  end
+
+  defp split(text) do
+    OptionParser.split(text)
+  rescue
+    # A quote that is not closed; OptionParser has no error of its own for it.
+    error in RuntimeError -> Mix.raise("#{@variable} cannot be read: #{Exception.message(error)}")
+  end
+
+  defp override([program | arguments] = words, origin) do
+    if Enum.all?(words, &is_binary/1) do
+      %__MODULE__{
+        executable: find(program, origin),
+        arguments: arguments ++ [@op],
+        origin: origin
+      }
+    else
+      bad_override(words, origin)
+    end
+  end
+
+  defp override(words, origin), do: bad_override(words, origin)
+
+  @spec bad_override(term(), :environment | :config) :: no_return()
+  defp bad_override(words, origin) do
+    Mix.raise("#{origin_name(origin)} has to hold a program and its arguments, but holds #{inspect(words)}.")
+  end
+
+  defp find(program, origin) do
+    found =
+      if String.contains?(program, "/") do
+        path = Path.expand(program)
+        if File.regular?(path), do: path
+      else
+        System.find_executable(program)
+      end
+
+    found ||
+      Mix.raise("#{origin_name(origin)} names #{inspect(program)}, and there is no such program.")
+  end
+
+  defp origin_name(:environment), do: "The environment variable #{@variable}"
+  defp origin_name(:config), do: "`config :nerves_docker_port, command: ...`"
+end

@@ -1,0 +1,216 @@
+defmodule NervesDockerPort.Console do
+  @moduledoc """
+  What the person sees of a build. Everything goes through `Mix.shell/0`, so `Mix.Shell.Quiet` is quiet and a test can
+  read it with `Mix.Shell.Process`.
+
+  Dots and progress are no lines: they are written as they are, as Nerves' own runner does it, and only where the shell is
+  `Mix.Shell.IO`. A line that was begun with them is ended before the next one is printed.
+  """
+
+  # A build that says nothing for so long gets a dot, as from the stock runner.
+  @dot_every 10_000
+
+  defstruct open: nil, dot_every: @dot_every, dot_at: 0
+
+  @typedoc "What was printed last, and when the next dot is due. Times are in milliseconds."
+  @opaque t :: %__MODULE__{
+            open: nil | :dots | :progress,
+            dot_every: pos_integer(),
+            dot_at: integer()
+          }
+
+  @typedoc "What the terminal can do: whether a person can answer, its width, and whether it has colours."
+  @type terminal :: %{interactive: boolean(), columns: pos_integer(), ansi: boolean()}
+
+  @typedoc "An event, as in `docs/protocol.md`."
+  @type event ::
+          {:headline, String.t()}
+          | {:log, binary()}
+          | {:stage, atom(), :started | {:finished, non_neg_integer()}}
+          | {:progress, map()}
+          | {:warning, String.t()}
+
+  defguardp is_count(value) when is_integer(value) and value >= 0
+
+  @doc """
+  A console on which nothing has been printed.
+
+  Options: `:dot_every`, the milliseconds of silence before a dot (10 000).
+  """
+  @spec new(keyword()) :: t()
+  def new(options \\ []) do
+    renew(%__MODULE__{dot_every: Keyword.get(options, :dot_every, @dot_every)})
+  end
+
+  @doc """
+  Shows an event; `:unknown` where it is none.
+  """
+  @spec show(t(), event() | term()) :: {:ok, t()} | :unknown
+  def show(console, {:headline, text}) when is_binary(text) do
+    console = end_line(console)
+    Mix.shell().info([:inverse, "|Docker| " <> printable(text), :reset])
+    Mix.shell().info("")
+    {:ok, renew(console)}
+  end
+
+  def show(console, {:log, bytes}) when is_binary(bytes) do
+    console = end_line(console)
+    Mix.shell().info(printable(bytes))
+    {:ok, renew(console)}
+  end
+
+  def show(console, {:warning, text}) when is_binary(text) do
+    console = end_line(console)
+    Mix.shell().info([:yellow, printable(text), :reset])
+    {:ok, renew(console)}
+  end
+
+  def show(console, {:progress, %{what: what, current: current, unit: unit} = progress})
+      when is_binary(what) and is_count(current) do
+    {:ok, progress(console, what, amount(current, Map.get(progress, :total), unit))}
+  end
+
+  # The headlines say what is being done; stages are there to be measured.
+  def show(console, {:stage, stage, :started}) when is_atom(stage), do: {:ok, console}
+
+  def show(console, {:stage, stage, {:finished, milliseconds}})
+      when is_atom(stage) and is_count(milliseconds) do
+    {:ok, console}
+  end
+
+  def show(_console, _event), do: :unknown
+
+  @doc """
+  Asks a yes or no question.
+  """
+  @spec yes?(t(), String.t(), boolean()) :: {boolean(), t()}
+  def yes?(console, text, default) do
+    console = end_line(console)
+    answer = Mix.shell().yes?(printable(text), default: if(default, do: :yes, else: :no))
+    {answer, renew(console)}
+  end
+
+  @doc """
+  The milliseconds until `idle/1` is due.
+  """
+  @spec patience(t()) :: non_neg_integer()
+  def patience(console), do: max(0, console.dot_at - now())
+
+  @doc """
+  To be called when nothing was printed for a while: writes a dot.
+  """
+  @spec idle(t()) :: t()
+  def idle(console) do
+    if Mix.shell() == Mix.Shell.IO do
+      console = if console.open == :progress, do: end_line(console), else: console
+      IO.write(".")
+      renew(%{console | open: :dots})
+    else
+      renew(console)
+    end
+  end
+
+  @doc """
+  Ends the line that dots or progress have begun, if there is one.
+  """
+  @spec end_line(t()) :: t()
+  def end_line(%__MODULE__{open: nil} = console), do: console
+
+  def end_line(%__MODULE__{open: :dots} = console) do
+    IO.write("\n")
+    %{console | open: nil}
+  end
+
+  # Progress that is over is of no interest: the next line takes its place.
+  def end_line(%__MODULE__{open: :progress} = console) do
+    IO.write("\r\e[K")
+    %{console | open: nil}
+  end
+
+  @doc ~S"""
+  Text that any terminal device takes: a byte that is not UTF-8 becomes `U+FFFD`.
+
+  ## Examples
+
+      iex> NervesDockerPort.Console.printable("caf" <> <<0xE9>> <> "!")
+      "caf\uFFFD!"
+  """
+  @spec printable(binary()) :: String.t()
+  def printable(bytes) do
+    if String.valid?(bytes), do: bytes, else: replace_invalid(bytes, "")
+  end
+
+  @doc """
+  What the terminal of this Mix can do.
+
+  A person can answer where both standard input and standard output are a terminal, and `CI` is not set.
+  """
+  @spec terminal() :: terminal()
+  def terminal do
+    %{interactive: interactive?(), columns: columns() || 80, ansi: IO.ANSI.enabled?()}
+  end
+
+  defp progress(console, what, amount) do
+    columns = columns()
+
+    if Mix.shell() == Mix.Shell.IO and IO.ANSI.enabled?() and columns != nil do
+      console = if console.open == :dots, do: end_line(console), else: console
+      line = String.slice("#{printable(what)}: #{amount}", 0, columns - 1)
+      IO.write("\r" <> line <> "\e[K")
+      renew(%{console | open: :progress})
+    else
+      console
+    end
+  end
+
+  defp amount(current, nil, unit), do: quantity(current, unit)
+
+  defp amount(current, total, unit) when is_count(total) do
+    percent = if total > 0, do: " (#{min(100, div(100 * current, total))}%)", else: ""
+    "#{quantity(current, unit)} of #{quantity(total, unit)}#{percent}"
+  end
+
+  defp amount(current, _total, unit), do: quantity(current, unit)
+
+  defp quantity(count, :bytes), do: "#{Float.round(count / 1_000_000, 1)} MB"
+  defp quantity(count, unit), do: "#{count} #{unit}"
+
+  defp replace_invalid(<<char::utf8, rest::binary>>, text) do
+    replace_invalid(rest, <<text::binary, char::utf8>>)
+  end
+
+  defp replace_invalid(<<_byte, rest::binary>>, text) do
+    replace_invalid(rest, <<text::binary, "\uFFFD">>)
+  end
+
+  defp replace_invalid(<<>>, text), do: text
+
+  defp renew(console), do: %{console | dot_at: now() + console.dot_every}
+
+  defp now, do: System.monotonic_time(:millisecond)
+
+  defp interactive? do
+    System.get_env("CI", "") in ["", "false"] and terminal?(:stdin) and terminal?(:stdout)
+  end
+
+  # OTP 26 and later know. Before, Linux does; elsewhere, that there is a width says so of one of the two.
+  defp terminal?(stream) do
+    with options when is_list(options) <- :io.getopts(),
+         {:ok, terminal?} <- Keyword.fetch(options, stream) do
+      terminal? == true
+    else
+      _unknown ->
+        case File.read_link("/proc/self/fd/" <> if(stream == :stdin, do: "0", else: "1")) do
+          {:ok, device} -> device =~ ~r{^/dev/(pts/|tty|console)}
+          {:error, _reason} -> columns() != nil
+        end
+    end
+  end
+
+  defp columns do
+    case :io.columns() do
+      {:ok, columns} when columns > 0 -> columns
+      _not_known -> nil
+    end
+  end
+end

@@ -1,0 +1,180 @@
+defmodule NervesDockerPort.CommandTest do
+  use NervesDockerPort.HelperCase, async: false
+
+  alias NervesDockerPort.{Command, Helper}
+
+  @variable "NERVES_DOCKER_PORT_COMMAND"
+
+  setup do
+    saved = for name <- [@variable, "PATH"], do: {name, System.get_env(name)}
+    System.delete_env(@variable)
+
+    on_exit(fn ->
+      Application.delete_env(:nerves_docker_port, :command)
+
+      for {name, value} <- saved do
+        if value, do: System.put_env(name, value), else: System.delete_env(name)
+      end
+    end)
+  end
+
+  defp program(directory, name, text \\ "#!/bin/sh\nexit 78\n") do
+    path = Path.join(directory, name)
+    File.write!(path, text)
+    File.chmod!(path, 0o755)
+    path
+  end
+
+  defp error, do: assert_raise(Mix.Error, fn -> Command.resolve() end).message
+
+  describe "the packaged helper" do
+    setup %{directory: directory} do
+      packaged = Path.join(directory, "priv with space")
+      File.mkdir_p!(packaged)
+      File.write!(Path.join(packaged, "__main__.py"), "")
+      {:ok, packaged: packaged}
+    end
+
+    test "is in priv/python" do
+      # Whether it is there depends on `make package`; where it is looked for does not.
+      directory = Application.app_dir(:nerves_docker_port, "priv/python")
+
+      if File.exists?(Path.join(directory, "__main__.py")) do
+        assert directory in Command.resolve().arguments
+      else
+        assert error() =~ directory
+      end
+    end
+
+    test "is run isolated, by the python3 on the PATH", %{
+      directory: directory,
+      packaged: packaged
+    } do
+      python = program(directory, "python3")
+      System.put_env("PATH", directory)
+
+      assert Command.resolve(packaged) == %Command{
+               executable: python,
+               arguments: ["-I", "-X", "utf8", packaged, "port"],
+               origin: :packaged
+             }
+    end
+
+    test "is not reached by the person's own modules, and runs from a directory that cannot be written",
+         context do
+      %{directory: directory, packaged: packaged} = context
+      File.write!(Path.join(directory, "struct.py"), "raise SystemExit(99)")
+
+      File.cp!(
+        Path.expand("../support/fake_helper.py", __DIR__),
+        Path.join(packaged, "__main__.py")
+      )
+
+      [_python, _isolated, _main, script] =
+        fake_words(directory, [:greet, say({:done, 1, {:ok, "isolated"}})])
+
+      File.chmod!(packaged, 0o555)
+      System.put_env("PYTHONPATH", directory)
+      on_exit(fn -> System.delete_env("PYTHONPATH") end)
+
+      command = Command.resolve(packaged)
+      # The fake helper has its script as an argument before the operation.
+      command = %{command | arguments: List.insert_at(command.arguments, -2, script)}
+      assert Helper.request(:build, %{}, command: command) == "isolated"
+    end
+
+    test "without any python3 on the PATH: what to install", %{
+      directory: directory,
+      packaged: packaged
+    } do
+      System.put_env("PATH", directory)
+      message = assert_raise(Mix.Error, fn -> Command.resolve(packaged) end).message
+      assert message =~ "There is no python3 on the PATH"
+      assert message =~ "sudo apt-get install python3"
+      assert message =~ "brew install python"
+      assert message =~ "3.10"
+    end
+
+    test "with a python3 that is too old: what to install", %{
+      directory: directory,
+      packaged: packaged
+    } do
+      python = program(directory, "python3")
+      System.put_env("PATH", directory)
+      command = Command.resolve(packaged)
+
+      message = assert_raise(Mix.Error, fn -> Helper.request(:build, %{}, command: command) end).message
+
+      assert message =~ "#{python} is older than Python 3.10"
+      assert message =~ "sudo apt-get install python3"
+    end
+
+    test "that is missing, in a checkout: make package", %{directory: directory} do
+      message = assert_raise(Mix.Error, fn -> Command.resolve(directory) end).message
+      assert message =~ "there is no #{directory}/__main__.py"
+      assert message =~ "make package"
+    end
+  end
+
+  describe "the environment variable" do
+    test "is split as a shell would", %{directory: directory} do
+      python = program(directory, "my python")
+      System.put_env(@variable, ~s("#{python}" -m nerves_docker_port --x 'a b'))
+
+      assert Command.resolve() == %Command{
+               executable: python,
+               arguments: ["-m", "nerves_docker_port", "--x", "a b", "port"],
+               origin: :environment
+             }
+    end
+
+    test "finds a program on the PATH", %{directory: directory} do
+      path = program(directory, "my-helper")
+      System.put_env("PATH", directory)
+      System.put_env(@variable, "my-helper")
+      assert %Command{executable: ^path, arguments: ["port"]} = Command.resolve()
+    end
+
+    test "wins over the configuration", %{directory: directory} do
+      path = program(directory, "from-variable")
+      System.put_env(@variable, path)
+      Application.put_env(:nerves_docker_port, :command, ["/nowhere"])
+      assert %Command{executable: ^path, origin: :environment} = Command.resolve()
+    end
+
+    test "that is wrong is named" do
+      System.put_env(@variable, "/no/such/python -m nerves_docker_port")
+      assert error() =~ ~s(#{@variable} names "/no/such/python", and there is no such program)
+
+      System.put_env(@variable, "python3 'unclosed")
+      assert error() =~ "#{@variable} cannot be read"
+
+      System.put_env(@variable, "  ")
+      assert error() =~ "has to hold a program"
+    end
+
+    test "starts that helper", %{directory: directory} do
+      words = fake_words(directory, [:greet, say({:done, 1, {:ok, "mine"}})])
+      System.put_env(@variable, Enum.join(words, " "))
+      assert Helper.request(:build, %{}) == "mine"
+    end
+  end
+
+  describe "the configuration" do
+    test "is a list of words", %{directory: directory} do
+      words = fake_words(directory, [:greet, say({:done, 1, {:ok, "configured"}})])
+      Application.put_env(:nerves_docker_port, :command, words)
+      assert %Command{origin: :config} = Command.resolve()
+      assert Helper.request(:build, %{}) == "configured"
+    end
+
+    test "that is wrong is named" do
+      for value <- ["python3 -m x", [], [:python3], ["python3", 1]] do
+        Application.put_env(:nerves_docker_port, :command, value)
+
+        assert error() =~
+                 "`config :nerves_docker_port, command: ...` has to hold a program and its arguments"
+      end
+    end
+  end
+end

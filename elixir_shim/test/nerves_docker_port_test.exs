@@ -1,0 +1,5 @@
+defmodule NervesDockerPortTest do
+  use ExUnit.Case, async: true
+
+  doctest NervesDockerPort
+end

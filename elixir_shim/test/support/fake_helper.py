@@ -1,0 +1,93 @@
+"""A helper that does what its script says, to see how the shim takes it.
+
+    python3 fake_helper.py SCRIPT port
+
+SCRIPT is JSON: a list of [verb, argument]. Terms come as base64, made by the test with :erlang.term_to_binary/1, so nothing
+here knows the external term format.
+"""
+
+import base64
+import json
+import os
+import struct
+import sys
+import time
+
+FROM_MIX, TO_MIX = 3, 4
+
+
+def read_exactly(count):
+    data = b""
+    while len(data) < count:
+        more = os.read(FROM_MIX, count - len(data))
+        if not more:
+            return None
+        data += more
+    return data
+
+
+def write(data):
+    while data:
+        data = data[os.write(TO_MIX, data) :]
+
+
+def save(path, data):
+    """The file is there only when it is whole."""
+    with open(path + ".part", "wb") as file:
+        file.write(data)
+    os.rename(path + ".part", path)
+
+
+def frame(argument):
+    payload = base64.b64decode(argument)
+    write(struct.pack(">I", len(payload)) + payload)
+
+
+def raw(argument):
+    write(base64.b64decode(argument))
+
+
+def read(path):
+    """One frame, kept for the test where it wants it; the end of input ends the helper."""
+    header = read_exactly(4)
+    if header is None:
+        sys.exit(0)
+    payload = read_exactly(struct.unpack(">I", header)[0])
+    if path is not None:
+        save(path, payload)
+
+
+def wait_for_eof(path):
+    while os.read(FROM_MIX, 65536):
+        pass
+    save(path, b"end of input")
+    sys.exit(0)
+
+
+def flood(argument):
+    """The same frame many times."""
+    count, payload = argument
+    payload = base64.b64decode(payload)
+    write((struct.pack(">I", len(payload)) + payload) * count)
+
+
+VERBS = {
+    "frame": frame,
+    "raw": raw,
+    "read": read,
+    "flood": flood,
+    "pid": lambda path: save(path, b"%d" % os.getpid()),
+    "argv": lambda path: save(path, json.dumps(sys.argv[2:]).encode()),
+    "print": lambda text: print(text, flush=True),
+    "stderr": lambda text: print(text, file=sys.stderr, flush=True),
+    "sleep": time.sleep,
+    "exit": sys.exit,
+    "kill": lambda number: os.kill(os.getpid(), number),
+    "wait_for_eof": wait_for_eof,
+    "close_input": lambda _: os.close(FROM_MIX),
+}
+
+with open(sys.argv[1], encoding="utf-8") as script:
+    steps = json.load(script)
+for verb, argument in steps:
+    VERBS[verb](argument)

@@ -1,0 +1,141 @@
+"""The build images: the Dockerfiles in `images/`, on a base that needs no registry.
+
+The base is a Debian root file system of debootstrap's, imported into the engine. Where a registry can be reached,
+NERVES_DOCKER_PORT_BASE_IMAGE=debian:bookworm-slim (say) takes that image in its place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import shutil
+import tarfile
+import urllib.parse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from integration.engine import Api
+from integration.host import WorldError, apt_install, cache_dir, locked, logged, say, unmount_below
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+IMAGES = Path(__file__).resolve().parent / "images"
+KINDS = ("new", "new-1.28.0", "old")
+REPOSITORY = "nerves_docker_port/builder"
+BASE = "nerves_docker_port/base:bookworm"
+RECIPE = "nerves_docker_port.recipe"
+SUITE = "bookworm"
+PACKAGES = ("gcc", "libc6-dev", "make", "procps", "sudo", "vim-tiny", "xz-utils")
+# Taken out of the base: of no use in a build, and half of its size.
+USELESS = (
+    *("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale"),
+    *("var/cache/apt", "var/lib/apt/lists", "var/log"),
+)
+
+
+def tag_of(kind: str) -> str:
+    """The tag of a kind of build image."""
+    if kind not in KINDS:
+        raise WorldError(f"there is no image {kind!r}: one of {', '.join(KINDS)}")
+    return f"{REPOSITORY}:{kind}"
+
+
+def ensure_image(kind: str, host: str | None = None) -> str:
+    """Have the build image of that kind in the engine (`host`, else DOCKER_HOST's); gives its tag.
+
+    Made again when its Dockerfile or the base changed.
+    """
+    tag = tag_of(kind)
+    api = Api(host or os.environ["DOCKER_HOST"])
+    context = IMAGES / kind
+    with locked("images"):
+        base = os.environ.get("NERVES_DOCKER_PORT_BASE_IMAGE") or BASE
+        recipe = _digest(base, SUITE, *PACKAGES, *USELESS, *(file.read_text() for file in sorted(context.iterdir())))
+        if _recipe_of(api, tag) == recipe:
+            return tag
+        if base == BASE:
+            _ensure_base(api)
+        say(f"building the image {tag}")
+        query = {
+            "t": tag,
+            "buildargs": json.dumps({"BASE_IMAGE": base, "PACKAGES": " ".join(PACKAGES)}),
+            "labels": json.dumps({RECIPE: recipe}),
+            "networkmode": "host",
+            "forcerm": "1",
+        }
+        api.events(f"/build?{urllib.parse.urlencode(query)}", body=_packed(context), what=f"build {tag}")
+    return tag
+
+
+def _ensure_base(api: Api) -> None:
+    recipe = _digest(SUITE, *PACKAGES, *USELESS)
+    if _recipe_of(api, BASE) == recipe:
+        return
+    file = _root_tar(recipe)
+    name, _, tag = BASE.partition(":")
+    query = urllib.parse.urlencode({"fromSrc": "-", "repo": name, "tag": tag, "changes": f"LABEL {RECIPE}={recipe}"})
+    say(f"importing the base image ({file.stat().st_size >> 20} MiB)")
+    with file.open("rb") as body:
+        api.events(f"/images/create?{query}", body=body, what=f"import {BASE}")
+
+
+def _root_tar(recipe: str) -> Path:
+    """The base's root file system, packed; made once and kept."""
+    file = cache_dir() / f"base-{SUITE}-{recipe[:12]}.tar"
+    if file.exists():
+        return file
+    with debootstrapped(cache_dir() / "base.new", SUITE, PACKAGES) as root:
+        for name in USELESS:
+            shutil.rmtree(root / name, ignore_errors=True)
+        new = file.with_suffix(".new")
+        argv = ["tar", "--create", "--numeric-owner", f"--file={new}", f"--directory={root}", "."]
+        logged(argv, cache_dir() / "logs" / "tar.log")
+        new.replace(file)
+    return file
+
+
+@contextlib.contextmanager
+def debootstrapped(root: Path, suite: str, packages: tuple[str, ...]) -> Iterator[Path]:
+    """A fresh root file system with these packages at `root`; whatever is still there after the block is removed."""
+    apt_install(["debootstrap", "xz-utils"], "a Debian root file system is to be made")
+    say(f"making a Debian {suite} root file system; this takes a minute, once")
+    _remove_root(root)
+    try:
+        logs = cache_dir() / "logs"
+        logged(["debootstrap", "--variant=minbase", suite, str(root)], logs / f"debootstrap-{suite}.log")
+        # debootstrap's own --include has no notion of the order in which packages can be configured; apt-get has.
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
+        install = ["apt-get", "-o", "Acquire::Retries=3", "install", "-y", "--no-install-recommends", *packages]
+        logged(["chroot", str(root), *install], logs / f"install-{suite}.log", quiet)
+        unmount_below(root)  # debootstrap leaves its /proc mounted
+        yield root
+    finally:
+        _remove_root(root)
+
+
+def _remove_root(root: Path) -> None:
+    if root.exists():
+        unmount_below(root)
+        shutil.rmtree(root)
+
+
+def _recipe_of(api: Api, tag: str) -> str | None:
+    image = api.json(f"/images/{tag}/json")
+    label = ((image or {}).get("Config") or {}).get("Labels") or {}
+    recipe = label.get(RECIPE)
+    return recipe if isinstance(recipe, str) else None
+
+
+def _packed(context: Path) -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(context, arcname=".")
+    return packed.getvalue()
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()

@@ -1,0 +1,58 @@
+# In the place of the nerves_bootstrap archive. Mix has to run Nerves' own tasks before it loads dependencies, and those
+# tasks are in a dependency: so the archive puts itself before Mix's tasks with aliases, and compiles Nerves first.
+
+defmodule NervesStandIn.Bootstrap do
+  @moduledoc false
+  use Application
+
+  @impl Application
+  def start(_type, _args) do
+    if Mix.target() != :host, do: add_aliases()
+    {:ok, self()}
+  end
+
+  # Only the project that the person stands in gets the aliases, not the dependencies that Mix loads on top of it.
+  defp add_aliases do
+    %{name: name, config: config, file: file} = Mix.ProjectStack.pop()
+
+    config =
+      if Mix.ProjectStack.peek() == nil do
+        Keyword.update(config, :aliases, before([]), &before/1)
+      else
+        config
+      end
+
+    Mix.ProjectStack.push(name, config, file)
+  end
+
+  defp before(aliases) do
+    Enum.reduce([:"deps.loadpaths", :"deps.compile"], aliases, fn task, aliases ->
+      rest = aliases |> Keyword.get(task, [to_string(task)]) |> List.wrap()
+      Keyword.put(aliases, task, ["nerves.bootstrap", "nerves.loadpaths" | rest])
+    end)
+  end
+end
+
+defmodule Mix.Tasks.Nerves.Bootstrap do
+  @moduledoc false
+  use Mix.Task
+
+  @impl Mix.Task
+  def run(_args) do
+    unless Code.ensure_loaded?(Nerves.Env) do
+      Mix.Tasks.Deps.Loadpaths.run(["--no-compile"])
+      Mix.Tasks.Deps.Compile.run(["nerves", "--include-children"])
+    end
+  end
+end
+
+:ok =
+  :application.load(
+    {:application, :nerves_bootstrap,
+     description: ~c"stand-in",
+     vsn: ~c"1.14.0",
+     modules: [],
+     registered: [],
+     applications: [:kernel, :stdlib],
+     mod: {NervesStandIn.Bootstrap, []}}
+  )

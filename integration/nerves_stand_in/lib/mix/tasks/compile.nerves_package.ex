@@ -1,0 +1,27 @@
+defmodule Mix.Tasks.Compile.NervesPackage do
+  # The compiler of systems and toolchains: it builds the artifact when the one in the cache is not of these sources.
+  @moduledoc false
+  use Mix.Task
+
+  @recursive true
+
+  @impl Mix.Task
+  def run(_args) do
+    if Nerves.Env.enabled?(), do: build_stale(), else: :noop
+  end
+
+  defp build_stale do
+    case Nerves.Env.ensure_loaded(Mix.Project.config()[:app]) do
+      {:ok, package} ->
+        if Nerves.Artifact.stale?(package) do
+          Nerves.Artifact.build(package, Nerves.Env.toolchain())
+          :ok
+        else
+          :noop
+        end
+
+      {:error, text} ->
+        Mix.raise(text)
+    end
+  end
+end

@@ -1,0 +1,13 @@
+defmodule Nerves.Artifact.BuildRunner do
+  @moduledoc """
+  What turns a package into an artifact.
+  """
+
+  alias Nerves.Package
+
+  @type result :: {:ok, Path.t()} | {:error, term()}
+
+  @callback build(Package.t(), toolchain :: Package.t() | nil, opts :: keyword()) :: result()
+  @callback archive(Package.t(), toolchain :: Package.t() | nil, opts :: keyword()) :: result()
+  @callback clean(Package.t()) :: :ok | {:error, term()}
+end

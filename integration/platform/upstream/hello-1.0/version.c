@@ -1,0 +1,3 @@
+#include "mini.h"
+
+const char mini_version[] = "hello 1.0";

@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""The world that the demo, the tests and the benchmarks need: an engine, build images, more than one Elixir.
+
+    world.py run [--image KIND]... [--elixir SUITE] -- COMMAND...   run a command in it; the engine lasts as long
+    world.py engine start|stop|status|env                           an engine that stays
+    world.py image KIND...                                          build images (new, new-1.28.0, old)
+    world.py clean                                                  stop the engine and remove the cache
+
+Needs nothing but Python 3.10. What is costly is kept in $NERVES_DOCKER_PORT_CACHE, else
+$XDG_CACHE_HOME/nerves_docker_port, else ~/.cache/nerves_docker_port, so the second time is quick. An engine that
+answers already (DOCKER_HOST, the current docker context, the default socket) is used as it is; otherwise, as root on
+Debian, one of our own is started, and stopped when its last user has gone. `run` gives DOCKER_HOST and MINI_IMAGE (the
+tag of the first `--image`) to the command, and its exit status back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from integration.build_images import KINDS, ensure_image
+from integration.elixir import SUITES, command_in, elixir_version, ensure_elixir
+from integration.engine import answers, configured_host, engine, keep, places, stop, supervise, supervisor
+from integration.host import WorldError, cache_dir, say, unmount_below
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["WorldError", "command_in", "engine", "ensure_elixir", "ensure_image", "main", "run"]
+
+
+class Interrupted(BaseException):
+    """A signal asked this process to end; it unwinds through every clean-up. Carries the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run(argv: list[str], *, images: list[str], elixir: str | None = None) -> int:
+    """Run a command with an engine, these images and that Elixir; gives its exit status (128 + n after signal n)."""
+    root = None
+    if elixir is not None:
+        root = ensure_elixir(elixir)
+        say(f"{elixir_version(root)} ({elixir})")
+    with engine() as host:
+        os.environ["DOCKER_HOST"] = host
+        tags = [ensure_image(kind, host) for kind in images]
+        env = dict(os.environ)
+        if tags:
+            env.setdefault("MINI_IMAGE", tags[0])
+        return _passed_through(command_in(root, argv), env)
+
+
+def _passed_through(argv: list[str], env: dict[str, str]) -> int:
+    """Run the command as if it stood here: its terminal, its exit status, and the signals that are meant for it."""
+    try:
+        child = subprocess.Popen(argv, env=env)
+    except OSError as error:
+        say(f"cannot run {argv[0]}: {error.strerror}")
+        return 127
+
+    def forward(number: int, _frame: FrameType | None) -> None:
+        # Ctrl-C reaches the whole foreground group at once; sent on, the command would get it twice.
+        if not (number == signal.SIGINT and _in_foreground()):
+            child.send_signal(number)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        status = child.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return status if status >= 0 else 128 - status
+
+
+def _in_foreground() -> bool:
+    try:
+        return os.tcgetpgrp(0) == os.getpgrp()
+    except OSError:
+        return False
+
+
+def _engine_command(what: str) -> int:
+    where = places()
+    if what == "start":
+        host = configured_host()
+        if host == where.host or not answers(host):
+            host = keep()
+        print(f"export DOCKER_HOST={host}")
+        return 0
+    if what == "stop":
+        say("stopped" if stop() else "none of ours runs")
+        return 0
+    if what == "env":
+        if supervisor() is None:
+            say("none of ours runs; `engine start` starts one")
+            return 1
+        print(f"export DOCKER_HOST={where.host}")
+        return 0
+    host = configured_host()
+    print(f"configured: {host} ({'answers' if answers(host) else 'does not answer'})")
+    pid = supervisor()
+    print(f"ours: {where.host} ({f'runs, supervisor {pid}' if pid else 'does not run'}); log: {where.log}")
+    return 0 if pid or answers(host) else 1
+
+
+def _clean() -> int:
+    stop()
+    cache = cache_dir()
+    unmount_below(cache)
+    shutil.rmtree(cache)
+    say(f"removed {cache}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    runs = commands.add_parser("run", help="run a command with an engine")
+    runs.add_argument("--image", action="append", default=[], choices=KINDS, help="have this build image (repeatable)")
+    runs.add_argument("--elixir", choices=SUITES, help="run the command with this Elixir")
+    runs.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND...")
+    engines = commands.add_parser("engine", help="an engine that stays")
+    engines.add_argument("what", choices=["start", "stop", "status", "env"])
+    image = commands.add_parser("image", help="have build images in the engine; prints their tags")
+    image.add_argument("kinds", nargs="+", choices=KINDS)
+    commands.add_parser("clean", help="stop our engine and remove the cache")
+    commands.add_parser("supervise", help=argparse.SUPPRESS)
+    return parser
+
+
+def main(arguments: list[str]) -> int:
+    """The command line."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.command == "supervise":
+        return supervise()
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    try:
+        if given.command == "run":
+            argv = given.argv[1:] if given.argv[:1] == ["--"] else given.argv
+            if not argv:
+                parser.error("run: no command given")
+            return run(argv, images=given.image, elixir=given.elixir)
+        if given.command == "engine":
+            return _engine_command(given.what)
+        if given.command == "image":
+            with engine() as host:
+                for kind in given.kinds:
+                    print(ensure_image(kind, host))
+            return 0
+        return _clean()
+    except WorldError as error:
+        say(str(error))
+        return 1
+    except Interrupted as interrupted:
+        return 128 + interrupted.number
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

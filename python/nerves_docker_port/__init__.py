@@ -1,0 +1,9 @@
+"""The helper behind ``NervesDockerPort.BuildRunner``: builds Nerves systems on a Docker engine.
+
+The modules, from the outside in: ``__main__`` (commands), ``session`` (a conversation over the port), ``recipe`` (the
+flows), ``workspace`` (how containers see the host), ``image``, ``volume`` and ``container`` (one kind of engine object
+each), ``engine`` (the connection). Below them lie ``request``, ``protocol``, ``wire``, ``output``, ``owner``,
+``cancellation`` and ``errors``. See ``docs/architecture.md``.
+"""
+
+__version__ = "0.1.0"

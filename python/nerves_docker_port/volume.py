@@ -1,0 +1,252 @@
+"""The build volume: its name, its making and removal, and who may use it.
+
+The name is ``<app>-<id>``, the id kept in the package as the stock runner keeps it, so that a user can change runners
+and keep the build tree.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import string
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from typing import Any
+
+import docker.errors
+
+from nerves_docker_port import errors
+from nerves_docker_port.engine import LABEL, Engine, label, labels
+from nerves_docker_port.owner import Owner, this_process
+from nerves_docker_port.request import Names, Package
+
+_ID_LENGTH = 16
+_ID_ALPHABET = string.ascii_letters + string.digits + "_"
+
+
+def name(package: Package, names: Names) -> str | None:
+    """The volume's name if the package has one, else ``None``. Makes nothing.
+
+    Raises ``RunnerError`` ``:bad_request`` where the id file holds something else than an id.
+    """
+    path = names.build_path / ".docker_id"
+    try:
+        volume_id = path.read_text(errors="replace").strip()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise errors.not_writable(str(path), "The file", str(error.strerror)) from error
+    if not volume_id:
+        # Left by something that died between making and writing it: as good as none.
+        return None
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", volume_id):
+        raise errors.bad_request(
+            f"{path} does not hold the id of a build volume: {volume_id[:40]!r}.",
+            hint="Restore the file, or remove it to start with a new volume.",
+        )
+    return _engine_name(package.app, volume_id)
+
+
+def ensure_name(package: Package, names: Names) -> str:
+    """The volume's name; where the package has none, one is made and kept.
+
+    Two that start at once agree: the first to put the file there wins, the other takes its id.
+    """
+    existing = name(package, names)
+    if existing is not None:
+        return existing
+    path = names.build_path / ".docker_id"
+    own = path.with_name(f".docker_id.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        own.write_text("".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)))
+        try:
+            if path.exists() and path.stat().st_size == 0:
+                own.replace(path)
+            else:
+                with suppress(FileExistsError):
+                    path.hardlink_to(own)
+        finally:
+            own.unlink(missing_ok=True)
+    except OSError as error:
+        raise errors.not_writable(str(path), "The file", str(error.strerror)) from error
+    made = name(package, names)
+    if made is None:
+        raise errors.not_writable(str(path), "The file", "it stays empty")
+    return made
+
+
+def _engine_name(app: str, volume_id: str) -> str:
+    """``<app>-<id>`` as the engine allows it: ``[a-zA-Z0-9][a-zA-Z0-9_.-]+``; an app's name may be any Unicode."""
+    return re.sub(r"^[^A-Za-z0-9]+", "", re.sub(r"[^A-Za-z0-9_.-]", "_", f"{app}-{volume_id}"))
+
+
+def exists(engine: Engine, volume: str) -> bool:
+    """Whether the engine has a volume of exactly this name (its own filter matches substrings)."""
+    with engine.failures(f"while it looked for the volume {volume}"):
+        try:
+            engine.api.inspect_volume(volume)
+        except docker.errors.NotFound:
+            return False
+    return True
+
+
+def ensure(engine: Engine, volume: str, package: Package) -> None:
+    """Make the volume if it is not there. Making one that exists is no error at the engine."""
+    if exists(engine, volume):
+        return
+    with engine.failures(f"while it made the volume {volume}"):
+        engine.api.create_volume(
+            volume,
+            labels=labels(
+                project="nerves_docker_port",
+                package=package.app,
+                version=package.version,
+                path=str(package.path),
+                volume=volume,
+            ),
+        )
+
+
+def remove(engine: Engine, volume: str) -> None:
+    """Remove the volume; one that is not there is fine.
+
+    Raises ``RunnerError`` ``:volume_busy`` while a container uses it.
+    """
+    check_free(engine, volume)
+    with engine.failures(f"while it removed the volume {volume}"), suppress(docker.errors.NotFound):
+        # Containers that have ended hold the volume, too. Ours may go; somebody else's make the engine refuse.
+        for container in _containers(engine, volume):
+            if label(container.get("Labels"), "volume") == volume:
+                _remove_container(engine, str(container["Id"]))
+        engine.api.remove_volume(volume)
+
+
+@contextmanager
+def hold(engine: Engine, volume: str, image: str, session: str, what: str) -> Iterator[None]:
+    """Have the volume to oneself: nobody else builds or opens a shell on it while the body runs.
+
+    The hold is a container that is made but never started. Its name can exist once, and the engine sees to that, so it
+    works between users, terminals and hosts. It tells its owner; one whose owner has died is removed.
+    Raises ``RunnerError`` ``:volume_busy``.
+    """
+    hold_name = f"{volume}-hold"
+    for _attempt in range(10):
+        sweep(engine, volume)
+        check_free(engine, volume)
+        with engine.failures(f"while it reserved the volume {volume}"):
+            try:
+                made = engine.api.create_container_from_config(
+                    {
+                        "Image": image,
+                        "Entrypoint": ["true"],
+                        "Labels": container_labels(volume, what, session),
+                        "NetworkDisabled": True,
+                    },
+                    hold_name,
+                )
+                break
+            except docker.errors.APIError as error:
+                if error.status_code != 409:
+                    raise
+                owner_container = _inspect(engine, hold_name)
+        if owner_container is not None and not _is_dead(owner_container["Config"].get("Labels")):
+            raise _busy(engine, volume, owner_container)
+        # The holder has just gone, or has died without us seeing it: look again.
+        time.sleep(0.1)
+    else:
+        raise errors.volume_busy(volume, hold_name, "reserved", "by another command that starts and ends all the time")
+    try:
+        yield
+    finally:
+        _remove_container(engine, str(made["Id"]))
+
+
+def container_labels(volume: str, step: str, session: str) -> dict[str, str]:
+    """The labels of every container that we make for ``volume``."""
+    return labels(
+        project="nerves_docker_port",
+        volume=volume,
+        step=step,
+        session=session,
+        owner=this_process().to_label(),
+    )
+
+
+def sweep(engine: Engine, volume: str) -> None:
+    """Remove the containers that a dead owner left on ``volume``. Touches nothing without our label."""
+    with engine.failures("while it listed what was left behind"):
+        left = engine.api.containers(all=True, filters={"label": f"{LABEL}.volume={volume}"})
+    for container in left:
+        if _is_dead(container.get("Labels")):
+            _remove_container(engine, str(container["Id"]))
+
+
+def check_free(engine: Engine, volume: str) -> None:
+    """Raise ``:volume_busy`` if a running container, ours or not, uses ``volume``."""
+    for container in _containers(engine, volume):
+        # A created or exited container of ours is a step that is about to start or be removed.
+        if container.get("State") in ("running", "paused", "restarting") and not _is_dead(container.get("Labels")):
+            inspected = _inspect(engine, str(container["Id"]))
+            if inspected is not None:
+                raise _busy(engine, volume, inspected)
+
+
+def _containers(engine: Engine, volume: str) -> list[Mapping[str, Any]]:
+    """All containers that mount ``volume``, running or not."""
+    with engine.failures(f"while it listed the users of the volume {volume}"):
+        found = engine.api.containers(all=True, filters={"volume": volume})
+    # Filters match more than they say on some engines; the mounts do not lie.
+    return [c for c in found if any(mount.get("Name") == volume for mount in c.get("Mounts") or [])]
+
+
+def _busy(engine: Engine, volume: str, container: Mapping[str, Any]) -> errors.RunnerError:
+    """The error for a volume that ``container`` (inspected) uses; of a hold, its session's running step is named."""
+    session = label(container["Config"].get("Labels"), "session")
+    if session is not None and str(container["Name"]).endswith("-hold"):
+        for other in _containers(engine, volume):
+            if label(other.get("Labels"), "session") == session:
+                container = _inspect(engine, str(other["Id"])) or container
+    step = label(container["Config"].get("Labels"), "step") or "not started by this runner"
+    return errors.volume_busy(volume, str(container["Name"]).lstrip("/"), step, _age(str(container.get("Created", ""))))
+
+
+def _age(created: str) -> str:
+    """How long ago an RFC 3339 time was, in words."""
+    # Python before 3.11 reads neither nanoseconds nor a Z.
+    match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)", created)
+    if match is None:
+        return "of unknown age"
+    then = datetime.fromisoformat(match[1]).replace(tzinfo=timezone.utc)
+    seconds = max(0, round((datetime.now(timezone.utc) - then).total_seconds()))
+    for size, unit in ((86_400, "day"), (3_600, "hour"), (60, "minute")):
+        if seconds >= 2 * size:
+            return f"started {seconds // size} {unit}s ago"
+    return f"started {seconds} seconds ago"
+
+
+def _inspect(engine: Engine, container: str) -> Mapping[str, Any] | None:
+    with engine.failures("while it was asked about a container"):
+        try:
+            found: Mapping[str, Any] = engine.api.inspect_container(container)
+        except docker.errors.NotFound:
+            return None
+    return found
+
+
+def _is_dead(container_labels: Mapping[str, str] | None) -> bool:
+    owner = Owner.from_label(label(container_labels, "owner") or "")
+    return owner is not None and owner.is_dead()
+
+
+def _remove_container(engine: Engine, container: str) -> None:
+    with engine.failures("while it removed a container"):
+        try:
+            engine.api.remove_container(container, force=True, v=True)
+        except docker.errors.APIError as error:
+            # 409: "removal of container is already in progress", somebody else does it.
+            if error.status_code not in (404, 409):
+                raise

@@ -1,0 +1,87 @@
+"""The real engine. There is no way to skip these: a test that needs the engine fails without one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from support.recorder import Recorder
+from support.system import System
+
+NEW = "nerves_docker_port/builder:new"
+NEW_1_28_0 = "nerves_docker_port/builder:new-1.28.0"
+OLD = "nerves_docker_port/builder:old"
+
+
+@pytest.fixture(scope="session")
+def host() -> str:
+    """The engine's ``DOCKER_HOST``."""
+    host = os.environ.get("DOCKER_HOST")
+    if host is None:
+        pytest.fail("these tests need an engine: run `make test`, which brings one")
+    return host
+
+
+@pytest.fixture(scope="session")
+def client(host: str) -> Iterator[docker.DockerClient]:
+    """The SDK's client, to look from outside at what the helper did."""
+    client = docker.DockerClient(base_url=host)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A directory that every uid can reach (pytest's own is closed to others), at the same path as the engine sees it."""
+    path = Path(tempfile.mkdtemp(prefix="ndp-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+@pytest.fixture(scope="session")
+def open_host(host: str) -> Iterator[str]:
+    """The engine for users who are not in its group: the tests build as many a uid."""
+    directory = Path(tempfile.mkdtemp(prefix="ndp-"))
+    directory.chmod(0o755)
+    with Recorder(directory, host) as recorder:
+        yield recorder.host
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def make_system(root: Path, open_host: str, client: docker.DockerClient) -> Iterator[Callable[..., System]]:
+    """Makes systems; their volumes and containers are gone after the test."""
+    made: list[System] = []
+
+    def make(uid: int = 1000, image: str = NEW, **changes: Any) -> System:
+        directory = root / f"s{len(made)}"
+        directory.mkdir()
+        system = System(root=directory, uid=uid, image=image, host=changes.pop("host", open_host), **changes)
+        made.append(system)
+        return system
+
+    yield make
+    for system in made:
+        ids = system.package.glob(".nerves/artifacts/*/.docker_id")
+        for volume in {f"{system.app}-{path.read_text()}" for path in ids}:
+            for container in client.containers.list(all=True, filters={"volume": volume}, ignore_removed=True):
+                container.remove(force=True)
+            for container in client.containers.list(
+                all=True, filters={"label": f"nerves-docker-port.volume={volume}"}, ignore_removed=True
+            ):
+                container.remove(force=True)
+            for found in client.volumes.list(filters={"name": volume}):
+                found.remove(force=True)
+
+
+@pytest.fixture
+def system(make_system: Callable[..., System]) -> System:
+    """A system of a plain user, with the new image."""
+    return make_system()

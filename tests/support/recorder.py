@@ -1,0 +1,125 @@
+"""A Unix socket in front of the engine that passes everything on and keeps what was asked: what containers were made.
+
+The engine's own events tell neither environment nor mounts, and the containers are gone when a test could inspect them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import threading
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request to the engine."""
+
+    method: str
+    path: str
+    """Without the API version."""
+    query: str
+    body: Any
+
+
+class Recorder:
+    """Listens while the ``with`` block runs; ``host`` is for ``DOCKER_HOST``, ``asked`` what came, in order."""
+
+    def __init__(self, directory: Path, upstream: str) -> None:
+        self._upstream = upstream.removeprefix("unix://")
+        path = directory / "e.sock"
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(str(path))
+        path.chmod(0o666)
+        self._listener.listen(64)
+        self.host = f"unix://{path}"
+        self.asked: list[Asked] = []
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._listener.close()
+
+    def created(self, *, started: bool = True) -> list[dict[str, Any]]:
+        """The bodies of the requests that made containers, in order; without those that were only a reservation."""
+        return [
+            {**asked.body, "Name": asked.query.partition("name=")[2]}
+            for asked in self.asked
+            if asked.method == "POST"
+            and asked.path == "/containers/create"
+            and not (started and asked.query.endswith("-hold"))
+        ]
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            engine = socket.socket(socket.AF_UNIX)
+            engine.connect(self._upstream)
+            threading.Thread(target=self._connection, args=(client, engine), daemon=True).start()
+
+    def _connection(self, client: socket.socket, engine: socket.socket) -> None:
+        back = threading.Thread(target=self._pump, args=(engine, client, None), daemon=True)
+        back.start()
+        self._pump(client, engine, _Requests(self._keep))
+        back.join()
+        client.close()
+        engine.close()
+
+    def _keep(self, asked: Asked) -> None:
+        with self._lock:
+            self.asked.append(asked)
+
+    @staticmethod
+    def _pump(source: socket.socket, sink: socket.socket, requests: _Requests | None) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if requests is not None:
+                    requests.feed(data)
+                sink.sendall(data)
+        with suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+class _Requests:
+    """Reads HTTP/1.1 requests out of one connection's bytes, up to the first that makes it a bare stream."""
+
+    def __init__(self, keep: Any) -> None:
+        self._keep = keep
+        self._pending = b""
+        self._bare = False
+
+    def feed(self, data: bytes) -> None:
+        if self._bare:
+            return
+        self._pending += data
+        while b"\r\n\r\n" in self._pending:
+            head, _, rest = self._pending.partition(b"\r\n\r\n")
+            lines = head.decode("latin-1").split("\r\n")
+            headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in lines[1:])}
+            length = int(headers.get("content-length", "0"))
+            if len(rest) < length:
+                return
+            self._pending = rest[length:]
+            method, target, _version = lines[0].split(" ")
+            path, _, query = target.partition("?")
+            body = json.loads(rest[:length]) if length and "json" in headers.get("content-type", "") else None
+            self._keep(Asked(method, re.sub(r"^/v[\d.]+", "", path), query, body))
+            if path.endswith("/attach"):
+                self._bare = True
+                return

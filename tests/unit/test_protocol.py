@@ -1,0 +1,172 @@
+"""The messages of docs/protocol.md: their terms, and what is not one."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from nerves_docker_port import protocol
+from nerves_docker_port.protocol import (
+    Answer,
+    Ask,
+    Cancel,
+    Done,
+    Error,
+    Event,
+    Headline,
+    Hello,
+    Log,
+    Ok,
+    Progress,
+    Request,
+    Stage,
+    Warning,  # noqa: A004
+    parse,
+)
+from nerves_docker_port.wire import Atom, Opaque, Term, WireError, decode, encode
+
+PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("message", "term"),
+    [
+        (
+            Hello(version="0.1.0", python="3.12.1", os_pid=4711),
+            (
+                Atom("hello"),
+                {
+                    Atom("protocol"): 1,
+                    Atom("version"): "0.1.0",
+                    Atom("python"): "3.12.1",
+                    Atom("os_pid"): 4711,
+                },
+            ),
+        ),
+        (Event(1, Headline("grüße")), (Atom("event"), 1, (Atom("headline"), "grüße"))),
+        (Event(1, Log(b">>> a\n\xff")), (Atom("event"), 1, (Atom("log"), b">>> a\n\xff"))),
+        (Event(1, Stage("make")), (Atom("event"), 1, (Atom("stage"), Atom("make"), Atom("started")))),
+        (
+            Event(1, Stage("make_system", 0)),
+            (Atom("event"), 1, (Atom("stage"), Atom("make_system"), (Atom("finished"), 0))),
+        ),
+        (
+            Event(1, Progress("pulling", 3, None, "layers")),
+            (
+                Atom("event"),
+                1,
+                (
+                    Atom("progress"),
+                    {
+                        Atom("what"): "pulling",
+                        Atom("current"): 3,
+                        Atom("total"): None,
+                        Atom("unit"): Atom("layers"),
+                    },
+                ),
+            ),
+        ),
+        (Event(1, Warning("old engine")), (Atom("event"), 1, (Atom("warning"), "old engine"))),
+        (Ask(1, 2, "Pull?", True), (Atom("ask"), 1, 2, (Atom("yes_no"), "Pull?", True))),
+        (
+            Done(1, Ok({Atom("removed"): ["a"]})),
+            (Atom("done"), 1, (Atom("ok"), {Atom("removed"): ["a"]})),
+        ),
+        (
+            Done(0, Error("bad_request", "No.", hint="Yes.")),
+            (
+                Atom("done"),
+                0,
+                (
+                    Atom("error"),
+                    {
+                        Atom("code"): Atom("bad_request"),
+                        Atom("message"): "No.",
+                        Atom("hint"): "Yes.",
+                        Atom("log"): None,
+                    },
+                ),
+            ),
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_message_is_sent_as_the_page_says(message: protocol.Outgoing, term: Term) -> None:
+    assert message.to_term() == term
+    sent = decode(encode(message.to_term()))
+    assert sent == term or isinstance(message, Event)  # a log that is UTF-8 is text where it is read
+
+
+@pytest.mark.parametrize(
+    ("term", "message"),
+    [
+        (
+            (Atom("request"), 1, Atom("build"), {Atom("cwd"): "/"}),
+            Request(1, "build", {Atom("cwd"): "/"}),
+        ),
+        ((Atom("request"), 2**70, Atom("doctor"), {}), Request(2**70, "doctor", {})),
+        ((Atom("answer"), 3, True), Answer(3, True)),
+        ((Atom("answer"), 3, False), Answer(3, False)),
+        ((Atom("cancel"), 7), Cancel(7)),
+    ],
+)
+def test_a_message_of_the_page_is_understood(term: Term, message: protocol.Incoming) -> None:
+    assert parse(term) == message
+    assert parse(decode(encode(term))) == message
+
+
+@pytest.mark.parametrize("op", protocol.OPS)
+def test_every_operation_is_understood(op: protocol.Op) -> None:
+    assert parse((Atom("request"), 1, Atom(op), {})) == Request(1, op, {})
+
+
+def test_the_vocabulary_is_that_of_the_page() -> None:
+    def atoms_after(words: str) -> tuple[str, ...]:
+        (found,) = re.findall(re.escape(words) + r"(.*?)(?:\. One request|\|)", PAGE, re.DOTALL)
+        return tuple(re.findall(r"`:(\w+)`", found))
+
+    assert atoms_after("`name` is one of") == protocol.STAGES
+    assert atoms_after("`op` is") == protocol.OPS
+    assert "`unit: " + " \\| ".join(f":{unit}" for unit in protocol.UNITS) + "`" in PAGE
+    assert f"The port protocol, version {protocol.PROTOCOL_VERSION}" in PAGE
+
+
+@pytest.mark.parametrize(
+    ("term", "reason"),
+    [
+        (None, "message: expected a tuple that begins with an atom, not nil"),
+        (Atom("cancel"), "not :cancel"),
+        ([Atom("cancel"), 7], "not a list"),
+        ((), "not a tuple"),
+        (("cancel", 7), "not a tuple"),
+        ((Atom("hello"), {}), "expected :request, :answer or :cancel, not :hello"),
+        ((Atom("cancel"),), "cancel: expected another number of fields, not 0"),
+        ((Atom("cancel"), 7, 7), "cancel: expected another number of fields, not 2"),
+        ((Atom("request"), 1, Atom("build")), "request: expected another number of fields, not 2"),
+        ((Atom("cancel"), 0), "cancel: id: expected a positive integer, not 0"),
+        ((Atom("cancel"), -(10**5000)), "a positive integer, not an integer"),
+        ((Atom("cancel"), True), "cancel: id: expected a positive integer, not true"),
+        ((Atom("cancel"), 1.0), "not a float"),
+        ((Atom("cancel"), "7"), "not a string"),
+        ((Atom("cancel"), b"\xff"), "not a binary"),
+        ((Atom("cancel"), Opaque(b"M\0\0\0\1\3\xa0")), "only passed on"),
+        ((Atom("answer"), 1, None), "answer: expected true or false, not nil"),
+        ((Atom("answer"), 1, 1), "answer: expected true or false"),
+        ((Atom("answer"), Atom("a"), True), "answer: ref: expected a positive integer, not :a"),
+        ((Atom("request"), 1, "build", {}), "request: op: expected :build, :archive"),
+        ((Atom("request"), 1, Atom("format"), {}), "not :format"),
+        ((Atom("request"), 1, Atom("build"), []), "request: args: expected a map, not a list"),
+    ],
+)
+def test_what_is_wrong_with_a_message_is_named(term: Term, reason: str) -> None:
+    with pytest.raises(WireError, match=re.escape(reason)):
+        parse(term)
+
+
+def test_a_stage_or_unit_that_the_page_does_not_have_is_not_sent() -> None:
+    with pytest.raises(WireError, match=":mkae"):
+        Stage("mkae").to_term()  # type: ignore[arg-type]
+    with pytest.raises(WireError, match=":litres"):
+        Progress("pulling", 1, 2, "litres").to_term()  # type: ignore[arg-type]
