@@ -20,9 +20,13 @@ import shlex
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from integration.build_images import debootstrapped
 from integration.host import REPOSITORY, WorldError, apt_install, cache_dir, has_apt, is_root, locked, os_release, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SUITES = ("host", "bookworm", "trixie", "sid")
 PATH_INSIDE = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -48,12 +52,15 @@ def ensure_elixir(suite: str) -> Path | None:
     return _ensure_root(suite)
 
 
-def command_in(root: Path | None, argv: list[str]) -> list[str]:
-    """The command line that runs `argv` in the working directory, seeing `root` as its root file system."""
+def command_in(root: Path | None, argv: list[str], shared: Sequence[Path] = ()) -> list[str]:
+    """The command line that runs `argv` in the working directory, seeing `root` as its root file system.
+
+    `shared` are more directories of the machine that the command is to see under the same paths.
+    """
     if root is None:
         return argv
     steps = ["set -e"]
-    for path in _shared_directories():
+    for path in _shared_directories(shared):
         inside = shlex.quote(f"{root}{path}")
         steps.append(f"mkdir -p {inside} && mount --rbind {shlex.quote(path)} {inside}")
     for path in filter(os.path.exists, ("/etc/resolv.conf", "/etc/hosts")):
@@ -97,19 +104,10 @@ def _ensure_root(suite: str) -> Path:
     return root
 
 
-def _shared_directories() -> list[str]:
-    wanted: list[str | Path] = [
-        "/proc",
-        "/sys",
-        "/dev",
-        "/tmp",
-        "/run",
-        REPOSITORY,
-        cache_dir(),
-        Path.home(),
-        Path.cwd(),
-    ]
-    wanted += [directory for directory in (os.environ.get("HOME"), os.environ.get("TMPDIR")) if directory]
+def _shared_directories(more: Sequence[Path]) -> list[str]:
+    wanted: list[str | Path] = ["/proc", "/sys", "/dev", "/tmp", "/run"]
+    wanted += [REPOSITORY, cache_dir(), Path.home(), Path.cwd()]
+    wanted += [directory for directory in (os.environ.get("TMPDIR"), *more) if directory]
     chosen: list[str] = []
     for path in sorted({str(Path(path).resolve()) for path in wanted}, key=len):
         inside_another = any(path == outer or path.startswith(f"{outer}/") for outer in chosen)

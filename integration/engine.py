@@ -2,8 +2,8 @@
 
 A private engine is a `dockerd` of its own socket, data root, exec root and containerd, so that it shares nothing with
 an engine that the machine may have. It belongs to a *supervisor*, a small process of its own: that starts `dockerd`,
-and stops it when the last user is gone. Users hold a shared lock on one file; the lock goes with the process, however that
-ends, so an engine is never left behind by a run that was killed, and one run never stops the engine under another.
+and stops it when the last user is gone. Users hold a shared lock on one file; the lock goes with the process, however
+that ends, so an engine is never left behind by a run that was killed, and one run never stops the engine under another.
 """
 
 from __future__ import annotations
@@ -238,16 +238,19 @@ def keep() -> str:
     return where.host
 
 
-def stop() -> bool:
-    """Stop the private engine whoever uses it; whether there was one."""
+def stop(*, now: bool = False) -> bool:
+    """Let the private engine go: it stops when the last user has gone, or at once with `now`. Whether it still runs."""
     where = places()
     where.keep.unlink(missing_ok=True)
     pid = supervisor()
     if pid is None:
         return False
-    os.kill(pid, signal.SIGTERM)
-    _await_end(pid)
-    return True
+    if now:
+        os.kill(pid, signal.SIGTERM)
+        _await_end(pid)
+    else:
+        _see_it_stop(where, pid)
+    return process_start(pid) is not None
 
 
 def _install_engine() -> None:

@@ -9,19 +9,46 @@ import contextlib
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from types import FrameType
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class WorldError(Exception):
     """The world cannot be made here; the text says why and what to do about it."""
+
+
+class Interrupted(BaseException):
+    """A signal asked this process to end; it unwinds through every clean-up. Carries the signal's number."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def main_program(body: Callable[[], int]) -> int:
+    """Run a program's body and give its exit status; signals end it through its clean-ups, and errors are shown."""
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    try:
+        return body()
+    except WorldError as error:
+        say(str(error))
+        return 1
+    except Interrupted as interrupted:
+        return 128 + interrupted.number
 
 
 def say(text: str) -> None:

@@ -2,7 +2,7 @@
 """The world that the demo, the tests and the benchmarks need: an engine, build images, more than one Elixir.
 
     world.py run [--image KIND]... [--elixir SUITE] -- COMMAND...   run a command in it; the engine lasts as long
-    world.py engine start|stop|status|env                           an engine that stays
+    world.py engine start|stop|status|env                           an engine that stays (stop --now: whoever uses it)
     world.py image KIND...                                          build images (new, new-1.28.0, old)
     world.py clean                                                  stop the engine and remove the cache
 
@@ -29,20 +29,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from integration.build_images import KINDS, ensure_image
 from integration.elixir import SUITES, command_in, elixir_version, ensure_elixir
 from integration.engine import answers, configured_host, engine, keep, places, stop, supervise, supervisor
-from integration.host import WorldError, cache_dir, say, unmount_below
+from integration.host import WorldError, cache_dir, main_program, say, unmount_below
 
 if TYPE_CHECKING:
     from types import FrameType
 
 __all__ = ["WorldError", "command_in", "engine", "ensure_elixir", "ensure_image", "main", "run"]
-
-
-class Interrupted(BaseException):
-    """A signal asked this process to end; it unwinds through every clean-up. Carries the signal's number."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)
-        self.number = number
 
 
 def run(argv: list[str], *, images: list[str], elixir: str | None = None) -> int:
@@ -89,7 +81,7 @@ def _in_foreground() -> bool:
         return False
 
 
-def _engine_command(what: str) -> int:
+def _engine_command(what: str, *, now: bool) -> int:
     where = places()
     if what == "start":
         host = configured_host()
@@ -98,7 +90,7 @@ def _engine_command(what: str) -> int:
         print(f"export DOCKER_HOST={host}")
         return 0
     if what == "stop":
-        say("stopped" if stop() else "none of ours runs")
+        say("in use; it stops when its last user has gone" if stop(now=now) else "none of ours runs any more")
         return 0
     if what == "env":
         if supervisor() is None:
@@ -114,7 +106,7 @@ def _engine_command(what: str) -> int:
 
 
 def _clean() -> int:
-    stop()
+    stop(now=True)
     cache = cache_dir()
     unmount_below(cache)
     shutil.rmtree(cache)
@@ -131,10 +123,10 @@ def _parser() -> argparse.ArgumentParser:
     runs.add_argument("argv", nargs=argparse.REMAINDER, metavar="-- COMMAND...")
     engines = commands.add_parser("engine", help="an engine that stays")
     engines.add_argument("what", choices=["start", "stop", "status", "env"])
+    engines.add_argument("--now", action="store_true", help="stop: although somebody uses it")
     image = commands.add_parser("image", help="have build images in the engine; prints their tags")
     image.add_argument("kinds", nargs="+", choices=KINDS)
     commands.add_parser("clean", help="stop our engine and remove the cache")
-    commands.add_parser("supervise", help=argparse.SUPPRESS)
     return parser
 
 
@@ -142,34 +134,22 @@ def main(arguments: list[str]) -> int:
     """The command line."""
     parser = _parser()
     given = parser.parse_args(arguments)
-    if given.command == "supervise":
-        return supervise()
-
-    def interrupt(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(number)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, interrupt)
-    try:
-        if given.command == "run":
-            argv = given.argv[1:] if given.argv[:1] == ["--"] else given.argv
-            if not argv:
-                parser.error("run: no command given")
-            return run(argv, images=given.image, elixir=given.elixir)
-        if given.command == "engine":
-            return _engine_command(given.what)
-        if given.command == "image":
-            with engine() as host:
-                for kind in given.kinds:
-                    print(ensure_image(kind, host))
-            return 0
-        return _clean()
-    except WorldError as error:
-        say(str(error))
-        return 1
-    except Interrupted as interrupted:
-        return 128 + interrupted.number
+    if given.command == "run":
+        argv = given.argv[1:] if given.argv[:1] == ["--"] else given.argv
+        if not argv:
+            parser.error("run: no command given")
+        return run(argv, images=given.image, elixir=given.elixir)
+    if given.command == "engine":
+        return _engine_command(given.what, now=given.now)
+    if given.command == "image":
+        with engine() as host:
+            for kind in given.kinds:
+                print(ensure_image(kind, host))
+        return 0
+    return _clean()
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    if sys.argv[1:] == ["supervise"]:  # how engine.py starts it; not for people
+        sys.exit(supervise())
+    sys.exit(main_program(lambda: main(sys.argv[1:])))

@@ -8,9 +8,10 @@ defmodule MySystem.MixProject do
   #   MINI_RUNNER           another build runner: "Nerves.Artifact.BuildRunners.Docker"
   #   MINI_SHIM_PATH        another place of nerves_docker_port
   #   MINI_PLATFORM_PATH    another place of the platform, and MINI_PLATFORM_VERSION, its version
-  #   NERVES_PATH           a checkout of Nerves; or
-  #   NERVES_HEX=1          Nerves, and nerves_docker_port's and Nerves' dependencies, from Hex
-  #                         Without either it is the stand-in, which needs neither Hex nor the nerves_bootstrap archive.
+  #   NERVES_HEX=1          Nerves and its dependencies from Hex; or
+  #   NERVES_PATH           a checkout of Nerves, and with it
+  #   NERVES_DEPS_PATH      a directory of checkouts of its dependencies, for where Hex cannot be reached.
+  #                         Without any it is the stand-in, which needs neither Hex nor the nerves_bootstrap archive.
   use Mix.Project
 
   @app :my_system
@@ -89,7 +90,7 @@ defmodule MySystem.MixProject do
        path: System.get_env("MINI_PLATFORM_PATH", "../platform"), runtime: false},
       {:nerves_docker_port,
        path: System.get_env("MINI_SHIM_PATH", "../../elixir_shim"), runtime: false}
-    ]
+    ] ++ nerves_deps()
   end
 
   defp nerves do
@@ -97,6 +98,18 @@ defmodule MySystem.MixProject do
       {:nerves, "~> 1.11", runtime: false}
     else
       {:nerves, path: @nerves_path, runtime: false}
+    end
+  end
+
+  defp nerves_deps do
+    case System.get_env("NERVES_DEPS_PATH") do
+      nil ->
+        []
+
+      directory ->
+        for path <- Path.wildcard(Path.join(directory, "*")) do
+          {String.to_atom(Path.basename(path)), path: path, runtime: false, override: true}
+        end
     end
   end
 end

@@ -39,8 +39,11 @@ if [ "$(id -u nerves 2>/dev/null):$(id -g nerves 2>/dev/null)" != "$uid:$gid" ];
 fi
 # The build tree is given over once, the top last: what is interrupted is taken up again by the next step.
 [ "$(stat -c %u .)" = "$uid" ] || find . -xdev -depth ! -uid "$uid" -exec chown -h "$uid:$gid" {} +
-# The output's pipes belong to root by now; `> /dev/stderr` opens them anew.
-chown "$uid" "/proc/$$/fd/1" "/proc/$$/fd/2" 2>/dev/null || :
+# The output's pipes belong to root by now; `> /dev/stderr` opens them anew. By way of a copy of 2: while its own 2 goes
+# elsewhere, so does (in dash) the shell's.
+exec 8>&2
+chown "$uid" "/proc/$$/fd/1" "/proc/$$/fd/8" 2>/dev/null || :
+exec 8>&-
 export HOME="$home"
 # GNU tar's and coreutils' configure refuse to run as root without this.
 [ "$uid" != 0 ] || export FORCE_UNSAFE_CONFIGURE=1

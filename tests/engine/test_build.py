@@ -17,10 +17,10 @@ from pathlib import Path
 import docker
 import pytest
 from docker.types import Mount
-from nerves_docker_port.wire import Atom
-from support.system import System, ours, owner
 
-from engine.conftest import NEW, NEW_1_28_0, OLD
+from nerves_docker_port.wire import Atom
+from support.images import NEW, NEW_1_28_0, OLD
+from support.system import System, ours, owner
 
 MakeSystem = Callable[..., System]
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import docker
-from nerves_docker_port.wire import Term
 
+from nerves_docker_port.wire import Term
 from support.port import Conversation, Helper, packaged_command
 from support.requests import arguments
 

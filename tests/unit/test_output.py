@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nerves_docker_port.errors import Code, RunnerError
 from nerves_docker_port.output import BuildLog, Headlines
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from nerves_docker_port import __version__, wire
 from nerves_docker_port.wire import Atom
 from support.port import Helper, plain

@@ -2,9 +2,12 @@
 
     python3 fake_helper.py SCRIPT port
 
-SCRIPT is JSON: a list of [verb, argument]. Terms come as base64, made by the test with :erlang.term_to_binary/1, so nothing
-here knows the external term format.
+SCRIPT is JSON: a list of [verb, argument]. Terms come as base64, made by the test with :erlang.term_to_binary/1, so
+nothing here knows the external term format.
 """
+
+# A script that prints on purpose, in no package.
+# ruff: noqa: INP001, T201
 
 import base64
 import json
@@ -12,6 +15,7 @@ import os
 import struct
 import sys
 import time
+from pathlib import Path
 
 FROM_MIX, TO_MIX = 3, 4
 
@@ -33,9 +37,9 @@ def write(data):
 
 def save(path, data):
     """The file is there only when it is whole."""
-    with open(path + ".part", "wb") as file:
-        file.write(data)
-    os.rename(path + ".part", path)
+    part = Path(path + ".part")
+    part.write_bytes(data)
+    part.rename(path)
 
 
 def frame(argument):
@@ -87,7 +91,6 @@ VERBS = {
     "close_input": lambda _: os.close(FROM_MIX),
 }
 
-with open(sys.argv[1], encoding="utf-8") as script:
-    steps = json.load(script)
+steps = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
 for verb, argument in steps:
     VERBS[verb](argument)

@@ -54,10 +54,15 @@ static void hog(long mib)
 
 int main(int argc, char **argv)
 {
-    long number = argc > 2 ? atol(argv[2]) : 0;
+    char *end = "";
+    long number = argc > 2 ? strtol(argv[2], &end, 10) : 0;
 
     if (argc < 2)
         return 2;
+    if (*end != '\0') {
+        fprintf(stderr, "misbehave: '%s' is not a number\n", argv[2]);
+        return 1;
+    }
     if (!strcmp(argv[1], "lines"))
         lines(number, argc > 3 ? atol(argv[3]) : 0, argc > 4 && atoi(argv[4]));
     else if (!strcmp(argv[1], "oneline"))

@@ -1,4 +1,4 @@
-"""The real engine. There is no way to skip these: a test that needs the engine fails without one."""
+"""The real engine, and worlds to build in. There is no way to skip these: a test that needs the engine fails without one."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from typing import Any
 
 import docker
 import pytest
+
+from support.images import NEW
 from support.recorder import Recorder
 from support.system import System
-
-NEW = "nerves_docker_port/builder:new"
-NEW_1_28_0 = "nerves_docker_port/builder:new-1.28.0"
-OLD = "nerves_docker_port/builder:old"
 
 
 @pytest.fixture(scope="session")

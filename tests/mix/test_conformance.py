@@ -1,0 +1,304 @@
+"""What the stock runner did, scenario by scenario, against what ours does: real Mix, real engine, one table.
+
+The recordings in `tests/conformance/stock-1.14.1` hold every `docker` invocation of the stock runner (Nerves 1.14.1). Here
+the same command runs with our runner behind a socket that keeps what the engine is asked for; each container must be the
+same in image, command, working directory, environment and mounts, in the same order. Where it is not, `DIFFERENCES` says
+how and why; a difference that is not in the table fails, and so does an entry without its difference.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+from integration.project import Project, lay_out
+
+from support.images import NEW, OLD
+from support.recorder import Recorder
+
+RECORDINGS = Path(__file__).parent.parent / "conformance" / "stock-1.14.1"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How to bring about what was recorded."""
+
+    name: str
+    image: str = NEW
+    kind: str = "new"
+    task: tuple[str, ...] = ("nerves.artifact",)
+    settings: dict[str, str] = field(default_factory=dict)
+    ssh: bool = True
+    reaches_engine: bool = True
+
+
+SCENARIOS = [
+    Scenario("artifact_new_image", settings={"MINI_MAKE_ARGS": "LINES=1"}),
+    Scenario("artifact_old_image", image=OLD, kind="old", settings={"MINI_MAKE_ARGS": "LINES=1"}),
+    Scenario("clean", task=("nerves.clean", "my_system"), settings={"MINI_MAKE_ARGS": "LINES=1"}),
+    Scenario("image_missing", image="127.0.0.1:1/acme/none:1"),
+    Scenario("make_fails", settings={"MINI_MAKE_ARGS": "LINES=abc"}),
+    Scenario("no_docker_cli", settings={"PATH": "no docker"}),
+    Scenario("no_engine", reaches_engine=False),
+    Scenario("no_ssh_dir", image=OLD, kind="old", ssh=False),
+]
+
+# (scenario or "*", what differs) -> the fault of the stock runner that is mended so (docs/stock-runner.md), or the rule.
+DIFFERENCES = {
+    (
+        "artifact_new_image",
+        "user and entrypoint",
+    ): "fault 1: any uid builds; ours becomes the caller before the command",
+    ("clean", "user and entrypoint"): "fault 1",
+    ("make_fails", "user and entrypoint"): "fault 1",
+    ("artifact_new_image", "copy under a temporary name"): "fault 3: what is killed leaves no half artifact",
+    ("artifact_old_image", "copy under a temporary name"): "fault 3",
+    ("clean", "copy under a temporary name"): "fault 3",
+    ("image_missing", "no question"): "fault 15: without a terminal nothing is asked",
+    ("no_docker_cli", "outcome"): "fault 12: no CLI is needed where an engine answers",
+    ("no_docker_cli", "containers"): "fault 12",
+    ("no_ssh_dir", "outcome"): "fault 2: builds without ~/.ssh",
+    ("no_ssh_dir", "containers"): "fault 2",
+}
+
+
+@dataclass
+class Container:
+    """A container's work, in the recording's placeholders."""
+
+    image: str
+    command: list[str]
+    workdir: str
+    env: list[str]
+    mounts: list[str]
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="ndp-"))
+    path.chmod(0o755)
+    yield path
+    shutil.rmtree(path)
+
+
+def recorded_containers(recording: dict[str, Any]) -> list[Container]:
+    """The `docker run` invocations of a recording."""
+    found = []
+    for argv in recording["docker_argv"]:
+        if argv[0] != "run":
+            continue
+        words = iter(argv[1:])
+        container = Container("", [], "", [], [])
+        for word in words:
+            if word.startswith("-w="):
+                container.workdir = word[3:]
+            elif word == "--env":
+                container.env.append(next(words))
+            elif word == "--mount":
+                container.mounts.append(next(words))
+            elif word == "-a":
+                next(words)
+            elif word == "--rm":
+                pass
+            else:
+                container.image = word
+                container.command = list(words)
+        found.append(container)
+    return found
+
+
+def seen_containers(created: list[dict[str, Any]], placeholders: dict[str, str], image_id: str) -> list[Container]:
+    """The containers that the engine was asked to make, likewise."""
+
+    def replaced(text: str) -> str:
+        for value, placeholder in placeholders.items():
+            text = text.replace(value, placeholder)
+        return text
+
+    found = []
+    for body in created:
+        mounts = [
+            f"type={m['Type']},src={replaced(m['Source'])},target={m['Target']}"
+            + (",readonly" if m["ReadOnly"] else "")
+            for m in body["HostConfig"]["Mounts"]
+        ]
+        found.append(
+            Container(
+                "<image>" if body["Image"] == image_id else body["Image"],
+                [replaced(word) for word in body["Cmd"]],
+                body["WorkingDir"],
+                body["Env"],
+                mounts,
+            )
+        )
+    return found
+
+
+def headlines(printed: str, name: str, volume: str) -> list[str]:
+    """The texts of the runner's own headlines, in order."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", printed).replace(volume, "<volume>") if volume else printed
+    return re.findall(rf"^\|{re.escape(name)}\| (.*?)\s*$", plain, re.MULTILINE)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.name)
+def test_the_same_work_as_the_stock_runner(
+    scenario: Scenario, directory: Path, host: str, client: docker.DockerClient
+) -> None:
+    recording = json.loads((RECORDINGS / f"{scenario.name}.json").read_text())
+    differences: set[str] = set()
+    with Recorder(directory, host) as recorder:
+        project = lay_out(
+            directory / "p",
+            host=recorder.host if scenario.reaches_engine else f"unix://{directory}/none.sock",
+            image=scenario.image,
+            kind=scenario.kind,
+            **scenario.settings | {"PATH": _path(directory, scenario), "TERM": "xterm-256color"},
+        )
+        if scenario.ssh:
+            (project.home / ".ssh").mkdir()
+        ended = project.mix(*scenario.task)
+        created = recorder.created()
+    try:
+        expected = recorded_containers(recording)
+        seen = _placeholders_in(project, created, scenario, client)
+        volume = _volume(project)
+
+        # The outcome.
+        if ended.returncode != recording["exit_status"]:
+            assert ended.returncode == 0, ended.stdout
+            differences.add("outcome")
+            if expected != seen:
+                differences.add("containers")
+            _check_everything_was_made(project)
+        else:
+            _compare(expected, seen, differences)
+            if ended.returncode == 0 and scenario.task == ("nerves.artifact",):
+                _check_everything_was_made(project)
+            assert set(headlines(ended.stdout, "Docker", volume)) <= set(
+                headlines(recording["printed"], "Elixir.Docker", "")
+            )
+            if "Create image" in recording["printed"] and "Create image" not in ended.stdout:
+                differences.add("no question")
+            else:
+                assert headlines(ended.stdout, "Docker", volume) == headlines(recording["printed"], "Elixir.Docker", "")
+        for body in created:
+            stock = (body.get("Entrypoint"), body.get("User"))
+            if stock != (None, None):
+                differences.add("user and entrypoint")
+    finally:
+        _remove_volume(client, project)
+    if "outcome" in differences:
+        # The stock runner did not get that far, so there is nothing to hold the rest against.
+        differences &= {"outcome", "containers"}
+    assert differences == {what for name, what in DIFFERENCES if name == scenario.name}
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    [
+        ("image_missing", ["Unable to use Nerves Docker build_runner without image"]),
+        (
+            "make_fails",
+            [
+                "The Nerves Docker build_runner encountered an error while building:",
+                "`make LINES=abc` ended with exit status 2",
+                "build.log",
+            ],
+        ),
+        ("no_engine", ["Nerves Docker build_runner is unable to connect to docker daemon", "systemctl start docker"]),
+    ],
+)
+def test_what_the_stock_runner_says_of_a_failure_ours_says_too(
+    name: str, texts: list[str], directory: Path, host: str, client: docker.DockerClient
+) -> None:
+    scenario = next(scenario for scenario in SCENARIOS if scenario.name == name)
+    project = lay_out(
+        directory / "p",
+        host=host if scenario.reaches_engine else f"unix://{directory}/none.sock",
+        image=scenario.image,
+        **scenario.settings,
+    )
+    try:
+        ended = project.mix(*scenario.task)
+    finally:
+        _remove_volume(client, project)
+    assert ended.returncode == 1
+    assert "** (Mix)" in ended.stdout
+    for text in texts:
+        assert text in ended.stdout
+
+
+def _path(directory: Path, scenario: Scenario) -> str:
+    """The PATH of Mix; without `docker` where the scenario has none."""
+    if scenario.settings.get("PATH") != "no docker":
+        return os.environ["PATH"]
+    tools = directory / "bin"
+    tools.mkdir()
+    for place in os.environ["PATH"].split(os.pathsep):
+        for program in Path(place).glob("*"):
+            if program.name != "docker" and not (tools / program.name).is_symlink():
+                (tools / program.name).symlink_to(program)
+    return str(tools)
+
+
+def _placeholders_in(
+    project: Project, created: list[dict[str, Any]], scenario: Scenario, client: docker.DockerClient
+) -> list[Container]:
+    if not created:
+        return []
+    names = [p.name.removesuffix(".tar.gz") for p in project.downloads.glob("my_system-*.tar.gz")]
+    artifact = names[0] if names else "?"
+    image = client.images.get(scenario.image).id or ""
+    placeholders = {
+        artifact: "<artifact>",
+        _volume(project): "<volume>",
+        str(project.downloads): "<download_dir>",
+        str(project.system): "<package>",
+        str(project.platform): "<platform>",
+        str(project.home): "<home>",
+    }
+    return seen_containers(created, placeholders, image)
+
+
+def _compare(expected: list[Container], seen: list[Container], differences: set[str]) -> None:
+    assert len(seen) == len(expected)
+    for stock, ours in zip(expected, seen, strict=True):
+        if stock.command[0] == "cp":
+            assert ours.command[:2] == stock.command[:2]
+            assert re.fullmatch(r"/nerves/dl/\.<artifact>\.tar\.gz\.[0-9a-f]{16}\.part", ours.command[2])
+            differences.add("copy under a temporary name")
+            ours.command = stock.command
+        assert ours == stock
+
+
+def _check_everything_was_made(project: Project) -> None:
+    """The files that the stock runner and Nerves leave on the host after `mix nerves.artifact`."""
+    assert (project.system / "build.log").stat().st_size > 0
+    assert (project.system / "archive.log").stat().st_size > 0
+    (downloaded,) = project.downloads.glob("my_system-portable-*.tar.gz")
+    assert re.fullmatch(r"my_system-portable-0\.1\.0-[0-9A-F]{7}\.tar\.gz", downloaded.name)
+    assert (project.system / downloaded.name).read_bytes() == downloaded.read_bytes()
+    cached = project.artifacts / "my_system-portable-0.1.0"
+    assert re.fullmatch(r"[0-9A-F]{64}", (cached / "CHECKSUM").read_text())
+    assert (cached / "nerves-system.tag").exists()
+
+
+def _volume(project: Project) -> str:
+    ids = list(project.system.glob(".nerves/artifacts/my_system-portable-0.1.0/.docker_id"))
+    return f"my_system-{ids[0].read_text()}" if ids else ""
+
+
+def _remove_volume(client: docker.DockerClient, project: Project) -> None:
+    volume = _volume(project)
+    if volume:
+        for found in client.volumes.list(filters={"name": volume}):
+            found.remove(force=True)
