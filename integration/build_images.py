@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integration.engine import Api
-from integration.host import WorldError, apt_install, cache_dir, locked, logged, say, unmount_below
+from integration.host import WorldError, apt_install, cache_dir, locked, logged, say, unmount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -111,7 +111,7 @@ def debootstrapped(root: Path, suite: str, packages: tuple[str, ...]) -> Iterato
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
         install = ["apt-get", "-o", "Acquire::Retries=3", "install", "-y", "--no-install-recommends", *packages]
         logged(["chroot", str(root), *install], logs / f"install-{suite}.log", quiet)
-        unmount_below(root)  # debootstrap leaves its /proc mounted
+        unmount(root)  # debootstrap leaves its /proc mounted
         yield root
     finally:
         _remove_root(root)
@@ -119,7 +119,7 @@ def debootstrapped(root: Path, suite: str, packages: tuple[str, ...]) -> Iterato
 
 def _remove_root(root: Path) -> None:
     if root.exists():
-        unmount_below(root)
+        unmount(root)
         shutil.rmtree(root)
 
 

@@ -30,13 +30,14 @@ from integration.host import (
     WorldError,
     apt_install,
     cache_dir,
+    descendants,
     has_apt,
     is_root,
     locked,
     process_start,
     processes_of,
     say,
-    unmount_below,
+    unmount,
 )
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
+SWEEP_SECONDS = 5.0
 # What dockerd starts besides itself; only those with our own runtime directory in their arguments are ever touched.
 ENGINE_PROGRAMS = ("dockerd", "containerd", "containerd-shim", "containerd-shim-runc-v2", "docker-proxy")
 PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
@@ -402,15 +404,17 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
 
 
 def _sweep(where: Places) -> None:
-    """Remove what a private engine leaves: processes and mounts when it was killed, sockets always."""
-    for number, patience in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 10.0)):
+    """Remove what a private engine leaves: processes and mounts when it was killed, its runtime directory always."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
         left = processes_of(where.run, ENGINE_PROGRAMS)
+        # A container outlives its shim.
+        left += [one for pid in left for one in descendants(pid)]
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        deadline = time.monotonic() + patience
-        while left and processes_of(where.run, ENGINE_PROGRAMS) and time.monotonic() < deadline:
+        deadline = time.monotonic() + SWEEP_SECONDS
+        while any(process_start(pid) is not None for pid in left) and time.monotonic() < deadline:
             time.sleep(0.1)
-    unmount_below(where.run)
-    unmount_below(where.data)
+    unmount(where.run)
+    unmount(where.data)
     shutil.rmtree(where.run, ignore_errors=True)

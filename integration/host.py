@@ -167,17 +167,26 @@ def processes_of(directory: Path, programs: Sequence[str]) -> list[int]:
     return found
 
 
-def mounts_below(directory: Path) -> list[str]:
-    """Mount points inside `directory`, innermost first."""
+def descendants(pid: int) -> list[int]:
+    """The processes that this one started, and theirs."""
+    try:
+        children = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+    return children + [one for child in children for one in descendants(child)]
+
+
+def mounts_at(directory: Path) -> list[str]:
+    """Mount points at and inside `directory`, innermost first."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         point = line.split()[4].encode().decode("unicode_escape")
-        if point.startswith(f"{directory}/"):
+        if point == str(directory) or point.startswith(f"{directory}/"):
             found.append(point)
     return sorted(found, key=len, reverse=True)
 
 
-def unmount_below(directory: Path) -> None:
-    """Unmount whatever is mounted inside `directory`; what is busy is detached."""
-    for point in mounts_below(directory):
+def unmount(directory: Path) -> None:
+    """Unmount whatever is mounted at and inside `directory`; what is busy is detached."""
+    for point in mounts_at(directory):
         subprocess.run(["umount", "--lazy", point], capture_output=True, check=False)

@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from integration.build_images import KINDS, ensure_image
 from integration.elixir import SUITES, command_in, elixir_version, ensure_elixir
 from integration.engine import answers, configured_host, engine, keep, places, stop, supervise, supervisor
-from integration.host import WorldError, cache_dir, main_program, say, unmount_below
+from integration.host import WorldError, cache_dir, main_program, say, unmount
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -108,7 +108,7 @@ def _engine_command(what: str, *, now: bool) -> int:
 def _clean() -> int:
     stop(now=True)
     cache = cache_dir()
-    unmount_below(cache)
+    unmount(cache)
     shutil.rmtree(cache)
     say(f"removed {cache}")
     return 0

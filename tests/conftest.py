@@ -1,4 +1,4 @@
-"""The real engine, and worlds to build in. There is no way to skip these: a test that needs the engine fails without one."""
+"""The real engine, and worlds to build in. Nothing here skips: a test that needs the engine fails without one."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def client(host: str) -> Iterator[docker.DockerClient]:
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A directory that every uid can reach (pytest's own is closed to others), at the same path as the engine sees it."""
+    """A directory that every uid can reach (pytest's own is closed to others), under the path that the engine sees."""
     path = Path(tempfile.mkdtemp(prefix="ndp-"))
     path.chmod(0o755)
     yield path

@@ -1,4 +1,4 @@
-"""build, archive and clean on the real engine, and each mended fault of the stock runner (numbers: docs/stock-runner.md)."""
+"""Build, archive, clean on the real engine; the mended faults of the stock runner (numbers: docs/stock-runner.md)."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """What the stock runner did, scenario by scenario, against what ours does: real Mix, real engine, one table.
 
-The recordings in `tests/conformance/stock-1.14.1` hold every `docker` invocation of the stock runner (Nerves 1.14.1). Here
-the same command runs with our runner behind a socket that keeps what the engine is asked for; each container must be the
-same in image, command, working directory, environment and mounts, in the same order. Where it is not, `DIFFERENCES` says
-how and why; a difference that is not in the table fails, and so does an entry without its difference.
+The recordings in `tests/conformance/stock-1.14.1` hold every `docker` invocation of the stock runner (Nerves 1.14.1).
+Here the same command runs with our runner behind a socket that keeps what the engine is asked for; each container must
+be the same in image, command, working directory, environment and mounts, in the same order. Where it is not,
+`DIFFERENCES` says how and why; a difference that is not in the table fails, so does an entry without its difference.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ SCENARIOS = [
     Scenario("no_ssh_dir", image=OLD, kind="old", ssh=False),
 ]
 
-# (scenario or "*", what differs) -> the fault of the stock runner that is mended so (docs/stock-runner.md), or the rule.
+# (scenario, what differs) -> the fault of the stock runner that is mended by it (docs/stock-runner.md).
 DIFFERENCES = {
     (
         "artifact_new_image",
@@ -161,6 +161,7 @@ def test_the_same_work_as_the_stock_runner(
             host=recorder.host if scenario.reaches_engine else f"unix://{directory}/none.sock",
             image=scenario.image,
             kind=scenario.kind,
+            elixir=None,
             **scenario.settings | {"PATH": _path(directory, scenario), "TERM": "xterm-256color"},
         )
         if scenario.ssh:
@@ -225,6 +226,7 @@ def test_what_the_stock_runner_says_of_a_failure_ours_says_too(
         directory / "p",
         host=host if scenario.reaches_engine else f"unix://{directory}/none.sock",
         image=scenario.image,
+        elixir=None,
         **scenario.settings,
     )
     try:

@@ -53,6 +53,7 @@ def arguments(
     if image is not None:
         config.append((Atom("docker"), (dockerfile, image)))
     download_dir = download_dir or root / "dl"
+    environment = dict[Term, Term]((("TERM", "xterm-256color"), *(env or {}).items()))
     return {
         Atom("package"): package_struct(
             app,
@@ -78,6 +79,6 @@ def arguments(
         },
         Atom("cwd"): str(cwd or package),
         Atom("home"): str(home or root / "home"),
-        Atom("env"): {"TERM": "xterm-256color", **(env or {})},
+        Atom("env"): environment,
         Atom("terminal"): {Atom("interactive"): interactive, Atom("columns"): 80, Atom("ansi"): False},
     }

@@ -1,7 +1,7 @@
 """A small world on disk for tests against a real engine: a system, a platform whose steps do as they are told, a home.
 
-The platform has the manners that matter (a ``Config.in`` written into the package, a Makefile in the build directory) and
-none of the bulk; `integration/platform` is the one that compiles something.
+The platform has the manners that matter (a ``Config.in`` written into the package, a Makefile in the build directory)
+and none of the bulk; `integration/platform` is the one that compiles something.
 """
 
 from __future__ import annotations

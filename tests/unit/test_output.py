@@ -1,4 +1,4 @@
-"""What becomes of a container's output: all of it in the log, headlines shown once and in order, last lines for errors."""
+"""What becomes of a container's output: all in the log, headlines shown once and in order, last lines for errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The helper as a process on its two descriptors: hello, outcomes, cancellation, and what cannot disturb the protocol."""
+"""The helper as a process on its two descriptors: hello, outcomes, ends, and what cannot disturb the protocol."""
 
 from __future__ import annotations
 
@@ -102,15 +102,17 @@ def test_nothing_that_is_printed_can_corrupt_the_protocol(tmp_path: Path) -> Non
         "threading.Thread(target=later, daemon=True).start()\n"
     )
     paths = f"{tmp_path}{os.pathsep}{Path(__file__).parent.parent.parent / 'python'}"
-    with (tmp_path / "stderr").open("wb") as stderr:
-        with Helper(env={"PYTHONPATH": paths}, stderr=stderr.fileno()) as helper:
-            assert plain(helper.hello)[0] == "hello"
-            for request_id in range(1, 200):
-                conversation = helper.request("clean", {}, request_id=request_id)
-                assert conversation.error is not None
-                assert conversation.error["code"] == "bad_request"
-            assert helper.wait_until(lambda: b"traceback of a library" in (tmp_path / "stderr").read_bytes())
-            assert helper.request("clean", {}, request_id=999).error is not None
+    with (
+        (tmp_path / "stderr").open("wb") as stderr,
+        Helper(env={"PYTHONPATH": paths}, stderr=stderr.fileno()) as helper,
+    ):
+        assert plain(helper.hello)[0] == "hello"
+        for request_id in range(1, 200):
+            conversation = helper.request("clean", {}, request_id=request_id)
+            assert conversation.error is not None
+            assert conversation.error["code"] == "bad_request"
+        assert helper.wait_until(lambda: b"traceback of a library" in (tmp_path / "stderr").read_bytes())
+        assert helper.request("clean", {}, request_id=999).error is not None
     noise = (tmp_path / "stderr").read_bytes()
     assert b"stray" in noise
     assert b"child" in noise
