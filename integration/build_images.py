@@ -29,7 +29,7 @@ REPOSITORY = "nerves_docker_port/builder"
 BASE = "nerves_docker_port/base:bookworm"
 RECIPE = "nerves_docker_port.recipe"
 SUITE = "bookworm"
-PACKAGES = ("gcc", "libc6-dev", "make", "procps", "sudo", "vim-tiny", "xz-utils")
+PACKAGES = ("gcc", "libc6-dev", "make", "openssh-client", "procps", "sudo", "vim-tiny", "xz-utils")
 # Taken out of the base: of no use in a build, and half of its size.
 USELESS = (
     *("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale"),

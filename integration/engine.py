@@ -205,18 +205,25 @@ def supervisor() -> int | None:
 @contextlib.contextmanager
 def engine() -> Iterator[str]:
     """An engine for as long as the block lasts; gives its endpoint, for DOCKER_HOST."""
-    host = configured_host()
-    if host != places().host and answers(host):
+    if _foreign_engine_answers():
+        yield configured_host()
+        return
+    _install_engine()
+    if _foreign_engine_answers():  # where systemd runs, installing the package starts one
+        yield configured_host()
+        return
+    with _private_engine() as host:
         yield host
-    else:
-        with _private_engine() as host:
-            yield host
+
+
+def _foreign_engine_answers() -> bool:
+    host = configured_host()
+    return host != places().host and answers(host)
 
 
 @contextlib.contextmanager
 def _private_engine() -> Iterator[str]:
     where = places()
-    _install_engine()
     with where.users.open("w") as users:
         # Waits while a supervisor that has decided to stop is at it.
         fcntl.flock(users, fcntl.LOCK_SH)
@@ -246,6 +253,9 @@ def stop(*, now: bool = False) -> bool:
     where.keep.unlink(missing_ok=True)
     pid = supervisor()
     if pid is None:
+        with locked("engine-start"):
+            if supervisor() is None and where.run.exists():
+                _sweep(where)  # its supervisor was killed
         return False
     if now:
         os.kill(pid, signal.SIGTERM)
@@ -405,16 +415,16 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
 
 def _sweep(where: Places) -> None:
     """Remove what a private engine leaves: processes and mounts when it was killed, its runtime directory always."""
+    left = processes_of(where.run, ENGINE_PROGRAMS)
+    left += [one for pid in left for one in descendants(pid)]  # a container outlives its shim
     for number in (signal.SIGTERM, signal.SIGKILL):
-        left = processes_of(where.run, ENGINE_PROGRAMS)
-        # A container outlives its shim.
-        left += [one for pid in left for one in descendants(pid)]
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
         deadline = time.monotonic() + SWEEP_SECONDS
-        while any(process_start(pid) is not None for pid in left) and time.monotonic() < deadline:
+        while left and time.monotonic() < deadline:
             time.sleep(0.1)
+            left = [pid for pid in left if process_start(pid) is not None]
     unmount(where.run)
     unmount(where.data)
     shutil.rmtree(where.run, ignore_errors=True)

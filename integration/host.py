@@ -123,7 +123,8 @@ def apt_install(packages: Sequence[str], why: str) -> None:
         if not (has_apt() and is_root()):
             raise WorldError(f"{why}. Please install: {' '.join(missing)} (Debian's names), then run this again.")
         say(f"installing {' '.join(missing)} ({why})")
-        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        # RUNLEVEL=1 keeps a System V init script from being run: a dockerd of the package's would stay behind.
+        env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         log = cache_dir() / "logs" / "apt.log"
         patient = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
         logged(["apt-get", *patient, "update"], log, env)

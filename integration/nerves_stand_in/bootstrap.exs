@@ -1,6 +1,10 @@
 # In the place of the nerves_bootstrap archive. Mix has to run Nerves' own tasks before it loads dependencies, and those
 # tasks are in a dependency: so the archive puts itself before Mix's tasks with aliases, and compiles Nerves first.
 
+# A developer may have the archive, with a task of the same name: this one is meant.
+conflicts = Code.get_compiler_option(:ignore_module_conflict)
+Code.put_compiler_option(:ignore_module_conflict, true)
+
 defmodule NervesStandIn.Bootstrap do
   @moduledoc false
   use Application
@@ -45,6 +49,8 @@ defmodule Mix.Tasks.Nerves.Bootstrap do
     end
   end
 end
+
+Code.put_compiler_option(:ignore_module_conflict, conflicts)
 
 :ok =
   :application.load(

@@ -13,6 +13,7 @@ USAGE = """\
 usage: python -m nerves_docker_port COMMAND
 
   port      serve the Elixir shim over descriptors 3 and 4 (docs/protocol.md)
+  shell     open a build shell on this terminal; `mix nerves.system.shell` says the whole command
   version   print the version
 """
 
@@ -24,6 +25,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["port"]:
         return _port()
+    if words[:1] == ["shell"]:
+        from nerves_docker_port import shell
+
+        return shell.main(words[1:], os.environ)
     if words == ["version"]:
         from nerves_docker_port import __version__
 

@@ -6,9 +6,10 @@ Only this module and ``image``, ``volume`` and ``container`` import the docker S
 from __future__ import annotations
 
 import errno
+import http.client
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ import requests
 import urllib3.exceptions
 from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.context import ContextAPI
+from docker.errors import StreamParseError
 from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 from packaging.version import InvalidVersion, Version
@@ -32,6 +34,13 @@ MINIMUM_API = Version("1.26")
 
 REQUEST_TIMEOUT = 60
 """Seconds that an engine may take to answer a request that does not wait for a container or a transfer."""
+
+LOST_TIMEOUT = 5
+"""Seconds that an engine which has stopped answering is given for the clean-up. It may have come back."""
+
+PROBE_INTERVAL = 30
+"""Seconds of silence in a container's output or a transfer after which the engine is asked whether it still works. A
+build may be silent for as long as it likes; an engine may not."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +61,13 @@ class Capabilities:
     architecture: str
     rootless: bool
     """Its root is the person who runs it: what a container's uid 0 writes belongs to that person."""
+    cpus: int = 0
+    memory: int = 0
+    """Bytes. This and ``cpus`` are 0 where the engine does not say."""
+    name: str = ""
+    """Of the engine's host."""
+    system: str = ""
+    """The operating system that it runs on: tells Docker Desktop from an engine of the machine itself."""
 
 
 def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
@@ -93,6 +109,7 @@ class Engine:
         self.endpoint = endpoint
         self.api = api
         self.capabilities = capabilities
+        self._lost = False
 
     @classmethod
     def connect(cls, environ: Mapping[str, str]) -> Engine:
@@ -111,14 +128,19 @@ class Engine:
                 use_ssh_client=endpoint.url.startswith("ssh://"),
             )
             version = api.version(api_version=False)
-        except (docker.errors.DockerException, requests.RequestException, OSError, ValueError) as error:
+        except (
+            docker.errors.DockerException,
+            requests.RequestException,
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+        ) as error:
             raise _connect_error(endpoint, error) from error
         try:
             spoken = Version(str(version["ApiVersion"]))
-        except (KeyError, InvalidVersion) as error:
-            raise errors.engine_unreachable(
-                endpoint.url, endpoint.origin, "what answers there is not a Docker engine"
-            ) from error
+        except (KeyError, TypeError, InvalidVersion) as error:
+            raise errors.engine_unreachable(endpoint.url, endpoint.origin, errors.NOT_AN_ENGINE) from error
         if spoken < MINIMUM_API:
             raise errors.engine_too_old(str(spoken), str(MINIMUM_API))
         newest = Version(DEFAULT_DOCKER_API_VERSION)
@@ -142,24 +164,49 @@ class Engine:
             architecture=engine.capabilities.architecture,
             # `docker info` and Podman alike list "name=rootless" there.
             rootless=any("name=rootless" in option for option in security),
+            cpus=_count(info.get("NCPU")),
+            memory=_count(info.get("MemTotal")),
+            name=str(info.get("Name") or ""),
+            system=str(info.get("OperatingSystem") or ""),
         )
         return engine
+
+    def networks(self) -> list[str]:
+        """The names of the networks that a container can be put into."""
+        with self.failures("while it listed its networks"):
+            return sorted(str(network["Name"]) for network in self.api.networks())
 
     @contextmanager
     def failures(self, doing: str) -> Iterator[None]:
         """Give what goes wrong with the engine in the body our words; ``doing`` completes "The engine ... "."""
         try:
             yield
-        except docker.errors.APIError as error:
-            raise errors.engine_refused(doing, str(error.explanation or error)) from error
+        except (docker.errors.APIError, KeyError, TypeError) as error:
+            refusal = _refusal(error)
+            if refusal is None:
+                raise
+            raise errors.engine_refused(doing, refusal) from error
         except (
             requests.RequestException,
             urllib3.exceptions.HTTPError,
             docker.errors.DockerException,
+            StreamParseError,
             ConnectionError,
             TimeoutError,
         ) as error:
+            self._lost = True
             raise errors.engine_lost(self.endpoint.url, doing, _reason(error)) from error
+
+    @contextmanager
+    def cleaning_up(self) -> Iterator[None]:
+        """For the end of a flow: what fails in the body is left to the next command, which removes it by its label.
+
+        What the flow itself failed at is what matters then. An engine that is lost is not waited for as long again.
+        """
+        if self._lost:
+            self.api.timeout = LOST_TIMEOUT
+        with suppress(errors.RunnerError), self.failures("while it cleaned up"):
+            yield
 
     def close(self) -> None:
         """Give the connections back."""
@@ -168,6 +215,10 @@ class Engine:
     def url(self, path: str) -> str:
         """The URL of an API call that the SDK does not offer as we need it. ``path`` begins with a slash."""
         return f"{self.api.base_url}/v{self.api.api_version}{path}"
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and value > 0 else 0
 
 
 def labels(**values: str) -> dict[str, str]:
@@ -185,9 +236,25 @@ def _connect_error(endpoint: Endpoint, error: Exception) -> errors.RunnerError:
     cause = _os_error(error)
     if cause is not None and cause.errno in (errno.EACCES, errno.EPERM):
         return errors.engine_permission(endpoint.url, endpoint.origin)
-    if isinstance(error, (docker.errors.APIError, requests.RequestException)) or cause is not None:
+    if isinstance(error, requests.JSONDecodeError) or _is_not_http(error):
+        return errors.engine_unreachable(endpoint.url, endpoint.origin, errors.NOT_AN_ENGINE)
+    refusal = _refusal(error)
+    if refusal is not None:
+        return errors.engine_unreachable(endpoint.url, endpoint.origin, refusal)
+    if isinstance(error, (requests.RequestException, KeyError, TypeError)) or cause is not None:
         return errors.engine_unreachable(endpoint.url, endpoint.origin, _reason(error))
     return errors.endpoint_invalid(endpoint.url, endpoint.origin, str(error))
+
+
+def _refusal(error: Exception) -> str | None:
+    """What an engine that answered with an error said, or ``None`` if this is no such answer."""
+    if isinstance(error, docker.errors.APIError):
+        return str(error.explanation or error)
+    # The SDK stumbles over a JSON error without a "message", while it wraps the HTTP error that came with it.
+    refused = error.__context__
+    if isinstance(error, (KeyError, TypeError)) and isinstance(refused, requests.HTTPError):
+        return refused.response.text.strip() or str(refused)
+    return None
 
 
 def _reason(error: BaseException) -> str:
@@ -195,13 +262,37 @@ def _reason(error: BaseException) -> str:
     cause = _os_error(error)
     if cause is not None and cause.errno is not None:
         return os.strerror(cause.errno)
-    if isinstance(error, requests.Timeout):
-        return "it did not answer in time"
+    under = list(_causes(error))
+    # While a body is read, requests reports urllib3's timeout as a ConnectionError.
+    if any(isinstance(cause, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)) for cause in under):
+        return errors.NO_ANSWER
+    if any(isinstance(cause, http.client.RemoteDisconnected) for cause in under):
+        return errors.HUNG_UP
+    if any(
+        isinstance(cause, (http.client.HTTPException, requests.JSONDecodeError, StreamParseError)) for cause in under
+    ):
+        return errors.ANSWER_CUT
     return str(error)
 
 
+def _is_not_http(error: BaseException) -> bool:
+    return any(
+        isinstance(cause, http.client.BadStatusLine) and not isinstance(cause, http.client.RemoteDisconnected)
+        for cause in _causes(error)
+    )
+
+
 def _os_error(error: BaseException) -> OSError | None:
-    """The operating system's own error that ``error`` wraps: requests hides it in ``args`` and ``__context__``."""
+    """The operating system's own error that ``error`` wraps."""
+    for cause in _causes(error):
+        # requests' own exceptions are IOErrors, too, but have no errno.
+        if isinstance(cause, OSError) and isinstance(cause.errno, int):
+            return cause
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """``error`` and all that it wraps: requests and urllib3 hide it in ``args``, ``reason`` and ``__context__``."""
     pending: list[object] = [error]
     seen: set[int] = set()
     while pending:
@@ -209,8 +300,5 @@ def _os_error(error: BaseException) -> OSError | None:
         if not isinstance(current, BaseException) or id(current) in seen:
             continue
         seen.add(id(current))
-        # requests' own exceptions are IOErrors, too, but have no errno.
-        if isinstance(current, OSError) and isinstance(current.errno, int):
-            return current
+        yield current
         pending += [*current.args, getattr(current, "reason", None), current.__cause__, current.__context__]
-    return None

@@ -104,11 +104,27 @@ def endpoint_invalid(endpoint: str, origin: str, reason: str) -> RunnerError:
     )
 
 
+NO_ANSWER = "it did not answer in time"
+HUNG_UP = "it closed the connection without an answer"
+ANSWER_CUT = "its answer broke off"
+NOT_AN_ENGINE = "what answers there is not a Docker engine"
+"""Reasons for ``engine_unreachable`` and ``engine_lost`` where the operating system has no words of its own."""
+
+
 def engine_refused(doing: str, reason: str) -> RunnerError:
     """The engine answered with an error that has no code of its own."""
-    if "no space left on device" in reason.lower():
+    if says_disk_full(reason):
         return disk_full(f"The engine ran out of disk space {doing}: {reason}")
-    return RunnerError(Code.INTERNAL, f"The engine reported an error {doing}: {reason}")
+    return RunnerError(
+        Code.INTERNAL,
+        f"The engine reported an error {doing}: {reason}",
+        hint="Try again; if it stays so, the engine's own log tells more (`journalctl -u docker`).",
+    )
+
+
+def says_disk_full(text: str) -> bool:
+    """Whether what an engine, a registry client or a build wrote says that a disk is full (strerror of ENOSPC)."""
+    return "no space left on device" in text.lower()
 
 
 def disk_full(message: str, log: str | None = None) -> RunnerError:
@@ -122,17 +138,115 @@ def disk_full(message: str, log: str | None = None) -> RunnerError:
     )
 
 
-def image_unavailable(image: str, reason: str, dockerfile: str | None) -> RunnerError:
-    """``image`` is not at the engine and could not be pulled; ``dockerfile`` is what it can be built from, if there."""
-    if dockerfile is None:
-        hint = "Check the tag in `build_runner_config: [docker: {dockerfile, tag}]` and the network, then try again."
-    else:
-        hint = f"Its Dockerfile is {dockerfile}. Build it with:\n\n    {docker_build_command(dockerfile, image)}"
+def image_unavailable(image: str, reason: str, dockerfile: str | None, *, pulled: bool = True) -> RunnerError:
+    """``image`` is not at the engine, and could not be (``pulled``) or is not to be pulled, for ``reason``.
+
+    ``dockerfile`` is what it can be built from, if that is there.
+    """
+    hints = [] if dockerfile is not None and not pulled else [_pull_hint(reason)]
+    if dockerfile is not None:
+        hints.append(
+            f"Its Dockerfile is {dockerfile}. Build it with:\n\n    {docker_build_command(dockerfile, image)}\n\n"
+            "or let the build runner do it: `build_runner_config: [create_image: :always]`, or "
+            "NERVES_DOCKER_CREATE_IMAGE=always in the environment."
+        )
+    tried = "could not be pulled" if pulled else "is not pulled"
     return RunnerError(
         Code.IMAGE_UNAVAILABLE,
-        f"Unable to use Nerves Docker build_runner without image\n\n{image} is not at the engine and could not be "
-        f"pulled: {reason}",
-        hint=hint,
+        f"Unable to use Nerves Docker build_runner without image\n\n{image} is not at the engine and {tried}: {reason}",
+        hint="\n\n".join(hints),
+    )
+
+
+_TAG_HINT = "Check the tag in `build_runner_config: [docker: {dockerfile, tag}]`"
+
+# What the engine and registries say, in their order of precedence: a refusal often names the tag as well.
+_PULL_HINTS = (
+    (
+        r"toomanyrequests|rate limit",
+        "The registry limits how much may be pulled; `docker login` raises the limit, and so does waiting.",
+    ),
+    (
+        r"no matching manifest|does not match the specified platform",
+        "The image is not made for this engine's architecture: take one that is, or build it for this one.",
+    ),
+    (
+        r"unauthorized|denied|basic auth|authentication|\b40[13]\b",
+        f"If the image is private, log in first: `docker login REGISTRY`. {_TAG_HINT}, too: registries answer so where "
+        "there is no such image.",
+    ),
+    (r"pull: :never", "Pull it yourself (`docker pull`), or allow it: `build_runner_config: [pull: :missing]`."),
+    (r"manifest unknown|not found|name unknown", f"{_TAG_HINT}: the registry does not have it."),
+    (
+        r"gave HTTP response to HTTPS|certificate|x509",
+        "The engine does not trust the registry: see `insecure-registries` and registry certificates in Docker's manual.",
+    ),
+    (
+        r"EOF|nothing has arrived|connection reset|broken pipe",
+        "The registry broke off. Try again: layers that are whole are not pulled a second time.",
+    ),
+    (
+        r"dial|lookup|no such host|refused|unreachable|timeout|deadline|proxyconnect|name resolution",
+        "It is the engine that must reach the registry: check its network, its DNS and its proxy (`docker info`), then "
+        f"try again. {_TAG_HINT}, too.",
+    ),
+)
+
+
+def _pull_hint(reason: str) -> str:
+    import re
+
+    for pattern, hint in _PULL_HINTS:
+        if re.search(pattern, reason, re.IGNORECASE):
+            return hint
+    return f"{_TAG_HINT} and the network, then try again."
+
+
+def image_not_renewed(image: str, reason: str) -> RunnerError:
+    """``pull: :always``, but the registry does not give ``image``; an older one is at the engine."""
+    return RunnerError(
+        Code.IMAGE_UNAVAILABLE,
+        f"{image} could not be pulled: {reason}",
+        hint=f"{_pull_hint(reason)}\n\nThe engine has an older {image}. `build_runner_config: [pull: :missing]`, or "
+        "NERVES_DOCKER_PULL=missing in the environment, uses it.",
+    )
+
+
+def image_build_failed(
+    image: str, dockerfile: str, step: str | None, reason: str, last_lines: str, log: str
+) -> RunnerError:
+    """``image`` could not be built; ``step`` is the Dockerfile's step that failed, if it came to one."""
+    where = f"`{step}` failed" if step is not None else "It did not come to its first step"
+    message = (
+        f"The Nerves Docker build_runner could not create the image {image} from {dockerfile}.\n\n"
+        f"{where}: {reason}\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n"
+    )
+    if says_disk_full(reason) or says_disk_full(last_lines):
+        return disk_full(message, log)
+    hint = "Mend the Dockerfile, then run the command again: the steps before the failed one are kept."
+    if "requires BuildKit" in reason or "unknown flag: mount" in reason.lower():
+        hint = "The Dockerfile uses BuildKit's syntax. Install Docker's buildx plug-in: then images are built with it."
+    return RunnerError(Code.IMAGE_BUILD_FAILED, message, hint=hint, log=log)
+
+
+def context_unreadable(context: str, reason: str) -> RunnerError:
+    """The Dockerfile, or what it takes from its directory, cannot be read."""
+    return RunnerError(
+        Code.IMAGE_BUILD_FAILED,
+        f"The image's Dockerfile or its context {context} cannot be read: {reason}",
+        hint="Make it readable for the user who runs Mix, or name in .dockerignore what the image does not need.",
+    )
+
+
+def image_of_other_platform(image: str, platform: str, engine: str, last_lines: str, log: str) -> RunnerError:
+    """A step did not start, because ``image`` is made for another kind of processor than the ``engine``'s."""
+    return RunnerError(
+        Code.IMAGE_UNAVAILABLE,
+        f"The image {image} is made for {platform}, and the engine is on {engine}: its programs do not run there.\n\n"
+        f"-----\n{last_lines}\n-----\n\nSee {log}.\n",
+        hint=f"Take an image for {engine}: remove this one (`docker image rm {image}`) and pull a tag that is made for "
+        f"{engine}, or build it here.",
+        log=log,
     )
 
 
@@ -166,6 +280,38 @@ def step_failed(
     )
 
 
+def out_of_memory(step: str, status: int, last_lines: str, log: str) -> RunnerError:
+    """A step, or a process in it, was killed for want of memory."""
+    return RunnerError(
+        Code.OUT_OF_MEMORY,
+        f"The Nerves Docker build_runner ran out of memory:\n\n`{step}` ended with exit status {status} after "
+        f"a process in it was killed for want of memory.\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n",
+        hint="Give the engine more memory or swap (Docker Desktop: Settings, Resources), or run fewer jobs at once "
+        '(`build_runner_opts: [make_args: ["BR2_JLEVEL=2"]]`), then run the command again: the build continues where '
+        "it was.",
+        log=log,
+    )
+
+
+def container_gone(container: str) -> RunnerError:
+    """A step's container went away under it, and with it the status that it would have ended with."""
+    return RunnerError(
+        Code.STEP_FAILED,
+        f"The container {container} was removed by somebody else before its step had ended.",
+        hint="See what removes containers at this engine (`docker rm -f`, a clean-up job), then run the command again: "
+        "the build continues where it was.",
+    )
+
+
+def container_name_taken(container: str) -> RunnerError:
+    """A step's container cannot be made: there is one of its name, and it does not go away."""
+    return RunnerError(
+        Code.VOLUME_BUSY,
+        f"There is a container called {container} already, and it stays.",
+        hint=f"Remove it with `docker rm -f {container}`, then run the command again.",
+    )
+
+
 def no_build_tree(package: str, cache: str, last_lines: str | None = None, log: str | None = None) -> RunnerError:
     """``archive`` was asked for, but nothing has been built; ``cache`` is where Nerves keeps what it believes was."""
     ending = "" if last_lines is None else f"\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n"
@@ -188,6 +334,45 @@ def artifact_missing(path: str, reason: str, log: str | None) -> RunnerError:
     )
 
 
+def shell_died(status: int, *, out_of_memory: bool) -> RunnerError:
+    """The build shell's container was ended from outside, or never came to the shell."""
+    message = f"Nerves shell exited with status {status}"
+    if out_of_memory:
+        return RunnerError(
+            Code.OUT_OF_MEMORY,
+            f"{message}: it was ended for want of memory.",
+            hint="Give the container or the engine more memory, or let fewer jobs run at once (`make -j2`).",
+        )
+    return RunnerError(
+        Code.STEP_FAILED,
+        f"{message}: its container was ended from outside, or could not open it.",
+        hint="What it printed is above. The build directory is kept; run `mix nerves.system.shell` again.",
+    )
+
+
+def no_terminal() -> RunnerError:
+    """``shell`` without a terminal to open it on."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        "The build shell needs a terminal at its standard input and output, and there is none.",
+        hint="Run the command in a terminal, without pipes or redirections.",
+    )
+
+
+def no_spec(path: str, reason: str) -> RunnerError:
+    """``shell`` with a file that is not (any more) what ``mix nerves.system.shell`` made."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"{path} does not say which shell to open: {reason}.",
+        hint="Run `mix nerves.system.shell` again; it makes a new one.",
+    )
+
+
+def shell_ended(reason: str) -> RunnerError:
+    """The shell was ended before the person left it; ``reason`` says by what."""
+    return RunnerError(Code.CANCELLED, f"The Nerves shell was ended: {reason}.")
+
+
 def cancelled(reason: str) -> RunnerError:
     """The flow was cancelled; ``reason`` says by what."""
     return RunnerError(Code.CANCELLED, f"The build was cancelled: {reason}.")
@@ -196,6 +381,53 @@ def cancelled(reason: str) -> RunnerError:
 def bad_request(message: str, hint: str | None = None) -> RunnerError:
     """The request or the configuration is wrong; ``message`` names the key."""
     return RunnerError(Code.BAD_REQUEST, message, hint=hint)
+
+
+def unknown_setting(given: str, where: str, allowed: Iterable[str], meant: str | None, after: str = "") -> RunnerError:
+    """A key or variable that no setting has; ``meant`` is what it was probably to be, ``after`` follows a key."""
+    maybe = "" if meant is None else f" Did you mean `{meant}{after}`?"
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"`{given}` in {where} is not known.{maybe}",
+        hint=f"Known are {', '.join(allowed)}.",
+    )
+
+
+def wrong_setting(where: str, given: str, allowed: str, example: str) -> RunnerError:
+    """A setting's value that cannot be used; ``where`` names the key or variable."""
+    return RunnerError(
+        Code.BAD_REQUEST, f"{where} wants {allowed}; given was {given}.", hint=f"For example: `{example}`."
+    )
+
+
+def mount_source_missing(source: str, target: str) -> RunnerError:
+    """A configured mount of something that is not there."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"build_runner_config: [mounts: ...] wants a path that exists to mount at {target}; given was {source}.",
+        hint="Make it, or correct the path: relative ones are the package's.",
+    )
+
+
+def network_missing(network: str, networks: Iterable[str]) -> RunnerError:
+    """A configured network that the engine does not have."""
+    names = list(networks)
+    meant = nearest(network, names)
+    maybe = "" if meant is None else f' Did you mean "{meant}"?'
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f'build_runner_config: [network: ...] wants a network of the engine; given was "{network}".{maybe}',
+        hint=f"It has {', '.join(names)}. `docker network create {network}` makes another.",
+    )
+
+
+def ssh_agent(message: str) -> RunnerError:
+    """``ssh: :agent`` without an agent that can be used."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        message,
+        hint="Start one (`eval $(ssh-agent); ssh-add`), or use `ssh: :dir` for the keys in ~/.ssh.",
+    )
 
 
 def not_writable(path: str, what: str, reason: str) -> RunnerError:

@@ -19,6 +19,7 @@ class Owner:
     """A process: the place it lives in, its id there, and when it started (opaque, compared for equality)."""
 
     place: str
+    """Host, boot and pid namespace, separated by slashes."""
     pid: int
     started: str
 
@@ -35,8 +36,19 @@ class Owner:
         return cls(parts[0], int(parts[1]), parts[2])
 
     def is_dead(self) -> bool:
-        """Whether this owner has certainly ended: it lived here and is gone. Of another place nothing is certain."""
-        return self.place == _place() and _started(self.pid) != self.started
+        """Whether this owner has certainly ended: it lived here and is gone, or the host was started anew since.
+
+        Of another host, or another pid namespace of this one, nothing is certain.
+        """
+        if self.place == _place():
+            return _started(self.pid) != self.started
+        host, boot, *_ = [*self.place.split("/"), ""]
+        here, this_boot, *_ = [*_place().split("/"), ""]
+        return host == here and boot != this_boot
+
+    def is_here(self) -> bool:
+        """Whether ``is_dead`` is certain either way."""
+        return self.place == _place() or self.is_dead()
 
 
 @lru_cache(maxsize=1)
@@ -48,13 +60,15 @@ def this_process() -> Owner:
 @lru_cache(maxsize=1)
 def _place() -> str:
     """Host, boot and pid namespace: where a pid names the same process."""
+    # Both, for either alone is shared: images are copied with their machine id, and many a host is called localhost.
+    host = f"{platform.node()}:{_read('/etc/machine-id')}"
     boot = _read("/proc/sys/kernel/random/boot_id")
     try:
-        # /proc/PID/ns/pid is "pid:[4026531836]": proc_pid_ns(5).
+        # /proc/PID/ns/pid is "pid:[4026531836]": namespaces(7).
         namespace = Path("/proc/self/ns/pid").readlink().name
     except OSError:
         namespace = ""
-    return "/".join(part.replace(" ", "_") for part in (platform.node(), boot, namespace) if part)
+    return "/".join(part.replace(" ", "_").replace("/", "_") for part in (host, boot, namespace))
 
 
 def _started(pid: int) -> str | None:

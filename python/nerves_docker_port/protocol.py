@@ -27,7 +27,7 @@ StageName: TypeAlias = Literal[
     "copy",
     "clean",
     "shell",
-    "chown",
+    "check_tree",
 ]
 Unit: TypeAlias = Literal["bytes", "layers", "files"]
 

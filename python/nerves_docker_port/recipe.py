@@ -1,4 +1,4 @@
-"""The flows, top-down: build, archive, clean.
+"""The flows, top-down: build, archive, clean, shell.
 
 Each reads as the recipe that it is. What a step, an image, a volume or the engine is like is known elsewhere; so is the
 port. A flow returns its result or raises one ``RunnerError``.
@@ -6,35 +6,30 @@ port. A flow returns its result or raises one ``RunnerError``.
 
 from __future__ import annotations
 
-import hashlib
 import os
+import re
 import secrets
 import shlex
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
-from nerves_docker_port import container, errors, image, volume
+from nerves_docker_port import container, errors, image, journal, volume
+from nerves_docker_port.artifact import Artifact, fetch, is_whole
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import Engine
 from nerves_docker_port.output import BuildLog
 from nerves_docker_port.protocol import StageName
 from nerves_docker_port.reporter import Reporter, stage
 from nerves_docker_port.request import Request
-from nerves_docker_port.workspace import DOWNLOADS, PLATFORM, Workspace, open_workspace
-
-
-@dataclass(frozen=True)
-class Artifact:
-    """The archive of a built system on the host."""
-
-    path: Path
-    size: int
-    """Bytes."""
-    sha256: str
-    """Hexadecimal."""
+from nerves_docker_port.shell_script import SHELL_SCRIPT
+from nerves_docker_port.terminal import Conversation
+from nerves_docker_port.workspace import PLATFORM, Workspace, open_workspace
 
 
 @dataclass(frozen=True)
@@ -46,6 +41,8 @@ class Site:
     log: BuildLog
     reporter: Reporter
     cancellation: Cancellation
+    record: dict[str, Any]
+    """What the journal will hold of this flow."""
 
     @property
     def request(self) -> Request:
@@ -69,7 +66,7 @@ def build(request: Request, environ: Mapping[str, str], reporter: Reporter, canc
 def archive(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> Artifact:
     """Pack what has been built and bring the archive to the download directory."""
     with _preflight(request, environ, reporter, cancellation, log="archive.log", needs_tree=True) as site:
-        return _pack_and_copy(site)
+        return _reusable(site) or _pack_and_copy(site)
 
 
 def clean(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> list[str]:
@@ -90,6 +87,39 @@ def clean(request: Request, environ: Mapping[str, str], reporter: Reporter, canc
     return removed
 
 
+def prepare_shell(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> None:
+    """Everything that ``shell`` needs in order, so that nothing is asked, pulled or refused on the bare terminal."""
+    with _held(request, environ, reporter, cancellation, what="shell", needs_tree=False):
+        pass
+
+
+def shell(
+    request: Request,
+    environ: Mapping[str, str],
+    reporter: Reporter,
+    cancellation: Cancellation,
+    conversation: Conversation,
+) -> None:
+    """Prepare the build directory, then a shell in it for the person at the terminal, until that person leaves it.
+
+    How the shell ended is the person's business: its status is that of the last command typed. The container's status
+    is 0 then; any other says that it did not come to that end, which is an error.
+    """
+    with _held(request, environ, reporter, cancellation, what="shell", needs_tree=False) as (engine, workspace):
+        step = workspace.step(
+            "shell",
+            # The words after the script are its arguments: no path becomes part of a program.
+            [
+                *("/bin/bash", "-c", SHELL_SCRIPT, "nerves-shell"),
+                *(f"{PLATFORM}/create-build.sh", workspace.defconfig, workspace.workdir),
+            ],
+        )
+        spec = replace(step, console=conversation.size)
+        ended = container.run_on_terminal(engine, spec, conversation, reporter.warning, cancellation)
+        if ended.status != 0:
+            raise errors.shell_died(ended.status, out_of_memory=ended.out_of_memory)
+
+
 @contextmanager
 def _preflight(
     request: Request,
@@ -100,7 +130,26 @@ def _preflight(
     log: str,
     needs_tree: bool,
 ) -> Iterator[Site]:
-    """Engine, volume, image, mounts and log in order, and the volume to ourselves, before the first step."""
+    """What ``_held`` has in order, and the log, before the first step."""
+    with (
+        _held(request, environ, reporter, cancellation, what="build", needs_tree=needs_tree) as (engine, workspace),
+        BuildLog(request.cwd / log, reporter.log) as build_log,
+        _recorded(engine, workspace, str(build_log.path)) as record,
+    ):
+        yield Site(engine, workspace, build_log, reporter, cancellation, record)
+
+
+@contextmanager
+def _held(
+    request: Request,
+    environ: Mapping[str, str],
+    reporter: Reporter,
+    cancellation: Cancellation,
+    *,
+    what: str,
+    needs_tree: bool,
+) -> Iterator[tuple[Engine, Workspace]]:
+    """Engine, volume, image and mounts in order, and the volume to ourselves."""
     session = secrets.token_hex(8)
     with stage(reporter, "preflight"):
         engine = Engine.connect(environ)
@@ -116,27 +165,67 @@ def _preflight(
         workspace = open_workspace(engine, request, found, name, session)
         _make_directory(request.names.download_dir, "The download directory")
         cancellation.check()
-    with (
-        volume.hold(engine, name, found.id, session, "build"),
-        BuildLog(request.cwd / log, reporter.log) as build_log,
-    ):
-        yield Site(engine, workspace, build_log, reporter, cancellation)
+    with volume.hold(engine, name, found.id, session, what):
+        yield engine, workspace
     engine.close()
+
+
+@contextmanager
+def _recorded(engine: Engine, workspace: Workspace, log: str) -> Iterator[dict[str, Any]]:
+    """Keep a record of the flow in the journal, however it ends."""
+    request = workspace.request
+    record: dict[str, Any] = {
+        "session": workspace.session,
+        "package": request.package.app,
+        "version": request.package.version,
+        "volume": workspace.volume,
+        "engine": {"endpoint": engine.endpoint.url, "version": engine.capabilities.engine_version},
+        "image": {"tag": workspace.image.tag, "id": workspace.image.id},
+        "log": log,
+        "started": time.time(),
+        "stages": [],
+        "outcome": "ok",
+    }
+    try:
+        yield record
+    except errors.RunnerError as error:
+        record["outcome"] = error.code.value
+        raise
+    except BaseException:
+        record["outcome"] = errors.Code.INTERNAL.value
+        raise
+    finally:
+        journal.append(request.names.build_path, record)
+
+
+@contextmanager
+def _stage(site: Site, name: StageName) -> Iterator[None]:
+    """A stage of the flow: reported and recorded."""
+    started = time.monotonic()
+    with stage(site.reporter, name):
+        yield
+    site.record["stages"].append([name, round((time.monotonic() - started) * 1000)])
 
 
 def _run(site: Site, name: StageName, command: Sequence[str]) -> None:
     """Run one step to a good end."""
-    if site.workspace.chown_steps:
-        _run_container(site, "chown", site.workspace.chown_step())
-    _run_container(site, name, site.workspace.step(name, command))
+    with _ended(site, name, command):
+        pass
 
 
-def _run_container(site: Site, name: StageName, spec: container.Spec) -> None:
-    with stage(site.reporter, name):
-        ended = container.run(site.engine, spec, site.log.write, site.reporter.warning, site.cancellation)
-        site.log.end_step()
-        if ended.status != 0:
-            raise _failure(site, name, spec, ended)
+@contextmanager
+def _ended(site: Site, name: StageName, command: Sequence[str]) -> Iterator[container.Exit]:
+    """Run one step to a good end; its container is there until the body is left."""
+    spec = site.workspace.step(name, command)
+    with ExitStack() as stack:
+        with _stage(site, name):
+            done = stack.enter_context(
+                container.ended(site.engine, spec, site.log.write, site.reporter.warning, site.cancellation)
+            )
+            site.log.end_step()
+            if done.status != 0:
+                raise _failure(site, name, spec, done)
+        yield done
 
 
 def _failure(site: Site, name: StageName, spec: container.Spec, ended: container.Exit) -> errors.RunnerError:
@@ -146,42 +235,75 @@ def _failure(site: Site, name: StageName, spec: container.Spec, ended: container
     if name == "make_system" and "No rule to make target 'system'" in last_lines:
         package, names = site.request.package, site.request.names
         return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
-    doing = "setting permissions" if name == "chown" else "building"
-    return errors.step_failed(shlex.join(spec.command), ended.status, last_lines, log, doing=doing)
+    command = shlex.join(spec.command)
+    # The engine's flag tells of the container's own limit, the compiler's driver (gcc.c) of the whole engine's.
+    if ended.out_of_memory or "Killed signal terminated program" in last_lines:
+        return errors.out_of_memory(command, ended.status, last_lines, log)
+    failed = errors.step_failed(command, ended.status, last_lines, log)
+    return errors.disk_full(failed.message, log) if errors.says_disk_full(last_lines) else failed
 
 
 def _pack_and_copy(site: Site) -> Artifact:
     """Pack the system in the build directory, then bring the archive to the host, whole or not at all."""
     names = site.request.names
     site.reporter.headline("Creating artifact archive")
-    _run(site, "make_system", ["make", "system", f"NERVES_ARTIFACT_NAME={names.artifact}"])
-    site.reporter.headline("Copying artifact archive to host")
-    # Under another name until it is whole: Nerves takes what it finds under the final one.
-    partial = f".{names.file}.{site.workspace.session}.part"
-    partial_path = names.download_dir / partial
-    try:
-        _run(site, "copy", ["cp", names.file, f"{DOWNLOADS}/{partial}"])
-        artifact = _check(partial_path, names.download_path, str(site.log.path))
-        partial_path.replace(names.download_path)
-    finally:
-        partial_path.unlink(missing_ok=True)
+    with _ended(site, "make_system", ["make", "system", f"NERVES_ARTIFACT_NAME={names.artifact}"]) as packed:
+        site.reporter.headline("Copying artifact archive to host")
+        with _stage(site, "copy"):
+            artifact = fetch(
+                site.engine,
+                packed.container,
+                f"{site.workspace.workdir}/{names.file}",
+                names.download_path,
+                log=str(site.log.path),
+                session=site.workspace.session,
+                cancellation=site.cancellation,
+            )
+    site.record["artifact"] = {"file": names.file, "size": artifact.size, "sha256": artifact.sha256}
+    site.record["packed_at"] = packed.finished_at
     return artifact
 
 
-def _check(partial: Path, final: Path, log: str) -> Artifact:
-    """Read the copied archive to its end; what it will be under its final name."""
-    digest = hashlib.sha256()
-    size = 0
-    try:
-        with partial.open("rb") as file:
-            while data := file.read(1 << 20):
-                digest.update(data)
-                size += len(data)
-    except OSError as error:
-        raise errors.artifact_missing(str(final), str(error.strerror), log) from error
-    if size == 0:
-        raise errors.artifact_missing(str(final), "it is empty", log)
-    return Artifact(final, size, digest.hexdigest())
+def _reusable(site: Site) -> Artifact | None:
+    """The artifact on the host, if packing the build directory again would give the same.
+
+    It would where nothing in the build directory has changed since the last `make system` ended, be it by a shell or by
+    another runner: the files themselves are asked. The host's copy must be what that `make system` made.
+    """
+    names = site.request.names
+    for record in reversed(journal.read(names.build_path)):
+        made = record.get("artifact")
+        since = _seconds(str(record.get("packed_at")))
+        if record.get("volume") != site.workspace.volume or made is None or made["file"] != names.file:
+            continue
+        artifact = Artifact(names.download_path, made["size"], made["sha256"])
+        if since is None or not is_whole(artifact) or _changed_since(site, since):
+            return None
+        site.reporter.headline(f"Reusing artifact archive from {_date(since)}: nothing was built since")
+        return artifact
+    return None
+
+
+def _changed_since(site: Site, since: str) -> bool:
+    """Whether anything in the build directory has changed after ``since`` (seconds since 1970, the engine's clock)."""
+    found = bytearray()
+    with _stage(site, "check_tree"):
+        spec = site.workspace.changed_step(since)
+        done = container.run(site.engine, spec, found.extend, site.reporter.warning, site.cancellation)
+    return done.status != 0 or bool(found)
+
+
+def _seconds(moment: str) -> str | None:
+    """An RFC 3339 time as seconds of the epoch, its fraction kept to the digit; ``None`` where it is something else."""
+    match = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z", moment)
+    if match is None:
+        return None
+    whole = datetime.fromisoformat(match[1]).replace(tzinfo=timezone.utc)
+    return f"{int(whole.timestamp())}{match[2] or ''}"
+
+
+def _date(seconds: str) -> str:
+    return datetime.fromtimestamp(int(seconds.partition(".")[0])).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _make_directory(path: Path, what: str) -> None:

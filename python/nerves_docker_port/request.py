@@ -10,12 +10,14 @@ import os
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
 from nerves_docker_port import errors
+from nerves_docker_port import settings as settings_module
+from nerves_docker_port.settings import Settings
 from nerves_docker_port.wire import Atom, Term
 
 NEW_GENERATION = Version("1.28.0")
@@ -54,12 +56,12 @@ class Generation:
     """What changed between images up to 1.27 and from 1.28.0 on."""
 
     workdir: str
-    chown_steps: bool
-    """Whether the volume is given to the user in a step of its own, before every other step."""
+    entrypoint_makes_user: bool
+    """Whether the image's entrypoint makes a user from `UID` and `GID` and switches to it."""
 
 
-OLD = Generation("/nerves/build", chown_steps=True)
-NEW = Generation("/home/nerves/project", chown_steps=False)
+OLD = Generation("/nerves/build", entrypoint_makes_user=True)
+NEW = Generation("/home/nerves/project", entrypoint_makes_user=False)
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,14 @@ class Request:
     interactive: bool
     uid: int
     gid: int
+    settings: Settings = field(default_factory=Settings)
 
 
-def from_args(args: Mapping[Term, Term]) -> Request:
+def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = None) -> Request:
     """The request that ``args`` describe.
 
-    uid and gid are this process's: the helper runs as the person who runs Mix.
+    uid and gid are this process's: the helper runs as the person who runs Mix. So is ``environ``, where the variables
+    are looked up that the configuration names.
     Raises ``RunnerError`` ``:bad_request``.
     """
     package_struct = _map(args, "package")
@@ -124,18 +128,31 @@ def from_args(args: Mapping[Term, Term]) -> Request:
     if not isinstance(env, dict):
         raise errors.bad_request("`env` of the request is not a map")
     terminal = _get(args, "terminal", {})
+    runner_config = _keyword_value(_keyword(package_struct, "config", "nerves_package"), "build_runner_config")
+    config = settings_module.keys(runner_config)
+    names = _names(_map(args, "names"))
+    home = _path(args, "home")
     return Request(
         package=package,
         platform=platform,
-        image=_image(_keyword(package_struct, "config", "nerves_package"), package, platform),
-        names=_names(_map(args, "names")),
+        image=_image(config, package, platform),
+        names=names,
         make_args=_make_args(_get(args, "opts", [])),
         cwd=_path(args, "cwd"),
-        home=_path(args, "home"),
+        home=home,
         term=_text(env.get("TERM"), "TERM", default="") or "xterm-256color",
         interactive=isinstance(terminal, dict) and terminal.get(Atom("interactive")) is True,
         uid=os.getuid(),
         gid=os.getgid(),
+        settings=settings_module.parse(
+            config,
+            {name: value for name, value in env.items() if isinstance(name, str) and isinstance(value, str)},
+            os.environ if environ is None else environ,
+            app=package.app,
+            package=package.path,
+            home=home,
+            download_dir=names.download_dir,
+        ),
     )
 
 
@@ -180,14 +197,9 @@ def _names(term: Mapping[Term, Term]) -> Names:
     )
 
 
-def _image(config: Sequence[Term], package: Package, platform: Platform) -> ImageConfig:
+def _image(config: Mapping[str, Term], package: Package, platform: Platform) -> ImageConfig:
     """The configured image, else the platform's own (Nerves' ``default_docker_config/0``)."""
-    runner_config = _keyword_value(config, "build_runner_config")
-    docker = None
-    if runner_config is not None:
-        if not isinstance(runner_config, list):
-            raise errors.bad_request("build_runner_config: a keyword list is wanted")
-        docker = _keyword_value(runner_config, "docker")
+    docker = config.get("docker")
     if docker is None:
         directory = platform.path / "support" / "docker" / platform.app
         tag = f"ghcr.io/nerves-project/{platform.app}:{platform.version}"
@@ -222,7 +234,8 @@ def _make_args(opts: Term) -> tuple[str, ...]:
 
 def container_path(*parts: str) -> str:
     """A path in the container from its parts, normalised as Elixir's ``Path.join/2`` does."""
-    return posixpath.normpath(posixpath.join(*parts))
+    # A part that begins with a slash does not replace those before it, as it would with posixpath.join.
+    return posixpath.normpath("/".join(parts))
 
 
 def _get(mapping: Mapping[Term, Term], key: str, default: Term = None) -> Term:

@@ -18,10 +18,14 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from nerves_docker_port import __version__, errors, protocol, wire
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.wire import Term
+
+if TYPE_CHECKING:
+    from nerves_docker_port.request import Request
 
 FD_IN = 3
 FD_OUT = 4
@@ -183,16 +187,23 @@ class _Flow:
             "clean": lambda wanted: {
                 wire.Atom("removed"): list[Term](recipe.clean(wanted, self._environ, self, self.cancellation))
             },
+            "shell": self._prepared_shell,
         }
         operation = operations.get(self._request.op)
         if operation is None:
             raise errors.bad_request(f"the operation {self._request.op} is not known to this helper")
-        wanted = request.from_args(self._request.args)
+        wanted = request.from_args(self._request.args, self._environ)
         self._interactive = wanted.interactive
         return operation(wanted)
 
+    def _prepared_shell(self, wanted: Request) -> Term:
+        from nerves_docker_port import recipe, shell
+
+        recipe.prepare_shell(wanted, self._environ, self, self.cancellation)
+        return {wire.Atom("spec"): str(shell.write_spec(self._request.args, self._environ))}
+
     def _artifact(self, artifact: object) -> Term:
-        from nerves_docker_port.recipe import Artifact
+        from nerves_docker_port.artifact import Artifact
 
         assert isinstance(artifact, Artifact)
         return {

@@ -24,6 +24,9 @@ from nerves_docker_port.owner import Owner, this_process
 from nerves_docker_port.request import Names, Package
 
 _ID_LENGTH = 16
+HOLD_TIMEOUT = 30.0
+"""Seconds that a hold from another host may go without a container of its session. Between two steps it has none."""
+
 _ID_ALPHABET = string.ascii_letters + string.digits + "_"
 
 
@@ -117,6 +120,10 @@ def remove(engine: Engine, volume: str) -> None:
     Raises ``RunnerError`` ``:volume_busy`` while a container uses it.
     """
     check_free(engine, volume)
+    # A build that is between two steps has no running container, but it holds the volume.
+    holder = _inspect(engine, _hold_name(volume))
+    if holder is not None and not _is_dead(holder["Config"].get("Labels")):
+        raise _busy(engine, volume, holder)
     with engine.failures(f"while it removed the volume {volume}"), suppress(docker.errors.NotFound):
         # Containers that have ended hold the volume, too. Ours may go; somebody else's make the engine refuse.
         for container in _containers(engine, volume):
@@ -133,36 +140,56 @@ def hold(engine: Engine, volume: str, image: str, session: str, what: str) -> It
     works between users, terminals and hosts. It tells its owner; one whose owner has died is removed.
     Raises ``RunnerError`` ``:volume_busy``.
     """
-    hold_name = f"{volume}-hold"
-    for _attempt in range(10):
+    made = _take_hold(engine, volume, image, session, what)
+    try:
+        yield
+    finally:
+        with engine.cleaning_up():
+            _remove_container(engine, made)
+
+
+def _take_hold(engine: Engine, volume: str, image: str, session: str, what: str) -> str:
+    config = {
+        "Image": image,
+        "Entrypoint": ["true"],
+        "Labels": container_labels(volume, what, session),
+        "NetworkDisabled": True,
+    }
+    hold_name = _hold_name(volume)
+    deadline = time.monotonic() + HOLD_TIMEOUT
+    while True:
         sweep(engine, volume)
         check_free(engine, volume)
         with engine.failures(f"while it reserved the volume {volume}"):
             try:
-                made = engine.api.create_container_from_config(
-                    {
-                        "Image": image,
-                        "Entrypoint": ["true"],
-                        "Labels": container_labels(volume, what, session),
-                        "NetworkDisabled": True,
-                    },
-                    hold_name,
-                )
-                break
+                return str(engine.api.create_container_from_config(config, hold_name)["Id"])
             except docker.errors.APIError as error:
                 if error.status_code != 409:
                     raise
-                owner_container = _inspect(engine, hold_name)
-        if owner_container is not None and not _is_dead(owner_container["Config"].get("Labels")):
-            raise _busy(engine, volume, owner_container)
-        # The holder has just gone, or has died without us seeing it: look again.
+        holder = _inspect(engine, hold_name)
+        if holder is not None and _is_alive(engine, volume, holder):
+            raise _busy(engine, volume, holder)
+        if time.monotonic() > deadline:
+            # Its owner lives elsewhere, and for all that time it ran nothing: it has died.
+            deadline = time.monotonic() + HOLD_TIMEOUT
+            if holder is not None:
+                _remove_container(engine, str(holder["Id"]))
+        # The holder has just gone or is about to show whether it lives.
         time.sleep(0.1)
-    else:
-        raise errors.volume_busy(volume, hold_name, "reserved", "by another command that starts and ends all the time")
-    try:
-        yield
-    finally:
-        _remove_container(engine, str(made["Id"]))
+
+
+def _hold_name(volume: str) -> str:
+    return f"{volume}-hold"
+
+
+def _is_alive(engine: Engine, volume: str, holder: Mapping[str, Any]) -> bool:
+    """Whether a hold (inspected) certainly has a living owner: a process here, or containers of the same session."""
+    held = holder["Config"].get("Labels")
+    owner = Owner.from_label(label(held, "owner") or "")
+    if owner is not None and owner.is_here():
+        return not owner.is_dead()
+    session = label(held, "session")
+    return any(label(other.get("Labels"), "session") == session for other in _containers(engine, volume))
 
 
 def container_labels(volume: str, step: str, session: str) -> dict[str, str]:

@@ -7,17 +7,45 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 
-from nerves_docker_port.container import Mount, Spec
+from nerves_docker_port import errors
+from nerves_docker_port.container import Limits, Mount, Spec
 from nerves_docker_port.engine import Engine
 from nerves_docker_port.image import Image
 from nerves_docker_port.request import Generation, Request, container_path
+from nerves_docker_port.settings import Settings
 from nerves_docker_port.volume import container_labels
 
 PLATFORM = "/nerves/env/platform"
 DOWNLOADS = "/nerves/dl"
 HOME = "/home/nerves"
+SSH = "/nerves/ssh"
+SSH_AGENT = "/nerves/ssh-agent.sock"
+
+# Gives the build user, at $home, the ssh files of the caller: OpenSSH takes keys only from files that nobody but their
+# owner may read, so a mount will not do for a user of another uid, and it would hide the image's known_hosts. The copies
+# are in the container's own layer and go with it. Symbolic links to what is not in the container are left out.
+# UseKeychain is an option of Apple's ssh, an error for any other (Apple Technical Note TN2449).
+_GIVE_SSH = r"""
+if [ -d /nerves/ssh ]; then
+  mkdir -p "$home/.ssh"
+  known=$(cat "$home/.ssh/known_hosts" /root/.ssh/known_hosts 2>/dev/null) || :
+  (
+    umask 077
+    cd /nerves/ssh
+    find . -type d -exec sh -c 'for f; do mkdir -p "$0/$f"; done' "$home/.ssh" {} + || :
+    find . '(' -type f -o -type l ')' \
+      -exec sh -c 'for f; do [ ! -f "$f" ] || cat "$f" > "$0/$f"; done' "$home/.ssh" {} + || :
+    [ -z "$known" ] || printf '\n%s\n' "$known" >> "$home/.ssh/known_hosts"
+    export LC_ALL=C
+    grep -rliZE '^[[:space:]]*UseKeychain' "$home/.ssh" | xargs -0r sed -i -E '/^[[:space:]]*UseKeychain/Id' || :
+  )
+  chmod 700 "$home/.ssh"
+  chown -R "$uid:$gid" "$home/.ssh"
+fi
+"""
 
 # Runs as root before the step's command, then becomes the person who ran Mix. Arguments: uid, gid, the command.
 #
@@ -25,7 +53,8 @@ HOME = "/home/nerves"
 # write anybody else's package directory (nerves #402). It keeps its name, home and sudo rule, but gets the uid and
 # gid of the caller. Its entries go first: an image may already have a user with that uid (Ubuntu's have `ubuntu`,
 # 1000), and a look-up by uid takes the first. Not `usermod`: it walks the whole home, the build tree included.
-_BECOME_CALLER = r"""
+_BECOME_CALLER = (
+    r"""
 set -e
 uid=$1 gid=$2; shift 2
 home=/home/nerves
@@ -34,9 +63,15 @@ if [ "$(id -u nerves 2>/dev/null):$(id -g nerves 2>/dev/null)" != "$uid:$gid" ];
   group=$(grep -v '^nerves:' /etc/group) || :
   printf '%s\n' "nerves:x:$uid:$gid::$home:/bin/bash" "$passwd" > /etc/passwd
   printf '%s\n' "nerves:x:$gid:" "$group" > /etc/group
-  mkdir -p "$home"
-  find "$home" -xdev -path "$PWD" -prune -o ! -uid "$uid" -exec chown -h "$uid:$gid" {} + 2>/dev/null || :
 fi
+# What the engine made on the way to a mount is root's, too. What is mounted there is not ours to give.
+mkdir -p "$home"
+here=$(stat -c %d "$home")
+find "$home" -xdev -path "$PWD" -prune -o ! -uid "$uid" -printf '%D %p\0' 2>/dev/null \
+  | sed -zn "s/^$here //p" | xargs -0r chown -h "$uid:$gid" 2>/dev/null || :
+"""
+    + _GIVE_SSH
+    + r"""
 # The build tree is given over once, the top last: what is interrupted is taken up again by the next step.
 [ "$(stat -c %u .)" = "$uid" ] || find . -xdev -depth ! -uid "$uid" -exec chown -h "$uid:$gid" {} +
 # The output's pipes belong to root by now; `> /dev/stderr` opens them anew. By way of a copy of 2: while its own 2 goes
@@ -49,6 +84,34 @@ export HOME="$home"
 [ "$uid" != 0 ] || export FORCE_UNSAFE_CONFIGURE=1
 exec setpriv --reuid="$uid" --regid="$gid" --init-groups "$@"
 """
+)
+
+
+# For images whose entrypoint makes the user: it must find the build directory to be that user's. Not touched where it
+# is: a change there is how `archive` knows that it has to pack again.
+_GIVE_WORKDIR = (
+    r"""
+set -e
+uid=$1 gid=$2; shift 2
+[ "$(stat -c %u:%g .)" = "$uid:$gid" ] || chown "$uid:$gid" .
+# Where either is 0, the entrypoint stays root. Otherwise it makes a user, and does not furnish a home that is there.
+if [ "$uid" = 0 ] || [ "$gid" = 0 ]; then
+  home=/root
+else
+  home=/home/nerves
+  if [ -d /nerves/ssh ] || [ -d "$home" ]; then
+    mkdir -p "$home"
+    cp -a /etc/skel/. "$home/" 2>/dev/null || :
+    here=$(stat -c %d "$home")
+    find "$home" -xdev -printf '%D %p\0' | sed -zn "s/^$here //p" | xargs -0r chown -h "$uid:$gid"
+  fi
+fi
+"""
+    + _GIVE_SSH
+    + r"""
+exec "$@"
+"""
+)
 
 
 @dataclass(frozen=True)
@@ -63,11 +126,17 @@ class Workspace:
     uid: int
     gid: int
     """Of the caller as the containers see them: 0 with a rootless engine, whose root is the caller."""
+    limits: Limits = field(default_factory=Limits)
 
     @property
     def workdir(self) -> str:
         """The build directory in the container."""
         return self.generation.workdir
+
+    @property
+    def home(self) -> str:
+        """The build user's home in the container."""
+        return "/root" if self.makes_user and 0 in (self.uid, self.gid) else HOME
 
     @property
     def package_dir(self) -> str:
@@ -80,37 +149,38 @@ class Workspace:
         return container_path(self.package_dir, self.request.package.defconfig)
 
     @property
-    def chown_steps(self) -> bool:
-        """Whether the volume goes to the user in a step of its own: an old image, its entrypoint makes the user."""
-        return self.generation.chown_steps and bool(self.image.entrypoint)
+    def makes_user(self) -> bool:
+        """Whether the image's own entrypoint makes the caller's user: those up to 1.27 do, from `UID` and `GID`."""
+        return self.generation.entrypoint_makes_user and bool(self.image.entrypoint)
 
     def step(self, name: str, command: Sequence[str]) -> Spec:
         """The container for one step of the build."""
-        become = None
-        if not self.chown_steps:
-            become = (
-                *("/bin/sh", "-c", _BECOME_CALLER, "nerves-docker-port"),
-                *(str(self.uid), str(self.gid)),
-                *self.image.entrypoint,
-            )
+        prepare = _GIVE_WORKDIR if self.makes_user else _BECOME_CALLER
         return self._spec(
             name,
             command,
             env=self._env(self.uid, self.gid),
-            mounts=[*self._mounts(), *self._ssh_mount()],
-            entrypoint=become,
-            user=None if become is None else "0:0",
+            mounts=[*self._mounts(), *self._ssh_mounts(), *self._configured_mounts()],
+            entrypoint=(
+                *("/bin/sh", "-c", prepare, "nerves-docker-port"),
+                *(str(self.uid), str(self.gid)),
+                *self.image.entrypoint,
+            ),
+            user="0:0",
         )
 
-    def chown_step(self) -> Spec:
-        """The container that gives the build directory to the caller, as the stock runner does it for old images."""
+    def changed_step(self, since: str) -> Spec:
+        """The container that names something in the build directory that changed after ``since``, if there is any.
+
+        Asked is the time of the last change of the inode, which no program sets back (GNU find, "-newerXY").
+        """
         return self._spec(
-            "chown",
-            ["chown", f"{self.uid}:{self.gid}", self.workdir],
-            env=self._env(0, 0),
-            mounts=self._mounts(),
-            entrypoint=None,
-            user=None,
+            "check_tree",
+            [".", "-xdev", "-newerct", f"@{since}", "-print", "-quit"],
+            env=[],
+            mounts=self._mounts()[:1],
+            entrypoint=("find",),
+            user="0:0",
         )
 
     def _spec(
@@ -133,10 +203,17 @@ class Workspace:
             labels=container_labels(self.volume, name, self.session),
             entrypoint=entrypoint,
             user=user,
+            limits=self.limits,
+            network=self.request.settings.network,
         )
 
     def _env(self, uid: int, gid: int) -> list[str]:
-        return [f"UID={uid}", f"GID={gid}", f"TERM={self.request.term}", f"NERVES_BR_DL_DIR={DOWNLOADS}"]
+        settings = self.request.settings
+        env = {"UID": str(uid), "GID": str(gid), "TERM": self.request.term, "NERVES_BR_DL_DIR": DOWNLOADS}
+        if settings.ssh_agent is not None:
+            env["SSH_AUTH_SOCK"] = SSH_AGENT
+        # A setting may say another TERM; of the others it cannot (settings.py).
+        return [f"{name}={value}" for name, value in {**env, **settings.env}.items()]
 
     def _mounts(self) -> list[Mount]:
         return [
@@ -146,16 +223,35 @@ class Workspace:
             Mount("bind", str(self.request.platform.path), PLATFORM),
         ]
 
-    def _ssh_mount(self) -> list[Mount]:
-        """The caller's ssh keys, where there are any: many a CI has none."""
+    def _ssh_mounts(self) -> list[Mount]:
+        """The caller's ssh keys, where there are any (many a CI has none), or the agent that has them."""
+        settings = self.request.settings
         directory = self.request.home / ".ssh"
-        return (
-            [Mount("bind", str(directory), posixpath.join(HOME, ".ssh"), read_only=True)] if directory.is_dir() else []
-        )
+        if settings.ssh == "dir":
+            return [Mount("bind", str(directory), SSH, read_only=True)] if directory.is_dir() else []
+        if settings.ssh_agent is None:
+            return []
+        mounts = [Mount("bind", str(settings.ssh_agent), SSH_AGENT)]
+        # Without it, ssh would ask whether a host is the right one, and there is nobody to answer.
+        known_hosts = directory / "known_hosts"
+        if known_hosts.is_file():
+            mounts.append(Mount("bind", str(known_hosts), posixpath.join(SSH, "known_hosts"), read_only=True))
+        return mounts
+
+    def _configured_mounts(self) -> list[Mount]:
+        settings = self.request.settings
+        mounts = [Mount("bind", str(mount.source), mount.target, mount.read_only) for mount in settings.mounts]
+        if settings.ccache is not None:
+            mounts.append(Mount("bind", str(settings.ccache), posixpath.join(self.home, ".buildroot-ccache")))
+        return mounts
 
 
 def open_workspace(engine: Engine, request: Request, image: Image, volume: str, session: str) -> Workspace:
-    """The workspace for ``request`` on ``engine``."""
+    """The workspace for ``request`` on ``engine``, once what the settings name has been found or made.
+
+    Raises ``RunnerError`` ``:bad_request``.
+    """
+    _check_settings(engine, request)
     rootless = engine.capabilities.rootless
     return Workspace(
         request=request,
@@ -165,4 +261,43 @@ def open_workspace(engine: Engine, request: Request, image: Image, volume: str, 
         session=session,
         uid=0 if rootless else request.uid,
         gid=0 if rootless else request.gid,
+        limits=_limits(engine, request.settings),
     )
+
+
+def _check_settings(engine: Engine, request: Request) -> None:
+    """See that what the settings name is there: the engine's own words for it would be about something else."""
+    settings = request.settings
+    for mount in settings.mounts:
+        if not mount.source.exists():
+            raise errors.mount_source_missing(str(mount.source), mount.target)
+    if settings.ssh_agent is not None and not settings.ssh_agent.is_socket():
+        raise errors.ssh_agent(
+            f"`ssh: :agent` wants the ssh agent, but SSH_AUTH_SOCK names no socket: {settings.ssh_agent}"
+        )
+    if settings.network is not None:
+        networks = engine.networks()
+        if settings.network not in networks:
+            raise errors.network_missing(settings.network, networks)
+    if settings.ccache is not None:
+        try:
+            settings.ccache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise errors.not_writable(str(settings.ccache), "The ccache directory", str(error.strerror)) from error
+
+
+def _limits(engine: Engine, settings: Settings) -> Limits:
+    """The engine's limits for the settings.
+
+    More CPUs than there are would be refused: a package's configuration is shared by machines of many sizes. Swap can
+    only be limited together with memory ("You should always set the memory limit when using memory-swap"), so without a
+    limit of its own memory is limited to all of it.
+    """
+    capabilities = engine.capabilities
+    cpus, memory, total = settings.cpus, settings.memory, None
+    if cpus is not None and capabilities.cpus:
+        cpus = min(cpus, Decimal(capabilities.cpus))
+    if settings.swap is not None:
+        memory = memory or capabilities.memory or None
+        total = None if memory is None else memory + settings.swap
+    return Limits(cpus, memory, total)

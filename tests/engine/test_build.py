@@ -49,13 +49,54 @@ def test_build_brings_a_whole_artifact_to_the_download_directory(system: System,
     assert ours(client) == []
 
 
-def test_archive_after_build_packs_again_into_its_own_log(system: System) -> None:
+def test_archive_right_after_build_reuses_its_artifact_and_says_from_when(system: System) -> None:
+    built = system.run("build").value()
+    conversation = system.run("archive")
+    value = conversation.value()
+    assert (value["path"], value["sha256"]) == (built["path"], built["sha256"])
+    assert conversation.finished == ["preflight", "check_tree"]
+    (headline,) = conversation.headlines
+    assert re.fullmatch(r"Reusing artifact archive from \d{4}-.* \d\d:\d\d:\d\d: nothing was built since", headline)
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["touch images", "echo x >> built", "mv built elsewhere; mv elsewhere built", "touch -d 2000-01-01 built"],
+)
+def test_archive_packs_again_into_its_own_log_after_any_change_in_the_build_directory(
+    system: System, client: docker.DockerClient, change: str
+) -> None:
     system.run("build").value()
     first = system.build_log.read_bytes()
+    # As the stock runner, or anybody with `docker run`, does it.
+    client.containers.run(
+        system.image,
+        ["sh", "-c", change],
+        mounts=[Mount("/home/nerves/project", system.volume)],
+        user="1000",
+        working_dir="/home/nerves/project",
+        remove=True,
+    )
     conversation = system.run("archive")
-    assert conversation.value()["path"] == str(system.artifact)
+    assert conversation.finished == ["preflight", "check_tree", "make_system", "copy"]
     assert b">>> system Packing" in system.archive_log.read_bytes()
     assert system.build_log.read_bytes() == first
+    assert system.run("archive").finished == ["preflight", "check_tree"]
+
+
+@pytest.mark.parametrize("damage", ["gone", "shorter", "another"])
+def test_archive_packs_again_where_the_host_s_copy_is_not_what_was_built(system: System, damage: str) -> None:
+    system.run("build").value()
+    content = system.artifact.read_bytes()
+    if damage == "gone":
+        system.artifact.unlink()
+    elif damage == "shorter":
+        system.artifact.write_bytes(content[:-1])
+    else:
+        system.artifact.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    assert "make_system" in system.run("archive").finished
+    with gzip.open(system.artifact) as archive:
+        assert archive.read()
 
 
 def test_make_args_reach_make_as_they_are(system: System) -> None:
@@ -82,8 +123,10 @@ def test_old_generation_images_build_for_any_uid(make_system: MakeSystem, uid: i
     system = make_system(uid=uid, image=OLD, platform_version="1.27.0")
     conversation = system.run("build")
     assert [name for name, _ in conversation.value()["stages"] if name != "preflight"] == [
-        *("chown", "create_build", "chown", "make"),
-        *("chown", "make_system", "chown", "copy"),
+        "create_build",
+        "make",
+        "make_system",
+        "copy",
     ]
     for path in (system.package / "Config.in", system.build_log, system.artifact):
         assert owner(path) == (uid, uid), path
@@ -132,12 +175,12 @@ def test_a_home_without_ssh_builds(system: System) -> None:
     assert "known_hosts" in system.build_log.read_text()
 
 
-def test_ssh_keys_are_mounted_read_only_where_they_exist(system: System) -> None:
-    system.write("home/.ssh/id_test", "key", mode=0o600)
-    system.run("build", make_args=["RUN=cat ~/.ssh/id_test; touch ~/.ssh/no || echo refused"]).value()
-    log = system.build_log.read_text()
-    assert "key" in log
-    assert "refused" in log
+def test_ssh_keys_can_be_used_and_not_changed_where_they_exist(system: System) -> None:
+    key = system.write("home/.ssh/id_test", "key\n", mode=0o600)
+    system.run("build", make_args=["RUN=cat ~/.ssh/id_test; echo changed > ~/.ssh/id_test; touch ~/.ssh/new; true"]).value()
+    assert "\nkey\n" in system.build_log.read_text()
+    assert key.read_text() == "key\n"
+    assert [path.name for path in key.parent.iterdir()] == ["id_test"]
 
 
 def test_a_volume_whose_name_only_contains_ours_is_not_taken_for_it(
@@ -187,6 +230,7 @@ def test_an_error_in_archive_quotes_the_archive_log(system: System) -> None:
     """Fault 6."""
     system.run("build").value()
     system.write("my_system/in_make_system.sh", "echo only in archive; exit 5\n")
+    system.artifact.unlink()
     error = system.run("archive").error
     assert error is not None
     assert error["code"] == "step_failed"
@@ -362,8 +406,29 @@ def test_a_make_system_that_leaves_no_archive_is_an_error_and_leaves_no_artifact
     system.write("platform/Makefile", "all:\n\t@true\nsystem:\n\t@true\n")
     error = system.run("build").error
     assert error is not None
-    assert error["code"] == "step_failed"
+    assert error["code"] == "artifact_missing"
+    assert "there is no /home/nerves/project/my_system-portable-0.1.0-ABCDEF0.tar.gz" in error["message"]
     assert list(system.artifact.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("head -c 10000 /dev/urandom | gzip | head -c 5000", "it ends in the middle"),
+        ("echo not gzip", "it is damaged"),
+        ("true", "it ends in the middle"),
+    ],
+)
+def test_an_archive_that_is_not_whole_never_gets_its_final_name(system: System, content: str, reason: str) -> None:
+    system.run("build").value()
+    before = system.artifact.read_bytes()
+    system.write("platform/Makefile", f"all:\n\t@true\nsystem:\n\t@({content}) > $(NERVES_ARTIFACT_NAME).tar.gz\n")
+    error = system.run("build").error
+    assert error is not None
+    assert error["code"] == "artifact_missing"
+    assert reason in error["message"]
+    assert system.artifact.read_bytes() == before
+    assert [path.name for path in system.artifact.parent.iterdir()] == [system.artifact.name]
 
 
 def test_labels_tell_whose_every_object_is(system: System, client: docker.DockerClient) -> None:
@@ -401,7 +466,7 @@ def test_the_id_is_sixteen_characters_without_a_newline_and_stays(system: System
     first = path.read_text()
     assert re.fullmatch(r"[A-Za-z0-9_]{16}", first)
     assert stat.S_ISREG(path.lstat().st_mode)
-    assert [p.name for p in path.parent.iterdir()] == [".docker_id"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [".docker_id", "builds.msgpack"]
     system.run("build").value()
     assert path.read_text() == first
 

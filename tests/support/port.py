@@ -37,7 +37,9 @@ def packaged_command() -> tuple[str, ...]:
     copy = tempfile.mkdtemp(prefix="ndp-helper-")
     atexit.register(shutil.rmtree, copy)
     Path(copy).chmod(0o755)
-    shutil.copytree(packaged, Path(copy) / "python", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(packaged, Path(copy) / "python", ignore=shutil.ignore_patterns("__pycache__", "nerves_docker_port"))
+    # The helper itself as it is in this checkout, not as it was when it was last packaged.
+    shutil.copytree(PYTHON / "nerves_docker_port", Path(copy) / "python" / "nerves_docker_port")
     # Compiled once, as an installation is: those who run it may not write there.
     compileall.compile_dir(copy, quiet=2)
     python = next(path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if Path(path).exists())

@@ -18,7 +18,7 @@ defmodule NervesDockerPort.Protocol do
     # events
     ~w(headline log stage started finished progress warning)a,
     # stages
-    ~w(preflight pull build_image create_build make make_system copy clean shell chown)a,
+    ~w(preflight pull build_image create_build make make_system copy clean shell check_tree)a,
     # progress
     ~w(what current total unit bytes layers files)a,
     # questions

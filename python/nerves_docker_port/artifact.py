@@ -1,0 +1,213 @@
+"""Bringing the archive of a built system from the build directory to the host: whole, checked, or not at all.
+
+The engine hands it over as a tar stream (its archive call reads a volume through a container that has ended), so one
+pass copies, checks and hashes; it works for an engine anywhere, and what is written belongs to who runs Mix.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Protocol
+
+import docker.errors
+import requests
+
+from nerves_docker_port import errors
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import REQUEST_TIMEOUT, Engine
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """The archive of a built system on the host."""
+
+    path: Path
+    size: int
+    """Bytes."""
+    sha256: str
+    """Hexadecimal."""
+
+
+def fetch(
+    engine: Engine, container: str, source: str, target: Path, *, log: str, session: str, cancellation: Cancellation
+) -> Artifact:
+    """Copy the file ``source`` of a container to ``target`` on the host.
+
+    ``target`` appears when it is complete: until then it has another name in the same directory. Raises ``RunnerError``
+    ``:artifact_missing`` where there is no such file or it is not whole, ``:disk_full``, ``:cancelled``.
+    """
+    partial = target.with_name(f".{target.name}.{session}.part")
+    try:
+        with (
+            engine.failures("while it handed over the artifact"),
+            _handed_over(engine, container, source, target, log) as content,
+            _host_failures(target),
+            partial.open("xb") as file,
+        ):
+            artifact = _copy(content, file, target, log, cancellation)
+            file.flush()
+            # The name must not be on the disk before the content is.
+            os.fsync(file.fileno())
+        with _host_failures(target):
+            partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return artifact
+
+
+def is_whole(artifact: Artifact) -> bool:
+    """Whether the file is still there, with the size and content that ``artifact`` says."""
+    try:
+        if artifact.path.stat().st_size != artifact.size:
+            return False
+        digest = hashlib.sha256()
+        with artifact.path.open("rb") as file:
+            while data := file.read(_CHUNK):
+                digest.update(data)
+    except OSError:
+        return False
+    return digest.hexdigest() == artifact.sha256
+
+
+@contextmanager
+def _handed_over(engine: Engine, container: str, source: str, target: Path, log: str) -> Iterator[IO[bytes]]:
+    """The content of the file ``source``, out of the tar stream that the engine makes of it."""
+    response = engine.api.get(
+        engine.url(f"/containers/{container}/archive"),
+        params={"path": source},
+        # The archive is compressed already; the engine would pack it a second time.
+        headers={"Accept-Encoding": "identity"},
+        stream=True,
+        timeout=REQUEST_TIMEOUT,
+    )
+    with response:
+        if response.status_code == 404:
+            raise errors.artifact_missing(str(target), f"there is no {source} in the build directory", log)
+        if response.status_code >= 400:
+            raise docker.errors.APIError(response.text, response, response.text)
+        try:
+            with tarfile.open(fileobj=_Raw(response), mode="r|", bufsize=_CHUNK) as tar:
+                member = tar.next()
+                content = None if member is None or not member.isreg() else tar.extractfile(member)
+                if content is None:
+                    raise errors.artifact_missing(str(target), f"{source} is not a regular file", log)
+                yield content
+        except tarfile.TarError as error:
+            raise errors.artifact_missing(str(target), f"the engine's copy broke off: {error}", log) from error
+
+
+class _Raw(io.RawIOBase):
+    """A response's body for ``tarfile``, which reads until it has what it asked for."""
+
+    def __init__(self, response: requests.Response) -> None:
+        super().__init__()
+        self._read = response.raw.read
+
+    def read(self, size: int = -1) -> bytes:
+        """The next ``size`` bytes, fewer at the end."""
+        data: bytes = self._read(size if size >= 0 else None)
+        return data
+
+
+def _copy(content: IO[bytes], file: IO[bytes], target: Path, log: str, cancellation: Cancellation) -> Artifact:
+    digest = hashlib.sha256()
+    whole = _checker(target.name)
+    size = 0
+    while data := content.read(_CHUNK):
+        cancellation.check()
+        file.write(data)
+        digest.update(data)
+        try:
+            whole.feed(data)
+        except (zlib.error, lzma.LZMAError) as error:
+            raise errors.artifact_missing(str(target), f"it is damaged: {error}", log) from error
+        size += len(data)
+    if not whole.complete:
+        raise errors.artifact_missing(str(target), "it ends in the middle", log)
+    return Artifact(target, size, digest.hexdigest())
+
+
+class _Checker(Protocol):
+    """Reads along to the end of a file."""
+
+    complete: bool
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes."""
+
+
+class _Compressed:
+    """Reads a compressed file to its end, checksums included; several streams one after the other are one file.
+
+    Keeps nothing of what it unpacks, and never unpacks more than ``_CHUNK`` at a time.
+    """
+
+    def __init__(self, new: Callable[[], Any]) -> None:
+        self._new = new
+        self._stream = new()
+        self.complete = False
+
+    def feed(self, data: bytes) -> None:
+        while data:
+            if self._stream.eof:
+                # Zeros may fill a file up (gzip(1), "--rsyncable" and tapes).
+                if not data.strip(b"\0"):
+                    return
+                self._stream = self._new()
+            data = self._unpack(data)
+            self.complete = self._stream.eof
+
+    def _unpack(self, data: bytes) -> bytes:
+        self._stream.decompress(data, _CHUNK)
+        return bytes(self._stream.unconsumed_tail or self._stream.unused_data)
+
+
+class _Xz(_Compressed):
+    def _unpack(self, data: bytes) -> bytes:
+        self._stream.decompress(data, _CHUNK)
+        while not (self._stream.needs_input or self._stream.eof):
+            self._stream.decompress(b"", _CHUNK)
+        return bytes(self._stream.unused_data) if self._stream.eof else b""
+
+
+class _NotEmpty:
+    """For a kind of file that we cannot read."""
+
+    complete = False
+
+    def feed(self, data: bytes) -> None:
+        self.complete = self.complete or bool(data)
+
+
+def _checker(name: str) -> _Checker:
+    if name.endswith(".gz"):
+        # 31: the largest window, and a gzip header (zlib.h, inflateInit2).
+        return _Compressed(lambda: zlib.decompressobj(wbits=31))
+    if name.endswith(".xz"):
+        return _Xz(lzma.LZMADecompressor)
+    return _NotEmpty()
+
+
+@contextmanager
+def _host_failures(target: Path) -> Iterator[None]:
+    """Our words for what the host's file system refuses."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, requests.RequestException) or error.errno is None:
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.disk_full(f"No space is left on the host for the artifact {target}.") from error
+        raise errors.not_writable(str(target.parent), "The download directory", os.strerror(error.errno)) from error

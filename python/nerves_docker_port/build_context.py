@@ -1,0 +1,233 @@
+"""A Dockerfile and its context: where they are, what of the context goes to the engine, and whether they changed.
+
+The context is the Dockerfile's directory. Knows no engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import posixpath
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import IO
+
+from docker.utils.build import PatternMatcher, create_archive, exclude_paths
+
+MADE_BY_BUILDS = (
+    *(".git", ".nerves", ".elixir_ls", "_build", "deps"),
+    *("build.log", "archive.log", "Config.in", "*-portable-*.tar.?z"),
+)
+"""What Git, Mix, Nerves and the build itself write into a package. Where a whole context counts (`COPY . /src`, and the
+Dockerfile is in the package's directory) these do not, or every build would be followed by a new image. What the
+Dockerfile names itself counts whatever it is called."""
+
+
+@dataclass(frozen=True)
+class Context:
+    """What an image is built from."""
+
+    dockerfile: Path
+
+    @classmethod
+    def find(cls, dockerfile: Path) -> Context | None:
+        """The context of a configured Dockerfile, or ``None`` where there is no such file.
+
+        A directory stands for the ``Dockerfile`` in it: that is what the stock runner's default names.
+        """
+        if dockerfile.is_dir():
+            dockerfile /= "Dockerfile"
+        return cls(Path(os.path.normpath(dockerfile))) if dockerfile.is_file() else None
+
+    @property
+    def root(self) -> Path:
+        """The directory that COPY and ADD start from."""
+        return self.dockerfile.parent
+
+    def digest(self) -> str:
+        """A SHA-256 of all that the image depends on here: the Dockerfile and what it takes from the context.
+
+        Names, contents, whether a file is executable, where a link points; no times and no owners, so a fresh clone has
+        the same. Only what COPY, ADD and RUN --mount name is read: a package's directory may hold gigabytes that they
+        do not. An image that the Dockerfile begins with (FROM) counts by its name.
+        Raises ``OSError``.
+        """
+        text = self.dockerfile.read_bytes()
+        digest = hashlib.sha256(text)
+        matcher = PatternMatcher(self._ignored())
+        for path in sorted(set(self._used(sources(text.decode("utf-8", "replace"))))):
+            if matcher.matches(path):
+                continue
+            full = self.root / path
+            if full.is_symlink():
+                kind, content = "link", os.fsencode(os.readlink(full))
+            elif full.is_file():
+                kind = "program" if os.access(full, os.X_OK) else "file"
+                content = _hash_of(full)
+            else:
+                kind, content = "directory", b""
+            digest.update(b"\0%s\0%s\0%d\0%s" % (kind.encode(), os.fsencode(path), len(content), content))
+        return digest.hexdigest()
+
+    def packed(self) -> tuple[IO[bytes], str]:
+        """The context as a tar file that vanishes when it is closed, and the Dockerfile's name in it.
+
+        Raises ``OSError``.
+        """
+        name = self.dockerfile.name
+        files = set(exclude_paths(str(self.root), self._ignored(), dockerfile=name))
+        if self._ignore_file().name != ".dockerignore":
+            # The engine's own builder would apply it on top.
+            files.discard(".dockerignore")
+        packed = tempfile.TemporaryFile(prefix="nerves-docker-port-")  # noqa: SIM115  # the caller's
+        try:
+            create_archive(str(self.root), files=sorted(files), fileobj=packed)
+        except BaseException:
+            packed.close()
+            raise
+        return packed, name
+
+    def _ignore_file(self) -> Path:
+        """`NAME.dockerignore` goes before `.dockerignore`, as with BuildKit."""
+        own = self.dockerfile.with_name(f"{self.dockerfile.name}.dockerignore")
+        return own if own.is_file() else self.root / ".dockerignore"
+
+    def _ignored(self) -> list[str]:
+        try:
+            lines = self._ignore_file().read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+
+    def _used(self, patterns: set[str]) -> Iterator[str]:
+        for pattern in patterns:
+            for path in _matching(self.root, pattern):
+                whole = pattern == "."
+                yield from _below(self.root, path, MADE_BY_BUILDS if whole else ())
+
+
+def sources(text: str) -> set[str]:
+    """The paths and patterns in the context that a Dockerfile uses, relative; ``.`` is all of it.
+
+    More rather than less where it cannot be told: a variable stands for everything that it could.
+    """
+    found: set[str] = set()
+    for instruction in _instructions(text):
+        word, _, rest = instruction.strip().partition(" ")
+        flags, rest = _flags(rest.strip())
+        if word.upper() in ("COPY", "ADD"):
+            if not any(flag.startswith("--from=") for flag in flags):
+                found.update(_relative(source) for source in _arguments(rest)[:-1] if not _is_remote(source))
+        elif word.upper() == "RUN":
+            found.update(_bind_mounts(flags))
+    return found
+
+
+def _instructions(text: str) -> Iterator[str]:
+    """The instructions, each in one line. Bodies of here-documents come as if they were some: that harms nothing."""
+    escape = re.match(r"(?:\s*#[^\n]*\n)*?\s*#\s*escape\s*=\s*(`)", text, re.IGNORECASE)
+    ending = escape[1] if escape else "\\"
+    pending = ""
+    for line in text.splitlines():
+        stripped = line.strip()
+        if stripped.startswith("#") or not stripped:
+            continue
+        if stripped.endswith(ending):
+            pending += stripped[:-1] + " "
+            continue
+        yield pending + stripped
+        pending = ""
+    if pending:
+        yield pending
+
+
+def _flags(rest: str) -> tuple[list[str], str]:
+    flags = []
+    while rest.startswith("--"):
+        flag, _, rest = rest.partition(" ")
+        flags.append(flag)
+        rest = rest.strip()
+    return flags, rest
+
+
+def _arguments(rest: str) -> list[str]:
+    if rest.startswith("["):
+        try:
+            words = json.loads(rest)
+        except ValueError:
+            words = None
+        if isinstance(words, list) and all(isinstance(word, str) for word in words):
+            return words
+    return rest.split()
+
+
+def _bind_mounts(flags: list[str]) -> Iterator[str]:
+    for flag in flags:
+        if not flag.startswith("--mount="):
+            continue
+        pairs = dict((*item.split("=", 1), "")[:2] for item in flag.removeprefix("--mount=").split(","))
+        # A mount without a type is a bind mount, and one without a source is of the whole context.
+        if pairs.get("type", "bind") == "bind" and "from" not in pairs:
+            yield _relative(pairs.get("source") or pairs.get("src") or ".")
+
+
+def _is_remote(source: str) -> bool:
+    return "://" in source or source.startswith("git@")
+
+
+def _relative(source: str) -> str:
+    """A source as a path below the context's root. What a variable would decide is cut off: its directory counts."""
+    kept = []
+    for part in source.split("/"):
+        if "$" in part:
+            break
+        kept.append(part)
+    return posixpath.normpath("/" + "/".join(kept)).lstrip("/") or "."
+
+
+def _matching(root: Path, pattern: str) -> Iterator[str]:
+    """The paths that a pattern means. As with Go's filepath.Match, ``*`` matches no slash, and a leading dot too."""
+    if pattern == ".":
+        yield "."
+        return
+    found = [""]
+    for part in pattern.split("/"):
+        if re.search(r"[*?\[]", part):
+            found = [
+                posixpath.join(path, name) for path in found for name in _names(root / path) if fnmatchcase(name, part)
+            ]
+        else:
+            found = [posixpath.join(path, part) for path in found]
+    yield from (path for path in found if os.path.lexists(root / path))
+
+
+def _below(root: Path, path: str, but: tuple[str, ...]) -> Iterator[str]:
+    """``path`` and all that is below it, but for what has such a name at the top."""
+    if path != ".":
+        yield path
+    full = root / path
+    if full.is_symlink() or not full.is_dir():
+        return
+    for name in _names(full):
+        if not any(fnmatchcase(name, pattern) for pattern in but):
+            yield from _below(root, name if path == "." else posixpath.join(path, name), ())
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except NotADirectoryError:
+        return []
+
+
+def _hash_of(path: Path) -> bytes:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.digest()

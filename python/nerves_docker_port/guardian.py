@@ -1,0 +1,109 @@
+"""A second process that outlives the first: what `kill -9` of a shell's helper leaves behind, it puts in order.
+
+It is forked before there are threads, waits for the end of a pipe, and needs nothing from its parent but what it was
+told.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import termios
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from nerves_docker_port.terminal import Terminal
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
+
+_LOOKS = (0.0, 0.5, 2.0)
+"""Seconds between the looks for containers: the engine may still be making what it was asked for before the end."""
+
+_FINE = b"\n"
+
+
+class Guardian:
+    """Watches this process while the ``with`` block runs."""
+
+    def __init__(self, terminal: Terminal, environ: Mapping[str, str]) -> None:
+        self._terminal = terminal
+        self._environ = environ
+
+    def __enter__(self) -> Self:
+        reads, self._writes = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            status = 1
+            try:
+                os.close(self._writes)
+                self._guard(reads)
+                status = 0
+            finally:
+                # Never back into the parent's code.
+                os._exit(status)
+        os.close(reads)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with suppress(OSError):
+            os.write(self._writes, _FINE)
+        os.close(self._writes)
+        with suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
+
+    def watch(self, volume: str) -> None:
+        """From now on there may be containers on ``volume`` that are to go with this process."""
+        os.write(self._writes, volume.encode() + b"\0")
+
+    def _guard(self, reads: int) -> None:
+        # Not of the terminal's session: neither its end nor Ctrl-C is meant for us, and we may set its modes at once.
+        os.setsid()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT):
+            signal.signal(number, signal.SIG_IGN)
+        # Who waits for the end of a pipe that our parent had (Erlang does) must not wait for us.
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in (0, 1, 2):
+            os.dup2(null, fd)
+        for low, high in _between(sorted({reads, self._terminal.fd})):
+            os.closerange(low, high)
+        told = b""
+        while data := os.read(reads, 4096):
+            told += data
+        if told.endswith(_FINE):
+            return
+        self._restore()
+        self._remove([name.decode() for name in told.split(b"\0") if name])
+
+    def _restore(self) -> None:
+        """The terminal as it was, unless somebody has taken it over already: a shell sets modes of its own."""
+        terminal = self._terminal
+        with suppress(termios.error):
+            if termios.tcgetattr(terminal.fd) == terminal.raw_attributes:
+                terminal.restore()
+        terminal.reset_screen()
+
+    def _remove(self, volumes: list[str]) -> None:
+        from nerves_docker_port import errors, volume
+        from nerves_docker_port.engine import Engine
+
+        for seconds in _LOOKS:
+            time.sleep(seconds)
+            with suppress(errors.RunnerError):
+                engine = Engine.connect(self._environ)
+                for name in volumes:
+                    volume.sweep(engine, name)
+                engine.close()
+
+
+def _between(kept: list[int]) -> list[tuple[int, int]]:
+    """The ranges of descriptors from 3 on, without those that are ``kept``."""
+    limit = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0], 65_536)
+    starts = [3, *(fd + 1 for fd in kept)]
+    return list(zip(starts, [*kept, limit], strict=True))

@@ -1,0 +1,320 @@
+"""Building an image from its Dockerfile: with BuildKit where `docker buildx` is there, through the engine's API otherwise.
+
+BuildKit is not in the API in a form that the SDK speaks (it wants a gRPC session), so it needs the CLI's plugin. The
+engine's own, older builder needs nothing, and knows all but BuildKit's newer syntax.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+
+from nerves_docker_port import credentials, errors, transfer
+from nerves_docker_port.build_context import Context
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import Engine
+from nerves_docker_port.image_pull import Progress, error_in
+from nerves_docker_port.output import BuildLog, clean
+from nerves_docker_port.reporter import Reporter
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+STOP_GRACE = 5
+"""Seconds between TERM and KILL for a `docker buildx` that is to end."""
+
+_PROBE_TIMEOUT = 20
+"""Seconds that `docker buildx version` may take."""
+
+_API_STEP = re.compile(rb"^Step (\d+)/(\d+) : (.*)", re.MULTILINE)
+# `#7 [2/4] RUN make`, in a stage with a name `#7 [builder 2/4] RUN make`.
+_BUILDKIT_STEP = re.compile(rb"^#(\d+) \[(?:([^\]\s]+) +)?(\d+)/(\d+)\] (.*)")
+_BUILDKIT_ERROR = re.compile(rb"^#(\d+) ERROR: (.*)")
+_LAST_ERROR = re.compile(rb"^(?:ERROR|error): (.*)")
+_NO_CREDENTIALS = b"error getting credentials"
+
+
+def build(
+    engine: Engine,
+    tag: str,
+    context: Context,
+    labels: Mapping[str, str],
+    *,
+    environ: Mapping[str, str],
+    log: BuildLog,
+    reporter: Reporter,
+    cancellation: Cancellation,
+) -> None:
+    """Build ``tag`` from ``context``: its output into ``log``, its steps shown as headlines.
+
+    Raises ``RunnerError`` ``:image_build_failed`` with the failing step, or ``:disk_full``.
+    """
+    output = _Output(log, reporter)
+    buildx = _buildx(engine, environ)
+    if buildx is not None:
+        reason = _with_buildx(buildx, tag, context, labels, environ, output, reporter, cancellation)
+    else:
+        reason = _through_api(engine, tag, context, labels, output, reporter, cancellation)
+    cancellation.check()
+    if reason is not None:
+        raise errors.image_build_failed(
+            tag, str(context.dockerfile), output.failed_step, reason, log.last_lines(), str(log.path)
+        )
+
+
+class _Output:
+    """Where a build's output goes: all of it to the log, the beginning of each step to the person."""
+
+    def __init__(self, log: BuildLog, reporter: Reporter) -> None:
+        self._log = log
+        self._reporter = reporter
+        self.failed_step: str | None = None
+        """The step that failed; while none is known to have, the one that began last."""
+
+    def write(self, data: bytes) -> None:
+        """Keep output."""
+        self._log.write(data)
+
+    def step(self, text: bytes) -> None:
+        """A step begins."""
+        shown = clean(text)
+        self.failed_step = shown.decode("utf-8", "replace")
+        self._reporter.log(b">>> " + shown)
+
+
+# --- through the API -----------------------------------------------------------------------------------------------
+
+
+def _through_api(
+    engine: Engine,
+    tag: str,
+    context: Context,
+    labels: Mapping[str, str],
+    output: _Output,
+    reporter: Reporter,
+    cancellation: Cancellation,
+) -> str | None:
+    """Build with the engine's own builder; why it failed, or ``None``."""
+    headers = {"Content-Type": "application/x-tar"}
+    try:
+        if kept := credentials.for_all(engine, cancellation):
+            headers["X-Registry-Config"] = credentials.header(kept)
+    except credentials.BrokenError as error:
+        _warn_of_credentials(reporter, str(error))
+    try:
+        packed, dockerfile = context.packed()
+    except OSError as error:
+        raise errors.context_unreadable(str(context.root), str(error)) from error
+    params = {
+        "t": tag,
+        "dockerfile": dockerfile,
+        "rm": "1",
+        "forcerm": "1",
+        "labels": json.dumps(dict(labels)),
+    }
+    # As the CLI does it: the proxies of config.json are build arguments.
+    if proxies := engine.api._proxy_configs.get_environment():  # type: ignore[attr-defined]  # noqa: SLF001
+        params["buildargs"] = json.dumps(proxies)
+    with packed, engine.failures(f"while it built the image {tag}"):
+        try:
+            with closing(
+                transfer.events(
+                    engine,
+                    "/build",
+                    params=params,
+                    headers=headers,
+                    body=packed,
+                    cancellation=cancellation,
+                    may_be_silent=True,
+                )
+            ) as events:
+                return _follow(events, output, Progress("Pulling base image", "Unpacking base image", reporter))
+        except transfer.RefusedError as error:
+            output.write(f"{error}\n".encode())
+            return str(error)
+
+
+def _follow(events: Iterator[Mapping[str, object]], output: _Output, progress: Progress) -> str | None:
+    for event in events:
+        reason = error_in(event)
+        if reason is not None:
+            output.write(f"{reason}\n".encode())
+            return reason
+        if "stream" in event:
+            data = str(event["stream"]).encode()
+            output.write(data)
+            for match in _API_STEP.finditer(data):
+                # Our own labels come as a last instruction that the Dockerfile does not have.
+                if not match[3].startswith(b"LABEL nerves-docker-port."):
+                    output.step(match[0])
+        elif "status" in event:
+            of_layer = progress.take(event)
+            if not of_layer or not event.get("progressDetail"):
+                name = f"{event['id']}: " if event.get("id") else ""
+                output.write(f"{name}{event['status']}\n".encode())
+    return None
+
+
+# --- with BuildKit -------------------------------------------------------------------------------------------------
+
+
+def _buildx(engine: Engine, environ: Mapping[str, str]) -> str | None:
+    """The docker CLI, if it has buildx and the engine has BuildKit."""
+    program = shutil.which("docker", path=environ.get("PATH"))
+    if program is None:
+        return None
+    with engine.failures("while it was asked about itself"):
+        version = engine.api.version(api_version=False)
+    # Podman speaks the API, but builds with something else; its own `docker` wrapper calls that buildx, too.
+    if any("podman" in str(part.get("Name", "")).lower() for part in version.get("Components") or []):
+        return None
+    try:
+        said = subprocess.run(
+            [program, "buildx", "version"],
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_PROBE_TIMEOUT,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return program if b"buildx" in said.stdout else None
+
+
+def _with_buildx(
+    program: str,
+    tag: str,
+    context: Context,
+    labels: Mapping[str, str],
+    environ: Mapping[str, str],
+    output: _Output,
+    reporter: Reporter,
+    cancellation: Cancellation,
+) -> str | None:
+    """Build with `docker buildx build`, which finds the engine as we do; why it failed, or ``None``."""
+    command = [program, "buildx", "build", "--progress=plain"]
+    # The person's builder may keep what it builds to itself.
+    command += ["--load", "--tag", tag, "--file", str(context.dockerfile)]
+    command += [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
+    command += ["--", str(context.root)]
+    # Attestations would make the image one of several platforms, of which one is unknown.
+    environment = {**environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "NO_COLOR": "1"}
+    steps = _BuildKitSteps(output)
+    reason = _run(command, environment, steps, cancellation)
+    if reason is not None and steps.lacks_credentials:
+        _warn_of_credentials(reporter, reason)
+        with _config_without_credentials(environ) as directory:
+            steps = _BuildKitSteps(output)
+            reason = _run(command, {**environment, "DOCKER_CONFIG": directory}, steps, cancellation)
+    return reason
+
+
+def _run(
+    command: Sequence[str], environ: Mapping[str, str], steps: _BuildKitSteps, cancellation: Cancellation
+) -> str | None:
+    try:
+        process = subprocess.Popen(
+            command,
+            env=dict(environ),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            # A group of its own, plug-in included, that can be ended as one.
+            start_new_session=True,
+        )
+    except OSError as error:
+        return f"{command[0]} does not start: {error.strerror}"
+    assert process.stdout is not None
+    with process, cancellation.on_cancel(lambda: _end(process)):
+        try:
+            _read_lines(process.stdout, steps.take)
+            status = process.wait()
+        except BaseException:
+            _end(process)
+            raise
+    return None if status == 0 else steps.reason or f"`docker buildx build` ended with exit status {status}"
+
+
+def _read_lines(output: IO[bytes], take: Callable[[bytes], None]) -> None:
+    for line in output:
+        take(line)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the CLI and its plug-in: TERM, which cancels the build at the engine, then KILL."""
+    killer = threading.Timer(STOP_GRACE, lambda: _signal(process, signal.SIGKILL))
+    killer.daemon = True
+    killer.start()
+    _signal(process, signal.SIGTERM)
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    if process.poll() is None:
+        with suppress(OSError):
+            os.killpg(process.pid, number)
+
+
+class _BuildKitSteps:
+    """Reads BuildKit's plain progress: lines `#NUMBER TEXT`, the numbers being those of its vertices."""
+
+    def __init__(self, output: _Output) -> None:
+        self._output = output
+        self._steps: dict[bytes, bytes] = {}
+        self.reason: str | None = None
+        self.lacks_credentials = False
+
+    def take(self, line: bytes) -> None:
+        """One line of output."""
+        self._output.write(line)
+        line = clean(line)
+        if _NO_CREDENTIALS in line:
+            self.lacks_credentials = True
+        if match := _BUILDKIT_STEP.match(line):
+            number, stage, current, total, text = match.groups()
+            # The line comes again whenever the output goes back to this step.
+            if number not in self._steps:
+                name = b" (%s)" % stage if stage else b""
+                self._steps[number] = b"Step %s/%s%s : %s" % (current, total, name, text)
+                self._output.step(self._steps[number])
+        elif match := _BUILDKIT_ERROR.match(line):
+            if match[1] in self._steps:
+                self._output.failed_step = self._steps[match[1]].decode("utf-8", "replace")
+            self.reason = match[2].decode("utf-8", "replace")
+        elif match := _LAST_ERROR.match(line):
+            self.reason = match[1].decode("utf-8", "replace").removeprefix("failed to solve: ")
+
+
+@contextmanager
+def _config_without_credentials(environ: Mapping[str, str]) -> Iterator[str]:
+    """The CLI's configuration, contexts and plug-ins included, but for all that has to do with credentials."""
+    given = environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or Path.home()) / ".docker"
+    with tempfile.TemporaryDirectory(prefix="nerves-docker-port-") as directory:
+        config = {}
+        with suppress(OSError, ValueError):
+            config = json.loads((Path(given) / "config.json").read_text(encoding="utf-8"))
+        kept = {key: value for key, value in config.items() if key not in ("auths", "credsStore", "credHelpers")}
+        (Path(directory) / "config.json").write_text(json.dumps(kept), encoding="utf-8")
+        with suppress(OSError):
+            for entry in Path(given).iterdir():
+                if entry.name != "config.json":
+                    (Path(directory) / entry.name).symlink_to(entry)
+        yield directory
+
+
+def _warn_of_credentials(reporter: Reporter, reason: str) -> None:
+    reporter.warning(
+        f"Docker's registry credentials could not be read ({credentials.config_file()}): {reason}\n"
+        "The image is built without them."
+    )

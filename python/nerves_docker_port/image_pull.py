@@ -1,0 +1,187 @@
+"""Pulling an image: with the person's credentials, with progress, and with a reason where it fails."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from docker.utils import parse_repository_tag
+
+from nerves_docker_port import credentials, errors, transfer
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import Engine
+from nerves_docker_port.reporter import Reporter
+
+PROGRESS_INTERVAL = 0.2
+"""Seconds between two progress events. The engine sends ten a second for each layer."""
+
+# What registries say of credentials: "unauthorized: authentication required" and "incorrect username or password"
+# (Docker Hub), "denied: denied" (ghcr.io), "no basic auth credentials" (the engine), "401 Unauthorized" (proxies).
+_REFUSED = re.compile(r"unauthorized|denied|basic auth|incorrect username|authentication|\b40[13]\b", re.IGNORECASE)
+
+
+def pull(engine: Engine, tag: str, reporter: Reporter, cancellation: Cancellation) -> str | None:
+    """Pull ``tag``; why it could not be pulled, or ``None``.
+
+    Without credentials where those that Docker keeps are refused or cannot be read: a stale helper must not stand before
+    an image that anybody may have. Raises ``RunnerError`` ``:disk_full``, and where the engine is lost.
+    """
+    try:
+        registry = credentials.registry_of(tag)
+    except ValueError as error:
+        return str(error)
+    broken = None
+    try:
+        kept = credentials.for_registry(engine, registry, cancellation)
+    except credentials.BrokenError as error:
+        kept, broken = None, str(error)
+        reporter.warning(
+            f"The credentials for {registry} could not be read ({credentials.config_file()}): {broken}\n"
+            "Trying without credentials."
+        )
+    reason = _pull(engine, tag, kept or {}, reporter, cancellation)
+    if reason is not None and kept is not None and _REFUSED.search(reason):
+        reporter.warning(
+            f"The registry {registry} does not take the credentials that Docker keeps for it "
+            f"({credentials.config_file()}): {reason}\nTrying without credentials."
+        )
+        # What the registry says of no credentials at all is of no use where there were some.
+        reason = _pull(engine, tag, {}, reporter, cancellation) and reason
+    if reason is not None and broken is not None and _REFUSED.search(reason):
+        return f"{reason} (without credentials, because they could not be read: {broken})"
+    return reason
+
+
+def _pull(
+    engine: Engine, tag: str, kept: Mapping[str, Any], reporter: Reporter, cancellation: Cancellation
+) -> str | None:
+    """One attempt.
+
+    A pull that fails after it began has status 200 and an ``error`` among its events.
+    """
+    repository, version = parse_repository_tag(tag)
+    with engine.failures(f"while it pulled {tag}"):
+        try:
+            with closing(
+                transfer.events(
+                    engine,
+                    "/images/create",
+                    params={"fromImage": repository, "tag": version or "latest"},
+                    headers={"X-Registry-Auth": credentials.header(kept)},
+                    cancellation=cancellation,
+                )
+            ) as events:
+                reason = _follow(events, Progress("Pulling image", "Unpacking image", reporter))
+        except (transfer.RefusedError, transfer.StalledError) as error:
+            reason = str(error)
+    if reason is not None and errors.says_disk_full(reason):
+        raise errors.disk_full(f"The engine ran out of disk space while it pulled {tag}: {reason}")
+    return reason
+
+
+def _follow(events: Iterable[Mapping[str, Any]], progress: Progress) -> str | None:
+    for event in events:
+        reason = error_in(event)
+        if reason is not None:
+            return reason
+        progress.take(event)
+    progress.finish()
+    return None
+
+
+def error_in(event: Mapping[str, Any]) -> str | None:
+    """What an event says went wrong, if it does."""
+    if "error" not in event and "errorDetail" not in event:
+        return None
+    detail = event.get("errorDetail")
+    text = event.get("error") or (detail.get("message") if isinstance(detail, dict) else None)
+    return str(text or "the engine does not say why").strip()
+
+
+@dataclass
+class _Layer:
+    """One layer on its way. Sizes are bytes; of a layer that is here already, or tiny, they are never told."""
+
+    size: int | None = None
+    downloaded: int = 0
+    unpacked: int = 0
+    is_downloaded: bool = False
+    is_unpacked: bool = False
+
+
+class Progress:
+    """How far a pull is, from the engine's events: the layers that are there, and the bytes."""
+
+    def __init__(self, pulling: str, unpacking: str, reporter: Reporter) -> None:
+        self._pulling = pulling
+        self._unpacking = unpacking
+        self._reporter = reporter
+        self._layers: dict[str, _Layer] = {}
+        self._told: tuple[str, int, int | None] | None = None
+        self._told_at = 0.0
+
+    def take(self, event: Mapping[str, Any]) -> bool:
+        """Learn from an event, and tell the person if it is time to. Whether the event was about a layer."""
+        status = str(event.get("status", ""))
+        layer = self._layer(str(event.get("id", "")), status)
+        if layer is None:
+            return False
+        detail = event.get("progressDetail")
+        detail = detail if isinstance(detail, dict) else {}
+        current, total = detail.get("current"), detail.get("total")
+        if status == "Downloading":
+            if isinstance(current, int):
+                layer.downloaded = current
+            if isinstance(total, int) and total > 0:
+                layer.size = total
+        elif status in ("Verifying Checksum", "Download complete"):
+            layer.is_downloaded = True
+        elif status == "Extracting":
+            layer.is_downloaded = True
+            # Engines with containerd's store count seconds there, and give no total.
+            if isinstance(current, int) and isinstance(total, int) and total > 0:
+                layer.size, layer.unpacked = total, current
+        elif status in ("Pull complete", "Already exists"):
+            layer.is_downloaded = layer.is_unpacked = True
+        elif status.startswith("Retrying in"):
+            layer.downloaded = 0
+        self._tell(last=False)
+        return True
+
+    def finish(self) -> None:
+        """The pull has ended well."""
+        if any(layer.size for layer in self._layers.values()):
+            self._tell(last=True)
+
+    def _layer(self, name: str, status: str) -> _Layer | None:
+        if not name or not status.startswith(
+            (
+                *("Pulling fs layer", "Waiting", "Downloading", "Verifying Checksum", "Download complete"),
+                *("Extracting", "Pull complete", "Already exists", "Retrying in"),
+            )
+        ):
+            return None
+        return self._layers.setdefault(name, _Layer())
+
+    def _tell(self, *, last: bool) -> None:
+        now = time.monotonic()
+        layers = self._layers.values()
+        if not last and (now - self._told_at < PROGRESS_INTERVAL or not any(layer.size for layer in layers)):
+            return
+        what, done, current = self._unpacking, sum(layer.is_unpacked for layer in layers), 0
+        if all(layer.is_downloaded for layer in layers):
+            current = sum((layer.size or 0) if layer.is_unpacked else layer.unpacked for layer in layers)
+        else:
+            what, done = self._pulling, sum(layer.is_downloaded for layer in layers)
+            current = sum((layer.size or 0) if layer.is_downloaded else layer.downloaded for layer in layers)
+        # A sum that lacks layers would make a percentage that goes back.
+        known = all(layer.size is not None or layer.is_downloaded for layer in layers)
+        total = sum(layer.size or 0 for layer in layers) if known else None
+        told = (f"{what}, {done} of {len(layers)} layers", current, total)
+        if told != self._told:
+            self._told, self._told_at = told, now
+            self._reporter.progress(*told, "bytes")

@@ -1,0 +1,464 @@
+"""What a person may configure: ``build_runner_config`` of the package and the ``NERVES_DOCKER_*`` variables.
+
+Validated once, frozen afterwards. docs/configuration.md is the reference of both. Names and meanings are those of
+Nerves 1.15's runner for Apple containers wherever it has the same option; its own keys are accepted and ignored, since
+one package may be built by both. Touches neither the engine nor the file system.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Final, Literal, TypeAlias, TypeVar, get_args
+
+from nerves_docker_port import errors
+from nerves_docker_port.wire import Atom, Term
+
+Ssh: TypeAlias = Literal["dir", "agent"]
+Pull: TypeAlias = Literal["missing", "always", "never"]
+CreateImage: TypeAlias = Literal["ask", "always", "never"]
+
+CONFIG: Final = "build_runner_config"
+PREFIX: Final = "NERVES_DOCKER_"
+
+SETTINGS: Final = (
+    "env",
+    "pass_env",
+    "mounts",
+    "ccache",
+    "cpus",
+    "memory",
+    "swap",
+    "network",
+    "ssh",
+    "pull",
+    "create_image",
+)
+"""The keys that have a variable; ``docker`` (request.py) has none."""
+
+IGNORED: Final = ("container", "volume_size")
+"""Keys of Nerves' runner for Apple containers that mean nothing to a Docker engine."""
+
+RUNNER_VARIABLES: Final = ("UID", "GID", "HOME", "NERVES_BR_DL_DIR", "SSH_AUTH_SOCK")
+"""Variables in the container that are the runner's own business."""
+
+OWN_TARGETS: Final = (
+    "/nerves/build",
+    "/nerves/dl",
+    "/nerves/ssh",
+    "/nerves/ssh-agent.sock",
+    "/nerves/env/platform",
+    "/home/nerves/project",
+    "/home/nerves/.ssh",
+    "/home/nerves/.buildroot-ccache",
+)
+"""Where the runner itself puts something into a container of either generation; the package's place comes besides."""
+
+MINIMUM_MEMORY: Final = 6 * 1024 * 1024
+"""Bytes; the engine refuses a smaller limit ("Minimum memory limit allowed is 6MB")."""
+
+_VARIABLE_EXAMPLES: Final = {
+    "env": "FORCE_COLOR=1,LANG=C",
+    "pass_env": "GITHUB_TOKEN,HTTP_PROXY",
+    "mounts": "/home/me/patches:/patches:ro",
+}
+
+_YES: Final = ("true", "yes", "on", "1")
+_NO: Final = ("false", "no", "off", "none", "0")
+
+T = TypeVar("T")
+D = TypeVar("D")
+
+
+@dataclass(frozen=True)
+class HostMount:
+    """A path of the host that every step sees at ``target``."""
+
+    source: Path
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How the steps' containers differ from the plain ones. The defaults are what the stock runner does."""
+
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Variables of every step, ``pass_env``'s among them: their values may be secrets, and are not shown."""
+    mounts: tuple[HostMount, ...] = ()
+    ccache: Path | None = None
+    """The host's directory for Buildroot's ccache."""
+    cpus: Decimal | None = None
+    memory: int | None = None
+    """Bytes; ``None`` is as much as the engine has."""
+    swap: int | None = None
+    """Bytes beside ``memory``; 0 is none; ``None`` leaves it to the engine."""
+    network: str | None = None
+    """A network at the engine, ``none`` and ``host`` among them; ``None`` is the engine's default."""
+    ssh: Ssh | None = "dir"
+    ssh_agent: Path | None = None
+    """The agent's socket on the host (``SSH_AUTH_SOCK``), with ``ssh`` "agent"."""
+    pull: Pull = "missing"
+    create_image: CreateImage = "ask"
+
+
+def keys(term: Term) -> dict[str, Term]:
+    """``build_runner_config`` as a dictionary of known keys; the first of a key counts, ``nil`` is as if not there."""
+    if term is None:
+        return {}
+    pairs = list(term.items()) if isinstance(term, dict) else term
+    found: dict[str, Term] = {}
+    if not isinstance(pairs, list):
+        raise errors.bad_request(f"{CONFIG}: a keyword list is wanted, given was {_inspect(term)}")
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], Atom)):
+            raise errors.bad_request(f"{CONFIG}: a keyword list is wanted, and {_inspect(pair)} is no part of one")
+        name = pair[0].name
+        allowed = ("docker", *SETTINGS, *IGNORED)
+        if name not in allowed:
+            raise errors.unknown_setting(
+                f"{name}:", CONFIG, [f"{key}:" for key in allowed], errors.nearest(name, allowed), ":"
+            )
+        if pair[1] is not None:
+            found.setdefault(name, pair[1])
+    return found
+
+
+def parse(
+    config: Mapping[str, Term],
+    variables: Mapping[str, str],
+    environ: Mapping[str, str],
+    *,
+    app: str,
+    package: Path,
+    home: Path,
+    download_dir: Path,
+) -> Settings:
+    """The settings from ``config`` (of ``keys``), overridden by the request's ``variables``.
+
+    ``environ`` is the helper's own environment, where ``pass_env`` and the ssh agent are looked up. Relative paths are
+    the package's, and ``~`` is ``home``. Raises ``RunnerError`` ``:bad_request``.
+    """
+    given = {
+        **{key: _Given(key, value) for key, value in config.items()},
+        **_overrides(variables),
+    }
+
+    def read(key: str, parser: Callable[[_Given], T], default: D) -> T | D:
+        return parser(given[key]) if key in given else default
+
+    def path(text: str) -> Path:
+        if text == "~" or text.startswith("~/"):
+            return home / text[2:]
+        # Without its `..`, as Path.expand/1 does it.
+        return Path(posixpath.normpath(package / text))
+
+    passed = {name: environ[name] for name in read("pass_env", _names, ()) if name in environ}
+    ssh: Ssh | None = read("ssh", _ssh, "dir")
+    return Settings(
+        # What is given a value here goes before what comes from outside.
+        env={**passed, **read("env", _env, {})},
+        mounts=read("mounts", lambda value: _mounts(value, path, f"/nerves/env/{app}"), ()),
+        ccache=read("ccache", lambda value: _ccache(value, path, download_dir.parent / "ccache"), None),
+        cpus=read("cpus", _cpus, None),
+        memory=read("memory", _memory, None),
+        swap=read("swap", _swap, None),
+        network=read("network", _network, None),
+        ssh=ssh,
+        ssh_agent=_agent(environ, given["ssh"]) if ssh == "agent" else None,
+        pull=read("pull", lambda value: _one_of(value, get_args(Pull)), "missing"),
+        create_image=read("create_image", lambda value: _one_of(value, get_args(CreateImage)), "ask"),
+    )
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A setting's value, and whether a variable gave it."""
+
+    key: str
+    value: Term
+    is_variable: bool = False
+
+    @property
+    def where(self) -> str:
+        """The key or the variable, in words."""
+        return f"The variable {self._variable}" if self.is_variable else f"{CONFIG}: [{self.key}: ...]"
+
+    def wrong(self, allowed: str, *, example: str, given: str | None = None) -> errors.RunnerError:
+        """The error for this value, or for the part of it that ``given`` names. ``example`` is one for the config."""
+        if self.is_variable:
+            example = f"{self._variable}={_VARIABLE_EXAMPLES.get(self.key) or example.strip(':').strip(chr(34))}"
+        else:
+            example = f"{self.key}: {example}"
+        return errors.wrong_setting(self.where, given or _inspect(self.value), allowed, example)
+
+    @property
+    def _variable(self) -> str:
+        return PREFIX + self.key.upper()
+
+
+def _overrides(variables: Mapping[str, str]) -> dict[str, _Given]:
+    """The settings that variables give. An empty variable is as if it were not set."""
+    allowed = {PREFIX + key.upper(): key for key in SETTINGS}
+    found = {}
+    for name, value in variables.items():
+        if not name.startswith(PREFIX):
+            continue
+        if name in allowed:
+            if value.strip():
+                found[allowed[name]] = _Given(allowed[name], value, is_variable=True)
+            continue
+        # NERVES_DOCKER_PORT_* is about the helper itself (NERVES_DOCKER_PORT_COMMAND), unless it is a slip.
+        about_helper = name.startswith(f"{PREFIX}PORT_")
+        meant = name.replace(f"{PREFIX}PORT_", PREFIX, 1)
+        if not about_helper or meant in allowed:
+            raise errors.unknown_setting(name, "the environment", allowed, errors.nearest(meant, allowed))
+    return found
+
+
+def _env(given: _Given) -> dict[str, str]:
+    example = '[FORCE_COLOR: "1"]'
+    found: dict[str, str] = {}
+    for name, value in _pairs(given, example):
+        _check_name(given, name, example)
+        # A value is not shown: it may be a secret.
+        if isinstance(value, bool) or not isinstance(value, str | int | float | Atom | list):
+            raise given.wrong(
+                "a text or a number for each variable", example=example, given=f"another value for {name}"
+            )
+        text = value.name if isinstance(value, Atom) else _text(value) if isinstance(value, list | str) else str(value)
+        if text is None or "\0" in text:
+            raise given.wrong(
+                "a text or a number for each variable", example=example, given=f"another value for {name}"
+            )
+        found.setdefault(name, text)
+    return found
+
+
+def _pairs(given: _Given, example: str) -> Iterable[tuple[str, Term]]:
+    allowed = "a name and a value for each variable"
+    text = _text(given.value)
+    if text is not None and given.value != []:
+        for item in _split(text):
+            name, equals, text_value = item.partition("=")
+            if not equals:
+                # Not shown: it may be the rest of a secret with a comma in it.
+                raise given.wrong(allowed, example=example, given="something without =")
+            yield name.strip(), text_value
+        return
+    pairs = list(given.value.items()) if isinstance(given.value, dict) else given.value
+    if not isinstance(pairs, list):
+        raise given.wrong(allowed, example=example, given="something else")
+    for pair in pairs:
+        found = _word(pair[0]) if isinstance(pair, tuple) and len(pair) == 2 else None
+        if found is None:
+            raise given.wrong(allowed, example=example, given="something else among them")
+        value = pair[1] if isinstance(pair, tuple) else None
+        yield found, value
+
+
+def _names(given: _Given) -> tuple[str, ...]:
+    example = '["GITHUB_TOKEN"]'
+    allowed = "a list of the names of variables"
+    names = _list(given, allowed, example)
+    found = []
+    for item in names:
+        name = _word(item)
+        if name is None:
+            raise given.wrong(allowed, example=example)
+        _check_name(given, name, example)
+        found.append(name)
+    return tuple(found)
+
+
+def _check_name(given: _Given, name: str, example: str) -> None:
+    if not name or re.search(r"[=\0\s]", name):
+        raise given.wrong("names of variables without = or blanks", example=example, given=f"{name!r}")
+    if name in RUNNER_VARIABLES:
+        raise given.wrong(
+            f"any variable but those that the runner sets itself ({', '.join(RUNNER_VARIABLES)})",
+            example=example,
+            given=name,
+        )
+
+
+def _mounts(given: _Given, path: Callable[[str], Path], package_target: str) -> tuple[HostMount, ...]:
+    example = '[{"../patches", "/patches", :ro}]'
+    allowed = "a list of {source, target} or {source, target, :ro}"
+    if given.is_variable:
+        allowed = "SOURCE:TARGET or SOURCE:TARGET:ro, separated by commas or newlines"
+    found: list[HostMount] = []
+    for item in _list(given, allowed, example):
+        text = _text(item)
+        parts: Sequence[Term] = text.split(":") if text is not None else item if isinstance(item, tuple) else ()
+        words = [_word(part) for part in parts]
+        if len(words) not in (2, 3) or not all(words) or (len(words) == 3 and words[2] not in ("ro", "rw")):
+            raise given.wrong(allowed, example=example, given=_inspect(item))
+        source, target = str(words[0]), str(words[1])
+        if not target.startswith("/") or "\0" in source + target:
+            raise given.wrong("an absolute path as the target", example=example, given=_inspect(item))
+        # normpath keeps two leading slashes.
+        target = "/" + posixpath.normpath(target).lstrip("/")
+        for own in (*OWN_TARGETS, package_target):
+            if _is_within(own, target) or _is_within(target, own):
+                raise given.wrong(
+                    f"another target: the runner itself has something at {own}", example=example, given=_inspect(item)
+                )
+        if any(mount.target == target for mount in found):
+            raise given.wrong("one mount for each target", example=example, given=f"another one at {target}")
+        found.append(HostMount(path(source), target, read_only=len(words) == 3 and words[2] == "ro"))
+    return tuple(found)
+
+
+def _is_within(path: str, directory: str) -> bool:
+    return directory == "/" or path == directory or path.startswith(directory + "/")
+
+
+def _ccache(given: _Given, path: Callable[[str], Path], default: Path) -> Path | None:
+    word = _word(given.value) or ""
+    if given.value is True or word in _YES:
+        return default
+    if given.value is False or word in _NO:
+        return None
+    text = _text(given.value)
+    if not text or "\0" in text:
+        raise given.wrong("true, false, or the path of a directory", example="true")
+    return path(text)
+
+
+def _cpus(given: _Given) -> Decimal:
+    allowed = "a number of CPUs above 0"
+    text = str(given.value) if type(given.value) in (int, float) else _text(given.value)
+    try:
+        number = Decimal((text or "").strip())
+    except InvalidOperation as error:
+        raise given.wrong(allowed, example="8") from error
+    # The engine counts in billionths; less than a hundredth is refused by it.
+    if not number.is_finite() or number < Decimal("0.01"):
+        raise given.wrong(allowed, example="8")
+    return number
+
+
+def _memory(given: _Given) -> int | None:
+    allowed = 'a size such as "24G" or "512M", :host, or a number of bytes (6 MB at least)'
+    if _word(given.value) == "host":
+        return None
+    size = _size(given.value)
+    if size is None or size < MINIMUM_MEMORY:
+        raise given.wrong(allowed, example='"24G"')
+    return size
+
+
+def _swap(given: _Given) -> int:
+    if _word(given.value) == "none" or given.value is False:
+        return 0
+    size = _size(given.value)
+    if size is None:
+        raise given.wrong('a size such as "16G", or "0" or "none" for no swap', example='"16G"')
+    return size
+
+
+def _size(term: Term) -> int | None:
+    """Bytes; units are powers of 1024, as Docker's and the Apple runner's are."""
+    if type(term) is int:
+        return term if 0 <= term < 2**62 else None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", _text(term) or "", re.IGNORECASE | re.ASCII)
+    if match is None:
+        return None
+    size = int(Decimal(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
+    return size if size < 2**62 else None
+
+
+def _network(given: _Given) -> str:
+    name = "none" if given.value is False else _word(given.value)
+    # The engine's own rule for names; `container:NAME` would tie a build to somebody else's container.
+    if name is None or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise given.wrong('"none", "host", or the name of a network at the engine', example='"host"')
+    return name
+
+
+def _ssh(given: _Given) -> Ssh | None:
+    if given.value is False or _word(given.value) in _NO:
+        return None
+    return _one_of(given, get_args(Ssh), "false")
+
+
+def _agent(environ: Mapping[str, str], given: _Given) -> Path:
+    socket = environ.get("SSH_AUTH_SOCK", "")
+    if not socket:
+        raise errors.ssh_agent(f"{given.where} wants the ssh agent, but SSH_AUTH_SOCK is not set.")
+    return Path(socket).absolute()
+
+
+def _one_of(given: _Given, allowed: Sequence[T], *more: str) -> T:
+    word = _word(given.value)
+    for choice in allowed:
+        if word == choice:
+            return choice
+    mark = "" if given.is_variable else ":"
+    choices = [*(f"{mark}{choice}" for choice in allowed), *more]
+    near = errors.nearest(word or "", [str(choice) for choice in allowed])
+    raise given.wrong(" or ".join(choices), example=f":{near or allowed[0]}")
+
+
+def _list(given: _Given, allowed: str, example: str) -> list[Term]:
+    text = _text(given.value)
+    if text is not None and given.value != []:
+        return list(_split(text))
+    if not isinstance(given.value, list):
+        raise given.wrong(allowed, example=example)
+    return given.value
+
+
+def _split(text: str) -> list[str]:
+    """A text's items: one a line where there are several lines, so that an item may hold a comma; else by commas."""
+    items = text.splitlines() if "\n" in text else text.split(",")
+    return [item.strip() for item in items if item.strip()]
+
+
+def _word(term: Term) -> str | None:
+    """An atom's name or a text."""
+    return term.name if isinstance(term, Atom) else _text(term)
+
+
+def _text(term: Term) -> str | None:
+    """A string or a charlist, else ``None``. The empty list is the empty charlist."""
+    if isinstance(term, str):
+        return term
+    if isinstance(term, list) and all(type(item) is int and 0 <= item < 0x110000 for item in term):
+        return "".join(chr(item) for item in term if type(item) is int)
+    return None
+
+
+def _inspect(term: Term) -> str:
+    """A term as Elixir would write it, shortened."""
+    text = _elixir(term)
+    return text if len(text) <= 100 else text[:97] + "..."
+
+
+def _elixir(term: Term) -> str:
+    match term:
+        case Atom(name):
+            return f":{name}" if re.fullmatch(r"[A-Za-z_][\w@]*[?!]?", name) else f':"{name}"'
+        case None | True | False:
+            return {None: "nil", True: "true", False: "false"}[term]
+        case str():
+            return '"' + term.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        case list() if term and _text(term) is not None:
+            return f"~c{_elixir(_text(term))}"
+        case list() if all(isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], Atom) for item in term):
+            return "[" + ", ".join(f"{item[0].name}: {_elixir(item[1])}" for item in term) + "]"  # type: ignore[index,union-attr]
+        case list():
+            return "[" + ", ".join(map(_elixir, term)) + "]"
+        case tuple():
+            return "{" + ", ".join(map(_elixir, term)) + "}"
+        case dict():
+            return "%{" + ", ".join(f"{_elixir(key)} => {_elixir(value)}" for key, value in term.items()) + "}"
+        case int() | float():
+            return str(term) if isinstance(term, float) or abs(term) < 2**64 else "a very large integer"
+        case _:
+            return "something else"

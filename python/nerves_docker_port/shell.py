@@ -1,0 +1,164 @@
+"""The command `shell SPEC`: a build shell on this terminal, as `mix nerves.system.shell` has prepared it.
+
+Responsible for the file that says which shell (SPEC), for signals, and for how it all ends; the flow is the recipe's.
+docs/protocol.md ("The shell") is the contract with the Mix side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from nerves_docker_port import errors, wire
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.guardian import Guardian
+from nerves_docker_port.protocol import Error, StageName, Unit
+from nerves_docker_port.terminal import Conversation, Outer, Terminal
+from nerves_docker_port.wire import Atom, Term
+
+ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
+"""What decides which engine it is. The shell is opened at the engine where it was prepared, whichever the command line
+would take that it is opened from."""
+
+_DIRECTORY = "nerves-shell-"
+_FILE = "spec"
+
+
+def write_spec(args: Mapping[Term, Term], environ: Mapping[str, str]) -> Path:
+    """Keep a request's ``args`` and the engine's variables in a file that only this user can read."""
+    engine: dict[Term, Term] = {name: environ[name] for name in ENGINE_VARIABLES if name in environ}
+    spec: Term = {Atom("args"): dict(args), Atom("engine"): engine}
+    try:
+        directory = Path(tempfile.mkdtemp(prefix=_DIRECTORY))
+        path = directory / _FILE
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:  # noqa: PTH123
+            file.write(wire.encode(spec))
+    except OSError as error:
+        raise errors.not_writable(tempfile.gettempdir(), "The directory", str(error.strerror)) from error
+    return path
+
+
+def read_spec(path: Path) -> tuple[Mapping[Term, Term], dict[str, str]]:
+    """What ``write_spec`` kept. Raises ``RunnerError`` ``:bad_request``."""
+    try:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_uid != os.getuid():
+                raise errors.no_spec(str(path), "it belongs to somebody else")
+            spec = wire.decode(file.read())
+    except FileNotFoundError as error:
+        raise errors.no_spec(str(path), "there is no such file (any more)") from error
+    except OSError as error:
+        raise errors.no_spec(str(path), str(error.strerror)) from error
+    except wire.WireError as error:
+        raise errors.no_spec(str(path), str(error)) from error
+    args, engine = (spec.get(Atom(key)) if isinstance(spec, dict) else None for key in ("args", "engine"))
+    if not isinstance(args, dict) or not isinstance(engine, dict):
+        raise errors.no_spec(str(path), "it holds something else")
+    return args, {str(name): str(value) for name, value in engine.items()}
+
+
+def remove_spec(path: Path) -> None:
+    """Remove the file and its directory; not there is fine."""
+    with suppress(OSError):
+        path.unlink()
+    if path.parent.name.startswith(_DIRECTORY):
+        with suppress(OSError):
+            path.parent.rmdir()
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run the command; its exit status: 0 when the person left the shell, however that ended."""
+    parser = argparse.ArgumentParser(prog="nerves_docker_port shell", description="Open a prepared build shell.")
+    parser.add_argument("spec", metavar="SPEC", type=Path, help="the file that `mix nerves.system.shell` names")
+    parser.add_argument("--mix", type=int, metavar="PID", help=argparse.SUPPRESS)
+    parser.add_argument("--terminal", metavar="DEVICE", help=argparse.SUPPRESS)
+    given = parser.parse_args(arguments)
+    spec: Path = given.spec
+    cancellation = Cancellation()
+    numbers: list[int] = []
+
+    def on_signal(number: int, _frame: object) -> None:
+        numbers.append(number)
+        cancellation.cancel(f"the helper got {signal.Signals(number).name}")
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, on_signal)
+    try:
+        _open(spec, environ, cancellation, Outer(given.terminal, given.mix))
+    except errors.RunnerError as error:
+        ended = _in_words(error)
+        if given.mix is None:
+            _tell(ended)
+        else:
+            _keep(ended, spec)
+        return 128 + numbers[0] if numbers else 1
+    if given.mix is None:
+        remove_spec(spec)
+    return 0
+
+
+def _open(spec: Path, environ: Mapping[str, str], cancellation: Cancellation, outer: Outer) -> None:
+    terminal = Terminal()
+    args, engine = read_spec(spec)
+    kept = {name: value for name, value in environ.items() if name not in ENGINE_VARIABLES}
+    with Guardian(terminal, {**kept, **engine}) as guardian:
+        from nerves_docker_port import recipe, request, volume
+
+        # The terminal that counts is this one.
+        term: dict[Term, Term] = {"TERM": environ["TERM"]} if environ.get("TERM") else {}
+        env = args.get(Atom("env"))
+        wanted = request.from_args({**args, Atom("env"): {**(env if isinstance(env, dict) else {}), **term}}, environ)
+        guardian.watch(volume.ensure_name(wanted.package, wanted.names))
+        conversation = Conversation(terminal, outer, cancellation)
+        recipe.shell(wanted, {**kept, **engine}, _Plain(), cancellation, conversation)
+
+
+def _in_words(error: errors.RunnerError) -> errors.RunnerError:
+    if error.code is errors.Code.CANCELLED:
+        return errors.shell_ended(error.message.rpartition(": ")[2].rstrip("."))
+    return error
+
+
+def _tell(error: errors.RunnerError) -> None:
+    text = error.message if error.hint is None else f"{error.message.rstrip()}\n\n{error.hint}"
+    # The terminal may be gone.
+    with suppress(OSError):
+        print(f"\n{text}", file=sys.stderr)  # noqa: T201
+
+
+def _keep(error: errors.RunnerError, spec: Path) -> None:
+    """Leave the error for Mix, which shows it."""
+    outcome = Error(error.code.value, error.message, error.hint, error.log).to_term()
+    with suppress(OSError):
+        spec.with_suffix(".outcome").write_bytes(wire.encode(outcome))
+
+
+class _Plain:
+    """A reporter on a terminal that has nobody else to print on it. What there is to ask was asked by Mix."""
+
+    def headline(self, text: str) -> None:
+        print(text, file=sys.stderr)  # noqa: T201
+
+    def log(self, lines: bytes) -> None:
+        print(lines.decode("utf-8", "replace"), file=sys.stderr)  # noqa: T201
+
+    def warning(self, text: str) -> None:
+        print(text, file=sys.stderr)  # noqa: T201
+
+    def stage_started(self, name: StageName) -> None:
+        pass
+
+    def stage_finished(self, name: StageName, milliseconds: int) -> None:
+        pass
+
+    def progress(self, what: str, current: int, total: int | None, unit: Unit) -> None:
+        pass
+
+    def ask(self, _text: str, *, default: bool) -> bool:
+        return default

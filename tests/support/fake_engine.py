@@ -1,0 +1,691 @@
+"""A scriptable engine on a Unix socket, for what a real one does not do on demand.
+
+A real socket server that speaks real HTTP, after the idea of docker-py's unit tests: nothing in the helper is patched.
+By itself it behaves: it keeps images, volumes and containers, and a container does what its ``Run`` says. ``on`` makes
+one endpoint misbehave; ``freeze`` and ``vanish`` the whole engine.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import gzip
+import io
+import json
+import re
+import secrets
+import socket
+import socketserver
+import struct
+import tarfile
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+STDOUT = 1
+STDERR = 2
+ARTIFACT = gzip.compress(b"a whole artifact, read to its end\n" * 1000, mtime=0)
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
+
+_LABEL = "nerves-docker-port."
+_PATIENCE = 30
+"""Seconds after which a fake that waits for something gives up, so that no test can hang on it."""
+
+
+def frame(payload: bytes, stream: int = STDOUT) -> bytes:
+    """One frame of the engine's multiplexed stream."""
+    return struct.pack(">BxxxL", stream, len(payload)) + payload
+
+
+@dataclass
+class Run:
+    """What a container does once it is started.
+
+    Of ``output``, bytes are sent as they are (``frame`` makes frames), a number is a silence in seconds (that ends
+    early when the container is stopped), and a callable is called with the container.
+    """
+
+    output: Sequence[bytes | float | Callable[[Container], None]] = ()
+    status: int = 0
+    oom_killed: bool = False
+    ignores_term: bool = False
+    effect: Callable[[Container], None] | None = None
+    """Called before the end of a container that was not stopped."""
+
+
+@dataclass
+class Container:
+    """A container of the fake."""
+
+    engine: FakeEngine
+    id: str
+    name: str
+    config: dict[str, Any]
+    run: Run
+    created: str
+    status: str = "created"
+    exit_code: int = 0
+    stopping: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
+    streams: list[Exchange] = field(default_factory=list)
+    attached: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its labels."""
+        return dict(self.config.get("Labels") or {})
+
+    @property
+    def step(self) -> str:
+        """The step that its label names, ``hold`` for a reservation, or nothing."""
+        if self.name.endswith("-hold"):
+            return "hold"
+        return self.labels.get(_LABEL + "step", "")
+
+    @property
+    def mounts(self) -> list[dict[str, Any]]:
+        """As they were asked for."""
+        return list((self.config.get("HostConfig") or {}).get("Mounts") or [])
+
+    def host_path(self, path: str) -> Path:
+        """Where a path in the container is on the host, by its bind mounts."""
+        for mount in self.mounts:
+            if mount["Type"] == "bind" and path.startswith(mount["Target"] + "/"):
+                return Path(mount["Source"]) / path[len(mount["Target"]) + 1 :]
+        raise AssertionError(f"{path} is not on a bind mount of {self.name}")
+
+    def emit(self, data: bytes) -> None:
+        """Send raw bytes to everybody who is attached."""
+        for stream in list(self.streams):
+            stream.send(data)
+
+    def emit_and_let_read(self, data: bytes) -> None:
+        """Send raw bytes and wait until they have been read: they cannot arrive together with what comes next."""
+        for stream in list(self.streams):
+            stream.send(data)
+            stream.wait_until_read()
+
+    def cut(self) -> None:
+        """Break the streams while the container runs on."""
+        for stream in list(self.streams):
+            self.streams.remove(stream)
+            stream.hang_up()
+
+    def wait_for_attach(self) -> None:
+        """Wait until somebody (else) has attached."""
+        assert self.attached.acquire(timeout=_PATIENCE), f"nobody attached to {self.name} again"
+
+    def _live(self) -> None:
+        for item in self.run.output:
+            if self.stopping.is_set() and not self.run.ignores_term:
+                break
+            if isinstance(item, bytes):
+                self.emit(item)
+            elif callable(item):
+                item(self)
+            elif self.run.ignores_term:
+                self.ended.wait(item)
+            else:
+                self.stopping.wait(item)
+        if self.stopping.is_set():
+            self._end(143)
+            return
+        if self.run.effect is not None:
+            self.run.effect(self)
+        self._end(self.run.status)
+
+    def _end(self, status: int) -> None:
+        if self.ended.is_set():
+            return
+        self.exit_code = status
+        self.status = "exited"
+        for stream in list(self.streams):
+            self.streams.remove(stream)
+            stream.hang_up()
+        self.ended.set()
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request that came."""
+
+    method: str
+    path: str
+    """Without the API version."""
+    query: dict[str, str]
+    body: Any
+    version: str
+    """The API version that the path had, or nothing."""
+
+
+class Exchange:
+    """One request and the means to answer it, well or badly."""
+
+    def __init__(self, engine: FakeEngine, handler: _Handler, asked: Asked) -> None:
+        self.engine = engine
+        self.asked = asked
+        self._handler = handler
+
+    @property
+    def container(self) -> Container:
+        """The container that the path names."""
+        found = self.engine.find(self.asked.path.split("/")[2])
+        assert found is not None
+        return found
+
+    def send(self, data: bytes) -> None:
+        """Raw bytes on the connection. A peer that has gone is no error."""
+        with suppress(OSError):
+            self._handler.connection.sendall(data)
+
+    def wait_until_read(self) -> None:
+        """Wait until the peer has read all that was sent."""
+        deadline = time.monotonic() + _PATIENCE
+        while time.monotonic() < deadline:
+            (unread,) = struct.unpack("i", fcntl.ioctl(self._handler.connection, termios.TIOCOUTQ, b"\0" * 4))
+            if unread == 0:
+                return
+            time.sleep(0.0005)
+        raise AssertionError("the peer does not read")
+
+    def answer(self, status: int, body: bytes = b"", content_type: str = "application/json") -> None:
+        """A whole answer."""
+        handler = self._handler
+        handler.send_response(status)
+        if body:
+            handler.send_header("Content-Type", content_type)
+        if status not in (204, 304):
+            handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        self.send(body)
+
+    def json(self, status: int, value: Any) -> None:
+        """A whole answer in JSON."""
+        self.answer(status, json.dumps(value).encode())
+
+    def error(self, status: int, message: str) -> None:
+        """The engine's way to say that it did not do it."""
+        self.json(status, {"message": message})
+
+    def chunks(self) -> None:
+        """Begin an answer of unknown length; ``chunk`` goes on, ``chunk(b"")`` ends it."""
+        self._handler.send_response(200)
+        self._handler.send_header("Content-Type", "application/json")
+        self._handler.send_header("Transfer-Encoding", "chunked")
+        self._handler.end_headers()
+
+    def chunk(self, data: bytes) -> None:
+        """A part of the answer; nothing is its end."""
+        self.send(b"%x\r\n%s\r\n" % (len(data), data))
+
+    def hang_up(self) -> None:
+        """Close the connection, whatever is still to be said."""
+        self._handler.close_connection = True
+        with suppress(OSError):
+            self._handler.connection.shutdown(socket.SHUT_RDWR)
+
+    def never_answer(self) -> None:
+        """Keep the connection open and say nothing for as long as the fake lives."""
+        self._handler.close_connection = True
+        self.engine.closing.wait()
+
+    def as_usual(self) -> None:
+        """What the fake does by itself."""
+        self.engine.usual(self)
+
+    def stream_output(self, *, head: bytes = STREAM_HEAD) -> None:
+        """Attach to the container; ``head`` is sent first, in one piece."""
+        container = self.container
+        self._handler.close_connection = True
+        self.send(head)
+        container.streams.append(self)
+        container.attached.release()
+        if container.status == "exited":
+            container.streams.remove(self)
+            return
+        while not self.engine.closing.is_set():
+            if self in self.engine.forgotten:
+                self.engine.closing.wait()
+            elif self not in container.streams:
+                return
+            self.engine.closing.wait(0.01)
+
+
+Hook = Callable[[Exchange], None]
+
+
+@dataclass
+class _Rule:
+    """Who answers which requests, and how many of them still."""
+
+    matches: Callable[[Asked], bool]
+    hook: Hook
+    times: int
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: _Server
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.engine.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.engine.connections.discard(self.connection)
+        with suppress(OSError):
+            super().finish()
+
+    def handle(self) -> None:
+        # The fake may be closed, and its peers may go, at any moment.
+        with suppress(OSError):
+            super().handle()
+
+    def _serve(self) -> None:
+        length = int(self.headers.get("Content-Length") or 0)
+        body = self.rfile.read(length)
+        parts = urlsplit(self.path)
+        found = re.match(r"/v([\d.]+)(/.*)", parts.path)
+        version, path = (found[1], found[2]) if found else ("", parts.path)
+        query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+        asked = Asked(self.command, unquote(path), query, json.loads(body) if body else None, version)
+        self.server.engine.serve(Exchange(self.server.engine, self, asked))
+
+    do_GET = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Nothing: a test says what it needs to know."""
+
+
+class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
+    request_queue_size = 64
+    engine: FakeEngine
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        self.engine.note_defect()
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        connection, _ = super().get_request()
+        return connection, ("fake", 0)
+
+
+class FakeEngine:
+    """Listens while the ``with`` block runs, on a socket in ``directory``; ``host`` is for ``DOCKER_HOST``."""
+
+    def __init__(self, directory: Path, *, images: Iterable[str] = ("builder:new",)) -> None:
+        self.socket = directory / "e.sock"
+        self.host = f"unix://{self.socket}"
+        self.asked: list[Asked] = []
+        self.images: dict[str, dict[str, Any]] = {}
+        self.volumes: dict[str, dict[str, str]] = {}
+        self.containers: dict[str, Container] = {}
+        self.runs: dict[str, Run] = {"copy": Run(effect=copy_artifact)}
+        """What the container of a step does; without an entry it ends at once and well."""
+        self.version: Any = {"Version": "27.3.1", "ApiVersion": "1.47", "MinAPIVersion": "1.24", "Arch": "amd64"}
+        self.info: Any = {"SecurityOptions": ["name=seccomp,profile=builtin"]}
+        self.pull_events: list[dict[str, Any]] = [{"status": "Pulling from builder"}]
+        self.started: list[str] = []
+        """The steps whose containers were started, in order."""
+        self.forgotten: list[Exchange] = []
+        """Streams that nobody will ever write to or close: their connections died on the way."""
+        self.closing = threading.Event()
+        self.connections: set[socket.socket] = set()
+        self._frozen = False
+        self._gone = False
+        self._hooks: list[_Rule] = []
+        self._lock = threading.RLock()
+        self._defects: list[BaseException] = []
+        for tag in images:
+            self.add_image(tag)
+        self._server = _Server(str(self.socket), _Handler)
+        self._server.engine = self
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fake engine", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.closing.set()
+        self.vanish()
+        for container in self.containers.values():
+            container.stopping.set()
+            container.ended.set()
+        if error is None and self._defects:
+            raise self._defects[0]
+
+    # --- For tests -----------------------------------------------------------------------------------------
+
+    def add_image(self, tag: str, **config: Any) -> None:
+        """An image of the new generation, ``config`` changed."""
+        known = {"Entrypoint": None, "WorkingDir": "/home/nerves/project", "User": "nerves", **config}
+        self.images[tag] = {"Id": f"sha256:{secrets.token_hex(32)}", "RepoTags": [tag], "Config": known}
+
+    def add_container(self, name: str, *, status: str = "running", volume: str | None = None, **labels: str) -> str:
+        """A container that was there before; ``labels`` get our prefix. Its id."""
+        mounts = [] if volume is None else [{"Type": "volume", "Source": volume, "Target": "/x"}]
+        config = {
+            "Labels": {_LABEL + key: value for key, value in labels.items()},
+            "HostConfig": {"Mounts": mounts},
+        }
+        container = self._add(name, config)
+        container.status = status
+        return container.id
+
+    def on(self, method: str, path: str, hook: Hook, *, times: int = 1_000_000) -> None:
+        """Have ``hook`` answer requests whose path matches ``path`` as a whole; those after ``times`` go as usual."""
+        self._hooks.append(
+            _Rule(lambda asked: asked.method == method and bool(re.fullmatch(path, asked.path)), hook, times)
+        )
+
+    def on_step(self, method: str, action: str, step: str, hook: Hook, *, times: int = 1_000_000) -> None:
+        """``on`` for ``action`` (nothing for removal) on the container of ``step``."""
+
+        def matches(asked: Asked) -> bool:
+            parts = asked.path.split("/")
+            if asked.method != method or parts[1] != "containers" or parts[3:] != ([action] if action else []):
+                return False
+            found = self.find(parts[2])
+            return found is not None and found.step == step
+
+        self._hooks.append(_Rule(matches, hook, times))
+
+    def freeze(self) -> None:
+        """Answer nothing any more, neither old connections nor new ones."""
+        self._frozen = True
+
+    def thaw(self) -> None:
+        """Answer again."""
+        self._frozen = False
+
+    def vanish(self) -> None:
+        """Close everything: what is connected ends, and who connects is refused."""
+        if self._gone:
+            return
+        self._gone = True
+        self._server.shutdown()
+        self._server.server_close()
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def find(self, name: str) -> Container | None:
+        """The container with this id or name."""
+        with self._lock:
+            found = self.containers.get(name)
+            return found or next((c for c in self.containers.values() if c.name == name), None)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the containers that are there."""
+        with self._lock:
+            return sorted(container.name for container in self.containers.values())
+
+    def requests(self, method: str, path: str) -> list[Asked]:
+        """The requests that came whose path matches ``path`` as a whole."""
+        return [asked for asked in list(self.asked) if asked.method == method and re.fullmatch(path, asked.path)]
+
+    def note_defect(self) -> None:
+        """Keep what went wrong in the fake itself, or in an assertion of a hook, for the end of the test."""
+        import sys
+
+        error = sys.exc_info()[1]
+        if error is not None and not isinstance(error, OSError):
+            self._defects.append(error)
+
+    # --- The engine ----------------------------------------------------------------------------------------
+
+    def serve(self, exchange: Exchange) -> None:
+        """Answer one request."""
+        if self._frozen:
+            exchange.never_answer()
+            return
+        asked = exchange.asked
+        self.asked.append(asked)
+        with self._lock:
+            rule = next((rule for rule in self._hooks if rule.times > 0 and rule.matches(asked)), None)
+            if rule is not None:
+                rule.times -= 1
+        (rule.hook if rule is not None else self.usual)(exchange)
+
+    def usual(self, exchange: Exchange) -> None:
+        """Answer as an engine does."""
+        asked = exchange.asked
+        answers: list[tuple[str, str, Callable[[], None]]] = [
+            ("GET", r"/version", lambda: exchange.json(200, self.version)),
+            ("GET", r"/info", lambda: exchange.json(200, self.info)),
+            ("GET", r"/_ping", lambda: exchange.answer(200, b"OK", "text/plain")),
+            ("POST", r"/images/create", lambda: self._pull(exchange)),
+            ("GET", r"/images/(.+)/json", lambda: self._inspect_image(exchange)),
+            ("POST", r"/volumes/create", lambda: self._create_volume(exchange)),
+            ("GET", r"/volumes/([^/]+)", lambda: self._inspect_volume(exchange)),
+            ("DELETE", r"/volumes/([^/]+)", lambda: self._remove_volume(exchange)),
+            ("GET", r"/containers/json", lambda: self._list(exchange)),
+            ("POST", r"/containers/create", lambda: self._create(exchange)),
+        ]
+        for method, path, answer in answers:
+            if method == asked.method and re.fullmatch(path, asked.path):
+                answer()
+                return
+        self._container_call(exchange)
+
+    def _container_call(self, exchange: Exchange) -> None:
+        asked = exchange.asked
+        parts = asked.path.split("/")
+        if len(parts) not in (3, 4) or parts[1] != "containers":
+            exchange.error(404, "page not found")
+            return
+        container = self.find(parts[2])
+        if container is None:
+            exchange.error(404, f"No such container: {parts[2]}")
+            return
+        call = {
+            ("POST", "attach"): self._attach,
+            ("POST", "start"): self._start,
+            ("POST", "wait"): self._wait,
+            ("POST", "stop"): self._stop,
+            ("GET", "json"): self._inspect,
+            ("GET", "archive"): self._archive,
+            ("DELETE", ""): self._remove,
+        }.get((asked.method, parts[3] if len(parts) == 4 else ""))
+        if call is None:
+            exchange.error(404, "page not found")
+        else:
+            call(exchange, container)
+
+    def _pull(self, exchange: Exchange) -> None:
+        exchange.chunks()
+        for event in self.pull_events:
+            exchange.chunk(json.dumps(event).encode() + b"\r\n")
+        if not any("error" in event for event in self.pull_events):
+            self.add_image(f"{exchange.asked.query['fromImage']}:{exchange.asked.query['tag']}")
+        exchange.chunk(b"")
+
+    def _inspect_image(self, exchange: Exchange) -> None:
+        name = exchange.asked.path[len("/images/") : -len("/json")]
+        if name in self.images:
+            exchange.json(200, self.images[name])
+        else:
+            exchange.error(404, f"No such image: {name}")
+
+    def _create_volume(self, exchange: Exchange) -> None:
+        body = exchange.asked.body
+        self.volumes.setdefault(body["Name"], dict(body.get("Labels") or {}))
+        exchange.json(201, {"Name": body["Name"], "Labels": self.volumes[body["Name"]]})
+
+    def _inspect_volume(self, exchange: Exchange) -> None:
+        name = exchange.asked.path.split("/")[2]
+        if name in self.volumes:
+            exchange.json(200, {"Name": name, "Labels": self.volumes[name]})
+        else:
+            exchange.error(404, f"get {name}: no such volume")
+
+    def _remove_volume(self, exchange: Exchange) -> None:
+        name = exchange.asked.path.split("/")[2]
+        if name not in self.volumes:
+            exchange.error(404, f"get {name}: no such volume")
+        elif any(_uses(container, name) for container in self.containers.values()):
+            exchange.error(409, f"remove {name}: volume is in use")
+        else:
+            del self.volumes[name]
+            exchange.answer(204)
+
+    def _list(self, exchange: Exchange) -> None:
+        filters: Mapping[str, list[str]] = json.loads(exchange.asked.query.get("filters", "{}"))
+        with self._lock:
+            found = [
+                container
+                for container in self.containers.values()
+                if all(_has_label(container, label) for label in filters.get("label", []))
+                # As the engine does it: a name that only contains the other matches, too.
+                and all(
+                    any(volume in mount["Source"] for mount in container.mounts) for volume in filters.get("volume", [])
+                )
+                and (exchange.asked.query.get("all") == "1" or container.status == "running")
+            ]
+        exchange.json(
+            200,
+            [
+                {
+                    "Id": container.id,
+                    "Names": [f"/{container.name}"],
+                    "State": container.status,
+                    "Labels": container.labels,
+                    "Mounts": [
+                        {"Type": mount["Type"], **({"Name": mount["Source"]} if mount["Type"] == "volume" else {})}
+                        for mount in container.mounts
+                    ],
+                }
+                for container in found
+            ],
+        )
+
+    def _create(self, exchange: Exchange) -> None:
+        name, body = exchange.asked.query["name"], exchange.asked.body
+        with self._lock:
+            if any(container.name == name for container in self.containers.values()):
+                exchange.error(409, f'Conflict. The container name "/{name}" is already in use.')
+                return
+            if body["Image"] not in {image["Id"] for image in self.images.values()} | set(self.images):
+                exchange.error(404, f"No such image: {body['Image']}")
+                return
+            container = self._add(name, body)
+        exchange.json(201, {"Id": container.id, "Warnings": []})
+
+    def _add(self, name: str, config: dict[str, Any]) -> Container:
+        container = Container(
+            self,
+            secrets.token_hex(32),
+            name,
+            config,
+            Run(),
+            datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
+        )
+        container.run = self.runs.get(container.step, Run())
+        self.containers[container.id] = container
+        return container
+
+    def _attach(self, exchange: Exchange, container: Container) -> None:
+        exchange.stream_output()
+
+    def _start(self, exchange: Exchange, container: Container) -> None:
+        if container.status != "created":
+            exchange.answer(304)
+            return
+        container.status = "running"
+        self.started.append(container.step)
+        exchange.answer(204)
+        threading.Thread(target=self._live, args=(container,), name=container.name, daemon=True).start()
+
+    def _live(self, container: Container) -> None:
+        try:
+            container._live()
+        except Exception:  # noqa: BLE001  # shown at the end of the test
+            self.note_defect()
+            container._end(255)
+
+    def _wait(self, exchange: Exchange, container: Container) -> None:
+        # The headers come at once, the status when there is one (moby: postContainersWait).
+        exchange.chunks()
+        while not container.ended.wait(0.02):
+            if self.closing.is_set():
+                return
+        exchange.chunk(json.dumps({"StatusCode": container.exit_code}).encode())
+        exchange.chunk(b"")
+
+    def _stop(self, exchange: Exchange, container: Container) -> None:
+        if container.status != "running":
+            exchange.answer(304)
+            return
+        container.stopping.set()
+        if not container.ended.wait(float(exchange.asked.query.get("t", "10"))):
+            container._end(137)
+        exchange.answer(204)
+
+    def _inspect(self, exchange: Exchange, container: Container) -> None:
+        exchange.json(
+            200,
+            {
+                "Id": container.id,
+                "Name": f"/{container.name}",
+                "Created": container.created,
+                "State": {
+                    "Status": container.status,
+                    "Running": container.status == "running",
+                    "OOMKilled": container.status == "exited" and container.run.oom_killed,
+                    "ExitCode": container.exit_code,
+                },
+                "Config": {"Labels": container.labels},
+            },
+        )
+
+    def _remove(self, exchange: Exchange, container: Container) -> None:
+        if container.status == "running" and exchange.asked.query.get("force") != "True":
+            exchange.error(409, "You cannot remove a running container")
+            return
+        self.discard(container)
+        exchange.answer(204)
+
+    def _archive(self, exchange: Exchange, container: Container) -> None:
+        packed = io.BytesIO()
+        with tarfile.open(fileobj=packed, mode="w") as tar:
+            member = tarfile.TarInfo(exchange.asked.query["path"].rpartition("/")[2])
+            member.size = len(ARTIFACT)
+            tar.addfile(member, io.BytesIO(ARTIFACT))
+        exchange.answer(200, packed.getvalue(), "application/x-tar")
+
+    def discard(self, container: Container) -> None:
+        """Remove a container by force, as somebody else may do it."""
+        with self._lock:
+            self.containers.pop(container.id, None)
+        container.stopping.set()
+        container._end(137)
+
+
+def copy_artifact(container: Container) -> None:
+    """What the container of the step ``copy`` does: ``cp FILE /nerves/dl/OTHER``."""
+    command = container.config["Cmd"]
+    if command[0] == "cp":
+        container.host_path(command[2]).write_bytes(ARTIFACT)
+
+
+def _uses(container: Container, volume: str) -> bool:
+    return any(mount["Type"] == "volume" and mount["Source"] == volume for mount in container.mounts)
+
+
+def _has_label(container: Container, wanted: str) -> bool:
+    key, _, value = wanted.partition("=")
+    return container.labels.get(key) == value if value else key in container.labels

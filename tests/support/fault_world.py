@@ -1,0 +1,129 @@
+"""A system on disk, the fake engine, and the real helper between the two, each request under a hard timeout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from nerves_docker_port.wire import Term
+from support.fake_engine import FakeEngine
+from support.port import Conversation, Helper
+from support.requests import arguments
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+IMAGE = "builder:new"
+
+HASTY = {
+    "engine.REQUEST_TIMEOUT": 0.5,
+    "engine.LOST_TIMEOUT": 0.1,
+    "container.PROBE_INTERVAL": 0.2,
+    "container.SETTLE_TIMEOUT": 0.4,
+    "container.NAME_TIMEOUT": 0.5,
+    "container.STOP_GRACE": 1,
+    "image.PROBE_INTERVAL": 0.2,
+    "image.PULL_TIMEOUT": 1,
+    "session.END_TIMEOUT": 1.5,
+}
+"""The helper's waits, about a hundred times shorter; in the same order of length as the real ones."""
+
+
+@dataclass
+class FaultWorld:
+    """One system below ``root`` and one fake engine; everything is gone after the ``with`` block."""
+
+    images: tuple[str, ...] = (IMAGE,)
+
+    def __enter__(self) -> Self:
+        # Short: a socket's path has room for a hundred characters.
+        self.root = Path(tempfile.mkdtemp(prefix="ndp-"))
+        for directory in ("my_system", "platform", "home"):
+            (self.root / directory).mkdir()
+        self.engine = FakeEngine(self.root, images=self.images)
+        self.engine.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            self.engine.__exit__(kind, error, traceback)
+        finally:
+            shutil.rmtree(self.root)
+
+    @property
+    def log(self) -> bytes:
+        """``build.log``."""
+        return (self.root / "my_system" / "build.log").read_bytes()
+
+    @property
+    def downloads(self) -> list[str]:
+        """What is in the download directory."""
+        directory = self.root / "dl"
+        return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
+
+    @property
+    def volume(self) -> str:
+        """The build volume's name, made up where there is none yet."""
+        directory = self.root / "my_system" / ".nerves" / "artifacts" / "my_system-portable-0.1.0"
+        file = directory / ".docker_id"
+        if not file.exists():
+            directory.mkdir(parents=True)
+            file.write_text("0123456789abcdef")
+        return f"my_system-{file.read_text()}"
+
+    def args(self, **changes: Any) -> dict[Term, Term]:
+        """The request's arguments."""
+        changes.setdefault("image", IMAGE)
+        return arguments(self.root, **changes)
+
+    @contextmanager
+    def helper(self, *, within: float = 20, **hasty: float) -> Iterator[Helper]:
+        """A helper, killed if the block takes longer than ``within`` seconds: a hang is a failed test."""
+        constants = {**HASTY, **{name.replace("__", "."): value for name, value in hasty.items()}}
+        helper = Helper(
+            command=[sys.executable, str(Path(__file__).parent.parent / "faults" / "hasty_helper.py")],
+            env={
+                "DOCKER_HOST": self.engine.host,
+                "HOME": str(self.root / "home"),
+                "NERVES_HASTY": json.dumps(constants),
+            },
+        )
+        too_late = threading.Event()
+
+        def kill() -> None:
+            too_late.set()
+            helper.process.kill()
+
+        timer = threading.Timer(within, kill)
+        timer.start()
+        try:
+            with helper:
+                yield helper
+            assert helper.process.returncode == 0
+        finally:
+            timer.cancel()
+            assert not too_late.is_set(), f"no outcome within {within} s"
+
+    def run(self, op: str = "build", *, within: float = 20, changes: Any = None, **hasty: float) -> Conversation:
+        """One request with a helper of its own."""
+        with self.helper(within=within, **hasty) as helper:
+            return helper.request(op, self.args(**(changes or {})))
+
+    def fail(self, op: str = "build", *, within: float = 20, changes: Any = None, **hasty: float) -> dict[str, Any]:
+        """The error of a request that must fail, leave no half artifact, and not be called a defect of the helper."""
+        conversation = self.run(op, within=within, changes=changes, **hasty)
+        assert conversation.error is not None, conversation
+        assert "defect of its own" not in conversation.error["message"]
+        assert self.downloads == []
+        return conversation.error
