@@ -10,6 +10,9 @@ defmodule NervesDockerPort.MixProject do
       elixir: "~> 1.14",
       elixirc_paths: elixirc_paths(Mix.env()),
       deps: deps(),
+      # Nerves compiles its own packages before it builds a system, and nothing else. So we are one: else a `mix compile`
+      # with nothing compiled yet would not find the build runner.
+      nerves_package: [type: :package],
       description: "Builds Nerves systems on a Docker engine, without the docker CLI",
       package: package(),
       docs: docs()

@@ -55,7 +55,8 @@ def ensure_image(kind: str, host: str | None = None) -> str:
     with locked("images"):
         base = os.environ.get("NERVES_DOCKER_PORT_BASE_IMAGE") or BASE
         recipe = _digest(base, SUITE, *PACKAGES, *USELESS, *(file.read_text() for file in sorted(context.iterdir())))
-        if _recipe_of(api, tag) == recipe:
+        outdated, made_of = _found(api, tag)
+        if made_of == recipe:
             return tag
         if base == BASE:
             _ensure_base(api)
@@ -68,12 +69,14 @@ def ensure_image(kind: str, host: str | None = None) -> str:
             "forcerm": "1",
         }
         api.events(f"/build?{urllib.parse.urlencode(query)}", body=_packed(context), what=f"build {tag}")
+        _forget(api, outdated)
     return tag
 
 
 def _ensure_base(api: Api) -> None:
     recipe = _digest(SUITE, *PACKAGES, *USELESS)
-    if _recipe_of(api, BASE) == recipe:
+    outdated, made_of = _found(api, BASE)
+    if made_of == recipe:
         return
     file = _root_tar(recipe)
     name, _, tag = BASE.partition(":")
@@ -81,6 +84,7 @@ def _ensure_base(api: Api) -> None:
     say(f"importing the base image ({file.stat().st_size >> 20} MiB)")
     with file.open("rb") as body:
         api.events(f"/images/create?{query}", body=body, what=f"import {BASE}")
+    _forget(api, outdated)
 
 
 def _root_tar(recipe: str) -> Path:
@@ -123,11 +127,17 @@ def _remove_root(root: Path) -> None:
         shutil.rmtree(root)
 
 
-def _recipe_of(api: Api, tag: str) -> str | None:
-    image = api.json(f"/images/{tag}/json")
-    label = ((image or {}).get("Config") or {}).get("Labels") or {}
-    recipe = label.get(RECIPE)
-    return recipe if isinstance(recipe, str) else None
+def _found(api: Api, tag: str) -> tuple[str | None, str | None]:
+    """The id of the image that has the tag, and the recipe that it was made of."""
+    image = api.json(f"/images/{tag}/json") or {}
+    label = (image.get("Config") or {}).get("Labels") or {}
+    return image.get("Id"), label.get(RECIPE)
+
+
+def _forget(api: Api, image: str | None) -> None:
+    """Remove an image that has lost its tag to a newer one; the engine keeps it while something is made of it."""
+    if image is not None:
+        api.request("DELETE", f"/images/{image}")
 
 
 def _packed(context: Path) -> bytes:

@@ -48,13 +48,17 @@ def main(arguments: list[str]) -> int:
         print(f"Project: {directory / 'system'}")
         image = ensure_image(given.image, host)
         project = lay_out(directory, host=host, image=image, kind=given.image, elixir=elixir)
-        steps = _build(project)
-        archive = _check(project, Api(host))
-        print(f"\nArtifact: {archive} ({archive.stat().st_size} bytes)")
-        for name, seconds in steps:
-            print(f"{seconds:9.2f} s  {name}")
-        if given.into is None:
-            _clean(project, Api(host))
+        try:
+            steps = _build(project)
+            archive = _check(project, Api(host))
+            print(f"\nArtifact: {archive} ({archive.stat().st_size} bytes)")
+            for name, seconds in steps:
+                print(f"{seconds:9.2f} s  {name}")
+            if given.into is None:
+                _clean(project, Api(host))
+        finally:
+            if given.into is None:
+                _remove_volume(project, Api(host))
     print("\nThe demo did what it should.")
     return 0
 
@@ -156,7 +160,14 @@ def _clean(project: Project, api: Api) -> None:
     _see(api.json(f"/volumes/{volume}") is None, "the build volume is gone")
 
 
+def _remove_volume(project: Project, api: Api) -> None:
+    """A demo that failed leaves no more behind than one that went well."""
+    with contextlib.suppress(OSError):
+        api.request("DELETE", f"/volumes/{_volume(project)}?force=1")
+
+
 def _volume(project: Project) -> str:
+    """The build volume's name; raises `OSError` when none was made."""
     identity = project.system / ".nerves/artifacts/my_system-portable-0.1.0/.docker_id"
     return f"my_system-{identity.read_text()}"
 

@@ -33,6 +33,7 @@ defmodule NervesDockerPort do
 
     * `NervesDockerPort.BuildRunner` - what Nerves calls
     * `NervesDockerPort.Request` - what the helper is told, asked from Nerves
+    * `NervesDockerPort.Shell` - the terminal, given to the helper for the build shell
     * `NervesDockerPort.Command` - which program the helper is
     * `NervesDockerPort.Helper` - the conversation with it
     * `NervesDockerPort.Connection` - the port, and the events that wait

@@ -14,6 +14,7 @@ usage: python -m nerves_docker_port COMMAND
 
   port      serve the Elixir shim over descriptors 3 and 4 (docs/protocol.md)
   shell     open a build shell on this terminal; `mix nerves.system.shell` says the whole command
+  doctor    find out why a build would not work: the engine, and what a build needs of it
   version   print the version
 """
 
@@ -29,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from nerves_docker_port import shell
 
         return shell.main(words[1:], os.environ)
+    if words[:1] == ["doctor"]:
+        from nerves_docker_port import doctor
+
+        return doctor.main(words[1:], os.environ)
     if words == ["version"]:
         from nerves_docker_port import __version__
 
@@ -39,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _port() -> int:
-    from nerves_docker_port.session import FD_IN, FD_OUT, Session, secure_descriptors
+    from nerves_docker_port.hello import FD_IN, FD_OUT, say_hello, secure_descriptors
 
     try:
         secure_descriptors()
@@ -50,7 +55,13 @@ def _port() -> int:
             file=sys.stderr,
         )
         return EX_USAGE
-    return Session(FD_IN, FD_OUT, os.environ).run()
+    say_hello()
+    from nerves_docker_port.session import Session
+
+    status = Session(FD_IN, FD_OUT, os.environ).run()
+    sys.stderr.flush()
+    # Everything is written and let go; taking the interpreter apart would take as long as saying hello did.
+    os._exit(status)
 
 
 if __name__ == "__main__":

@@ -7,14 +7,16 @@ pass copies, checks and hashes; it works for an engine anywhere, and what is wri
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import io
 import lzma
 import os
 import tarfile
+import time
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -24,9 +26,12 @@ import requests
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import REQUEST_TIMEOUT, Engine
+from nerves_docker_port.engine import REQUEST_TIMEOUT, Engine, hang_up
 
 _CHUNK = 1 << 20
+
+_STALE = 3600
+"""Seconds after which a part that does not grow is nobody's."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +54,11 @@ def fetch(
     ``:artifact_missing`` where there is no such file or it is not whole, ``:disk_full``, ``:cancelled``.
     """
     partial = target.with_name(f".{target.name}.{session}.part")
+    _sweep(target)
     try:
         with (
             engine.failures("while it handed over the artifact"),
-            _handed_over(engine, container, source, target, log) as content,
+            _handed_over(engine, container, source, target, log, cancellation) as content,
             _host_failures(target),
             partial.open("xb") as file,
         ):
@@ -62,9 +68,21 @@ def fetch(
             os.fsync(file.fileno())
         with _host_failures(target):
             partial.replace(target)
+    except errors.RunnerError:
+        # Hanging up for a cancellation looks like an engine that is lost.
+        cancellation.check()
+        raise
     finally:
         partial.unlink(missing_ok=True)
     return artifact
+
+
+def _sweep(target: Path) -> None:
+    """Remove the parts that killed helpers left: those that nobody has written to for long."""
+    for partial in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+        with suppress(OSError):
+            if time.time() - partial.stat().st_mtime > _STALE:
+                partial.unlink()
 
 
 def is_whole(artifact: Artifact) -> bool:
@@ -82,7 +100,9 @@ def is_whole(artifact: Artifact) -> bool:
 
 
 @contextmanager
-def _handed_over(engine: Engine, container: str, source: str, target: Path, log: str) -> Iterator[IO[bytes]]:
+def _handed_over(
+    engine: Engine, container: str, source: str, target: Path, log: str, cancellation: Cancellation
+) -> Iterator[IO[bytes]]:
     """The content of the file ``source``, out of the tar stream that the engine makes of it."""
     response = engine.api.get(
         engine.url(f"/containers/{container}/archive"),
@@ -92,7 +112,7 @@ def _handed_over(engine: Engine, container: str, source: str, target: Path, log:
         stream=True,
         timeout=REQUEST_TIMEOUT,
     )
-    with response:
+    with response, cancellation.on_cancel(lambda: hang_up(response)):
         if response.status_code == 404:
             raise errors.artifact_missing(str(target), f"there is no {source} in the build directory", log)
         if response.status_code >= 400:
@@ -134,6 +154,7 @@ def _copy(content: IO[bytes], file: IO[bytes], target: Path, log: str, cancellat
         except (zlib.error, lzma.LZMAError) as error:
             raise errors.artifact_missing(str(target), f"it is damaged: {error}", log) from error
         size += len(data)
+    cancellation.check()
     if not whole.complete:
         raise errors.artifact_missing(str(target), "it ends in the middle", log)
     return Artifact(target, size, digest.hexdigest())

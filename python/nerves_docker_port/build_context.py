@@ -61,11 +61,11 @@ class Context:
         digest = hashlib.sha256(text)
         matcher = PatternMatcher(self._ignored())
         for path in sorted(set(self._used(sources(text.decode("utf-8", "replace"))))):
-            if matcher.matches(path):
+            if matcher.matches(path):  # type: ignore[arg-type]  # the stubs want a PathLike, the code a str
                 continue
             full = self.root / path
             if full.is_symlink():
-                kind, content = "link", os.fsencode(os.readlink(full))
+                kind, content = "link", os.fsencode(full.readlink())
             elif full.is_file():
                 kind = "program" if os.access(full, os.X_OK) else "file"
                 content = _hash_of(full)
@@ -170,7 +170,8 @@ def _bind_mounts(flags: list[str]) -> Iterator[str]:
     for flag in flags:
         if not flag.startswith("--mount="):
             continue
-        pairs = dict((*item.split("=", 1), "")[:2] for item in flag.removeprefix("--mount=").split(","))
+        items = [item.partition("=") for item in flag.removeprefix("--mount=").split(",")]
+        pairs = {name: value for name, _, value in items}
         # A mount without a type is a bind mount, and one without a source is of the whole context.
         if pairs.get("type", "bind") == "bind" and "from" not in pairs:
             yield _relative(pairs.get("source") or pairs.get("src") or ".")
@@ -220,7 +221,7 @@ def _below(root: Path, path: str, but: tuple[str, ...]) -> Iterator[str]:
 
 def _names(directory: Path) -> list[str]:
     try:
-        return sorted(os.listdir(directory))
+        return sorted(path.name for path in directory.iterdir())
     except NotADirectoryError:
         return []
 

@@ -21,7 +21,7 @@ from packaging.version import Version
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import PROBE_INTERVAL, Engine
+from nerves_docker_port.engine import PROBE_INTERVAL, Engine, hang_up
 from nerves_docker_port.stream import Stream
 
 STOP_GRACE = 5
@@ -376,9 +376,7 @@ class _Output:
 
     def hang_up(self) -> None:
         """Make ``drain`` return, from another thread. What has arrived is still read."""
-        # It may have ended in this moment.
-        with suppress(ValueError, RuntimeError, OSError):
-            self._stream.raw.shutdown()
+        hang_up(self._stream)
 
     def _count(self) -> None:
         self._reads += 1
@@ -479,6 +477,6 @@ def _drain(response: requests.Response, on_output: Callable[[bytes], None], on_r
                 payloads.append(taken)
                 position += len(taken)
                 remaining -= len(taken)
-            if payloads:
-                on_output(b"".join(payloads))
+            if output := b"".join(payloads):
+                on_output(output)
     return remaining == 0 and not pending

@@ -13,6 +13,7 @@ from typing import Any
 
 import docker.errors
 from docker import auth
+from docker.credentials.errors import StoreError
 from docker.utils import config, parse_repository_tag
 
 from nerves_docker_port import transfer
@@ -20,7 +21,7 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import Engine
 
 HELPER_TIMEOUT = 60
-"""Seconds that a credential helper has. It may ask the person for a passphrase; without a terminal it may ask nobody."""
+"""Seconds that a credential helper has: time enough to type a passphrase, where it has somebody to ask."""
 
 
 class BrokenError(Exception):
@@ -73,15 +74,14 @@ def _ask(engine: Engine, question: Any, cancellation: Cancellation) -> Any:
 
     try:
         return transfer.within(HELPER_TIMEOUT, ask, cancellation)
-    except (docker.errors.DockerException, OSError, ValueError, LookupError, TypeError) as error:
+    except (docker.errors.DockerException, StoreError, OSError, ValueError, LookupError, TypeError) as error:
         raise BrokenError(_words(error)) from error
 
 
 def _words(error: Exception) -> str:
     """The SDK says `Credentials store error: StoreError('...')`; a helper's answer may be no JSON at all."""
-    cause = error.__cause__
-    if isinstance(error, docker.errors.DockerException) and cause is not None:
-        return str(cause)
     if isinstance(error, (json.JSONDecodeError, LookupError, TypeError)):
         return "the helper's answer makes no sense"
-    return str(error)
+    wrapped = error.__cause__ if isinstance(error, docker.errors.DockerException) else None
+    # What the helper printed is quoted, with its newline.
+    return str(wrapped or error).replace("\n", " ").replace(' ".', '".').strip()

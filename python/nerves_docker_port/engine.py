@@ -118,6 +118,7 @@ class Engine:
         Raises ``RunnerError`` ``:engine_unreachable``, ``:engine_permission`` or ``:engine_too_old``.
         """
         endpoint = find_endpoint(environ)
+        failures = (docker.errors.DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError)
         try:
             api = docker.APIClient(
                 base_url=endpoint.url,
@@ -127,16 +128,21 @@ class Engine:
                 timeout=REQUEST_TIMEOUT,
                 use_ssh_client=endpoint.url.startswith("ssh://"),
             )
-            version = api.version(api_version=False)
-        except (
-            docker.errors.DockerException,
-            requests.RequestException,
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-        ) as error:
+        except failures as error:
             raise _connect_error(endpoint, error) from error
+        try:
+            try:
+                version = api.version(api_version=False)
+            except failures as error:
+                raise _connect_error(endpoint, error) from error
+            return cls._met(endpoint, api, version)
+        except BaseException:
+            api.close()
+            raise
+
+    @classmethod
+    def _met(cls, endpoint: Endpoint, api: docker.APIClient, version: Mapping[str, Any]) -> Engine:
+        """The engine that answered ``version`` when it was asked for that."""
         try:
             spoken = Version(str(version["ApiVersion"]))
         except (KeyError, TypeError, InvalidVersion) as error:
@@ -221,6 +227,13 @@ def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
 
+def hang_up(response: requests.Response) -> None:
+    """Make whoever reads this answer in another thread see its end. What has arrived is still read."""
+    # It may have ended in this moment.
+    with suppress(ValueError, RuntimeError, OSError):
+        response.raw.shutdown()
+
+
 def labels(**values: str) -> dict[str, str]:
     """Labels of ours from plain names: ``labels(step="make")`` is ``{"nerves-docker-port.step": "make"}``."""
     return {f"{LABEL}.{name}": value for name, value in values.items()}
@@ -268,9 +281,8 @@ def _reason(error: BaseException) -> str:
         return errors.NO_ANSWER
     if any(isinstance(cause, http.client.RemoteDisconnected) for cause in under):
         return errors.HUNG_UP
-    if any(
-        isinstance(cause, (http.client.HTTPException, requests.JSONDecodeError, StreamParseError)) for cause in under
-    ):
+    broken = (http.client.HTTPException, urllib3.exceptions.ProtocolError, requests.JSONDecodeError, StreamParseError)
+    if any(isinstance(cause, broken) for cause in under):
         return errors.ANSWER_CUT
     return str(error)
 

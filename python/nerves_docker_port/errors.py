@@ -172,14 +172,13 @@ _PULL_HINTS = (
     ),
     (
         r"unauthorized|denied|basic auth|authentication|\b40[13]\b",
-        f"If the image is private, log in first: `docker login REGISTRY`. {_TAG_HINT}, too: registries answer so where "
-        "there is no such image.",
+        f"If it is private, log in first: `docker login REGISTRY`. {_TAG_HINT}, too: of what is not there many say so.",
     ),
     (r"pull: :never", "Pull it yourself (`docker pull`), or allow it: `build_runner_config: [pull: :missing]`."),
     (r"manifest unknown|not found|name unknown", f"{_TAG_HINT}: the registry does not have it."),
     (
         r"gave HTTP response to HTTPS|certificate|x509",
-        "The engine does not trust the registry: see `insecure-registries` and registry certificates in Docker's manual.",
+        "The engine does not trust the registry: see `insecure-registries` and certificates in Docker's manual.",
     ),
     (
         r"EOF|nothing has arrived|connection reset|broken pipe",
@@ -187,8 +186,7 @@ _PULL_HINTS = (
     ),
     (
         r"dial|lookup|no such host|refused|unreachable|timeout|deadline|proxyconnect|name resolution",
-        "It is the engine that must reach the registry: check its network, its DNS and its proxy (`docker info`), then "
-        f"try again. {_TAG_HINT}, too.",
+        f"It is the engine that must reach the registry: check its network and proxy (`docker info`). {_TAG_HINT}.",
     ),
 )
 

@@ -94,10 +94,10 @@ def ensure(
 ) -> Image:
     """The wanted image: the engine's own, pulled, or built from its Dockerfile; in this order.
 
-    Where ``pull`` is "missing", the order has one exception. A tag that names no registry (``my_system:0.1.0``) beside a
-    Dockerfile that exists is never pulled: it is meant to be built from that file. Asking Docker Hub for it first, as
-    the stock runner does, costs time, fails without a network, and runs what a stranger may have put there under that
-    name. Who publishes such an image says so by the registry's name (``docker.io/me/my_system:0.1.0``), or with
+    Where ``pull`` is "missing", the order has one exception. A tag that names no registry (``my_system:0.1.0``) beside
+    a Dockerfile that exists is never pulled: it is meant to be built from that file. Asking Docker Hub for it first,
+    as the stock runner does, costs time, fails without a network, and runs what a stranger may have put there under
+    that name. Who publishes such an image says so by the registry's name (``docker.io/me/my_system:0.1.0``), or with
     ``pull: :always``.
 
     ``open_log`` is called if the image is built; the output goes there.
@@ -150,7 +150,7 @@ def _pulled(
 
 
 def _names_registry(tag: str) -> bool:
-    """Whether a tag begins with a registry's host: the rule of Docker's reference grammar, `localhost`, a dot or a port."""
+    """Whether a tag begins with a host, by the rule of Docker's references: ``localhost``, or with a dot or a port."""
     first, slash, _rest = tag.partition("/")
     return bool(slash) and ("." in first or ":" in first or first == "localhost")
 

@@ -1,4 +1,4 @@
-"""Building an image from its Dockerfile: with BuildKit where `docker buildx` is there, through the engine's API otherwise.
+"""Building an image from its Dockerfile: with BuildKit where `docker buildx` is, through the engine's API otherwise.
 
 BuildKit is not in the API in a form that the SDK speaks (it wants a gRPC session), so it needs the CLI's plugin. The
 engine's own, older builder needs nothing, and knows all but BuildKit's newer syntax.
@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
-
 
 from nerves_docker_port import credentials, errors, transfer
 from nerves_docker_port.build_context import Context
@@ -139,13 +138,21 @@ def _through_api(
                     may_be_silent=True,
                 )
             ) as events:
-                return _follow(events, output, Progress("Pulling base image", "Unpacking base image", reporter))
+                progress = Progress("Pulling base image", "Unpacking base image", reporter)
+                return _follow(events, output, progress, own_steps=len(labels))
         except transfer.RefusedError as error:
             output.write(f"{error}\n".encode())
             return str(error)
 
 
-def _follow(events: Iterator[Mapping[str, object]], output: _Output, progress: Progress) -> str | None:
+def _follow(
+    events: Iterator[Mapping[str, object]], output: _Output, progress: Progress, *, own_steps: int
+) -> str | None:
+    """Why the build failed, or ``None``.
+
+    The builder adds an instruction for each label to the end of the Dockerfile; the person did not write those
+    ``own_steps`` and does not see them.
+    """
     for event in events:
         reason = error_in(event)
         if reason is not None:
@@ -155,9 +162,9 @@ def _follow(events: Iterator[Mapping[str, object]], output: _Output, progress: P
             data = str(event["stream"]).encode()
             output.write(data)
             for match in _API_STEP.finditer(data):
-                # Our own labels come as a last instruction that the Dockerfile does not have.
-                if not match[3].startswith(b"LABEL nerves-docker-port."):
-                    output.step(match[0])
+                number, total = int(match[1]), int(match[2]) - own_steps
+                if number <= total:
+                    output.step(b"Step %d/%d : %s" % (number, total, match[3]))
         elif "status" in event:
             of_layer = progress.take(event)
             if not of_layer or not event.get("progressDetail"):

@@ -27,8 +27,8 @@ _REFUSED = re.compile(r"unauthorized|denied|basic auth|incorrect username|authen
 def pull(engine: Engine, tag: str, reporter: Reporter, cancellation: Cancellation) -> str | None:
     """Pull ``tag``; why it could not be pulled, or ``None``.
 
-    Without credentials where those that Docker keeps are refused or cannot be read: a stale helper must not stand before
-    an image that anybody may have. Raises ``RunnerError`` ``:disk_full``, and where the engine is lost.
+    Without credentials where those that Docker keeps are refused or cannot be read: a stale helper must not stand
+    before an image that anybody may have. Raises ``RunnerError`` ``:disk_full``, and where the engine is lost.
     """
     try:
         registry = credentials.registry_of(tag)

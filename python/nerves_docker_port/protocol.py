@@ -1,8 +1,8 @@
 """The messages of the port protocol, as frozen dataclasses, and their terms.
 
 Responsible for the section *Messages* of docs/protocol.md: what is sent, what is understood, and the atoms
-that are used for it. Not for bytes (wire.py), for what the arguments of a request mean (request.py), nor for
-the codes of errors (errors.py).
+that are used for it. Not for bytes (wire.py), for the hello, which goes out before this is imported (hello.py), for
+what the arguments of a request mean (request.py), nor for the codes of errors (errors.py).
 
 Atoms are never made of data: the shim decodes with `[:safe]`, which refuses an atom that it does not know.
 """
@@ -13,8 +13,6 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
 from nerves_docker_port.wire import Atom, Opaque, Term, WireError
-
-PROTOCOL_VERSION: Final = 1
 
 Op: TypeAlias = Literal["build", "archive", "clean", "shell", "doctor", "volumes"]
 StageName: TypeAlias = Literal[
@@ -36,28 +34,6 @@ STAGES: Final[tuple[StageName, ...]] = get_args(StageName)
 UNITS: Final[tuple[Unit, ...]] = get_args(Unit)
 
 # --- From the helper ---------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """The first frame."""
-
-    version: str
-    """Of the helper."""
-    python: str
-    """Its interpreter's version."""
-    os_pid: int
-
-    def to_term(self) -> Term:
-        return (
-            Atom("hello"),
-            {
-                Atom("protocol"): PROTOCOL_VERSION,
-                Atom("version"): self.version,
-                Atom("python"): self.python,
-                Atom("os_pid"): self.os_pid,
-            },
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +168,7 @@ class Done:
         return (Atom("done"), self.id, self.outcome.to_term())
 
 
-Outgoing: TypeAlias = Hello | Event | Ask | Done
+Outgoing: TypeAlias = Event | Ask | Done
 
 # --- To the helper -----------------------------------------------------------------------------------------
 

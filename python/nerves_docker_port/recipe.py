@@ -6,20 +6,21 @@ port. A flow returns its result or raises one ``RunnerError``.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import secrets
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from nerves_docker_port import container, errors, image, journal, volume
+from nerves_docker_port import container, errors, image, journal, resources, volume
 from nerves_docker_port.artifact import Artifact, fetch, is_whole
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import Engine
@@ -53,6 +54,8 @@ class Site:
 def build(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> Artifact:
     """Build the system and bring its archive to the download directory."""
     with _preflight(request, environ, reporter, cancellation, log="build.log", needs_tree=False) as site:
+        for text in resources.advice(site.engine.capabilities, request.settings, request.names.download_dir):
+            reporter.warning(text)
         reporter.headline("Starting Build... (this may take a while)")
         _run(
             site,
@@ -89,7 +92,10 @@ def clean(request: Request, environ: Mapping[str, str], reporter: Reporter, canc
 
 def prepare_shell(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> None:
     """Everything that ``shell`` needs in order, so that nothing is asked, pulled or refused on the bare terminal."""
-    with _held(request, environ, reporter, cancellation, what="shell", needs_tree=False):
+    with (
+        _opened_on_use(request.cwd / "build.log", reporter) as open_log,
+        _held(request, environ, reporter, cancellation, what="shell", needs_tree=False, open_log=open_log),
+    ):
         pass
 
 
@@ -105,7 +111,15 @@ def shell(
     How the shell ended is the person's business: its status is that of the last command typed. The container's status
     is 0 then; any other says that it did not come to that end, which is an error.
     """
-    with _held(request, environ, reporter, cancellation, what="shell", needs_tree=False) as (engine, workspace):
+    # Prepared: what was asked about the image was asked then.
+    prepared = replace(request, settings=replace(request.settings, pull="missing", create_image="never"))
+    with (
+        _opened_on_use(request.cwd / "build.log", reporter) as open_log,
+        _held(prepared, environ, reporter, cancellation, what="shell", needs_tree=False, open_log=open_log) as (
+            engine,
+            workspace,
+        ),
+    ):
         step = workspace.step(
             "shell",
             # The words after the script are its arguments: no path becomes part of a program.
@@ -131,12 +145,25 @@ def _preflight(
     needs_tree: bool,
 ) -> Iterator[Site]:
     """What ``_held`` has in order, and the log, before the first step."""
-    with (
-        _held(request, environ, reporter, cancellation, what="build", needs_tree=needs_tree) as (engine, workspace),
-        BuildLog(request.cwd / log, reporter.log) as build_log,
-        _recorded(engine, workspace, str(build_log.path)) as record,
-    ):
+    with ExitStack() as stack:
+        open_log = stack.enter_context(_opened_on_use(request.cwd / log, reporter))
+        engine, workspace = stack.enter_context(
+            _held(request, environ, reporter, cancellation, what="build", needs_tree=needs_tree, open_log=open_log)
+        )
+        build_log = open_log()
+        record = stack.enter_context(_recorded(engine, workspace, str(build_log.path)))
         yield Site(engine, workspace, build_log, reporter, cancellation, record)
+
+
+@contextmanager
+def _opened_on_use(path: Path, reporter: Reporter) -> Iterator[Callable[[], BuildLog]]:
+    """The log, made (or emptied) when it is first asked for.
+
+    That is before the first step, or before an image is built. Not earlier: what is refused, because another build
+    holds the volume, leaves that build's log alone.
+    """
+    with ExitStack() as stack:
+        yield functools.cache(lambda: stack.enter_context(BuildLog(path, reporter.log)))
 
 
 @contextmanager
@@ -148,8 +175,9 @@ def _held(
     *,
     what: str,
     needs_tree: bool,
+    open_log: Callable[[], BuildLog],
 ) -> Iterator[tuple[Engine, Workspace]]:
-    """Engine, volume, image and mounts in order, and the volume to ourselves."""
+    """Engine, volume, image and mounts in order, and the volume to ourselves. ``open_log`` is for building an image."""
     session = secrets.token_hex(8)
     with stage(reporter, "preflight"):
         engine = Engine.connect(environ)
@@ -161,7 +189,16 @@ def _held(
         else:
             name = volume.ensure_name(request.package, request.names)
             volume.ensure(engine, name, request.package)
-        found = image.ensure(engine, request.image, reporter, cancellation)
+        volume.check_unheld(engine, name)
+        found = image.ensure(
+            engine,
+            request.image,
+            reporter,
+            cancellation,
+            policy=image.Policy(request.settings.pull, request.settings.create_image, request.interactive),
+            environ=environ,
+            open_log=open_log,
+        )
         workspace = open_workspace(engine, request, found, name, session)
         _make_directory(request.names.download_dir, "The download directory")
         cancellation.check()
@@ -239,6 +276,10 @@ def _failure(site: Site, name: StageName, spec: container.Spec, ended: container
     # The engine's flag tells of the container's own limit, the compiler's driver (gcc.c) of the whole engine's.
     if ended.out_of_memory or "Killed signal terminated program" in last_lines:
         return errors.out_of_memory(command, ended.status, last_lines, log)
+    used = site.workspace.image
+    if used.is_foreign(site.engine) and "exec format error" in last_lines.lower():
+        native = site.engine.capabilities.architecture
+        return errors.image_of_other_platform(used.tag, used.architecture, native, last_lines, log)
     failed = errors.step_failed(command, ended.status, last_lines, log)
     return errors.disk_full(failed.message, log) if errors.says_disk_full(last_lines) else failed
 
@@ -279,7 +320,9 @@ def _reusable(site: Site) -> Artifact | None:
         artifact = Artifact(names.download_path, made["size"], made["sha256"])
         if since is None or not is_whole(artifact) or _changed_since(site, since):
             return None
-        site.reporter.headline(f"Reusing artifact archive from {_date(since)}: nothing was built since")
+        reuse = f"Reusing artifact archive from {_date(since)}: nothing was built since"
+        site.reporter.headline(reuse)
+        site.log.write(f"{reuse}\n{artifact.path}\n".encode())
         return artifact
     return None
 

@@ -127,7 +127,6 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
     env = _get(args, "env", {})
     if not isinstance(env, dict):
         raise errors.bad_request("`env` of the request is not a map")
-    terminal = _get(args, "terminal", {})
     runner_config = _keyword_value(_keyword(package_struct, "config", "nerves_package"), "build_runner_config")
     config = settings_module.keys(runner_config)
     names = _names(_map(args, "names"))
@@ -141,7 +140,7 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
         cwd=_path(args, "cwd"),
         home=home,
         term=_text(env.get("TERM"), "TERM", default="") or "xterm-256color",
-        interactive=isinstance(terminal, dict) and terminal.get(Atom("interactive")) is True,
+        interactive=is_interactive(args),
         uid=os.getuid(),
         gid=os.getgid(),
         settings=settings_module.parse(
@@ -154,6 +153,12 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
             download_dir=names.download_dir,
         ),
     )
+
+
+def is_interactive(args: Mapping[Term, Term]) -> bool:
+    """Whether there is a person to be asked."""
+    terminal = _get(args, "terminal")
+    return isinstance(terminal, dict) and terminal.get(Atom("interactive")) is True
 
 
 def _package(struct: Mapping[Term, Term]) -> Package:
@@ -221,7 +226,9 @@ def _image(config: Mapping[str, Term], package: Package, platform: Platform) -> 
 
 
 def _make_args(opts: Term) -> tuple[str, ...]:
-    value = _keyword_value(opts, "make_args") if isinstance(opts, list) else None
+    if opts is not None and not isinstance(opts, list):
+        raise errors.bad_request("build_runner_opts wants a keyword list.")
+    value = _keyword_value(opts or [], "make_args")
     if value is None:
         return ()
     what = "build_runner_opts: [make_args: ...]"
@@ -285,8 +292,10 @@ def _text(term: Term, what: str, *, default: str | None = None) -> str:
         return default
     try:
         text = _chardata(term)
-    except ValueError as error:
-        raise errors.bad_request(f"{what}: text is wanted, given was {term!r}") from error
+        # A charlist may hold what is no character: half a surrogate pair.
+        text.encode()
+    except (ValueError, OverflowError) as error:
+        raise errors.bad_request(f"{what}: text is wanted, a string or a charlist") from error
     if "\0" in text:
         raise errors.bad_request(f"{what}: text with a NUL in it cannot be used: {text!r}")
     return text

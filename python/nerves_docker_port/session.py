@@ -1,4 +1,4 @@
-"""One conversation over the port: hello, requests, events, questions, exactly one outcome for each request.
+"""One conversation over the port, after the hello: requests, events, questions, exactly one outcome for each request.
 
 Responsible for threads, signals and the end of things; knows the messages, but neither the engine nor any step.
 
@@ -9,7 +9,6 @@ writes frames, and one runs the flow, which alone talks to the engine.
 from __future__ import annotations
 
 import os
-import platform
 import queue
 import signal
 import threading
@@ -20,15 +19,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nerves_docker_port import __version__, errors, protocol, wire
+from nerves_docker_port import errors, protocol, wire
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.wire import Term
 
 if TYPE_CHECKING:
     from nerves_docker_port.request import Request
-
-FD_IN = 3
-FD_OUT = 4
 
 QUEUE_LIMIT = 4 * 1024 * 1024
 """Bytes of events that may wait for a reader; what comes beyond is counted instead."""
@@ -38,20 +34,6 @@ END_TIMEOUT = 20.0
 
 FLUSH_TIMEOUT = 2.0
 """Seconds that a peer has to take the last frames once the helper wants to go."""
-
-
-def secure_descriptors() -> None:
-    """Keep the protocol's descriptors to ourselves, and everything else away from them.
-
-    Descriptors 3 and 4 are not inherited by what libraries start (credential helpers, ssh). Standard output goes where
-    standard error goes, so that a stray ``print`` is seen and harms nothing. Raises ``OSError`` if 3 or 4 is not open.
-    """
-    for fd in (FD_IN, FD_OUT):
-        os.set_inheritable(fd, False)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.close(null)
-    os.dup2(2, 1)
 
 
 @dataclass(frozen=True)
@@ -80,10 +62,9 @@ class Session:
         self._current: _Flow | None = None
 
     def run(self) -> int:
-        """Say hello, serve, and leave nothing running."""
+        """Serve, and leave nothing running. The hello has been said."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._on_signal)
-        self._outbox.send(protocol.Hello(version=__version__, python=platform.python_version(), os_pid=os.getpid()))
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         # The docker SDK takes longer to import than all the rest; the shim is still asking Nerves for names.
         import nerves_docker_port.recipe  # noqa: F401
@@ -189,6 +170,10 @@ class _Flow:
             },
             "shell": self._prepared_shell,
         }
+        if self._request.op == "doctor":
+            return self._doctor()
+        if self._request.op == "volumes":
+            return self._volumes()
         operation = operations.get(self._request.op)
         if operation is None:
             raise errors.bad_request(f"the operation {self._request.op} is not known to this helper")
@@ -201,6 +186,34 @@ class _Flow:
 
         recipe.prepare_shell(wanted, self._environ, self, self.cancellation)
         return {wire.Atom("spec"): str(shell.write_spec(self._request.args, self._environ))}
+
+    def _doctor(self) -> Term:
+        from nerves_docker_port import doctor
+
+        found = doctor.subject(self._request.args, self._environ)
+        findings = list(doctor.examine(found, self._environ, self.cancellation))
+        return {
+            wire.Atom("ok"): not doctor.stops_a_build(findings),
+            wire.Atom("text"): doctor.to_text(findings),
+            wire.Atom("json"): doctor.to_json(findings),
+        }
+
+    def _volumes(self) -> Term:
+        from nerves_docker_port import request, volumes
+
+        args = self._request.args
+        self._interactive = request.is_interactive(args)
+        removed, text = volumes.serve(
+            None if args.get(wire.Atom("package")) is None else request.from_args(args, self._environ),
+            self._environ,
+            self,
+            self.cancellation,
+            everybody=args.get(wire.Atom("all")) is True,
+            remove=args.get(wire.Atom("prune")) is True,
+            yes=args.get(wire.Atom("yes")) is True,
+            interactive=self._interactive,
+        )
+        return {wire.Atom("removed"): list[Term](removed), wire.Atom("text"): text}
 
     def _artifact(self, artifact: object) -> Term:
         from nerves_docker_port.artifact import Artifact

@@ -17,11 +17,11 @@ from typing import IO, Any, TypeVar
 import requests
 
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import PROBE_INTERVAL, Engine
+from nerves_docker_port.engine import PROBE_INTERVAL, Engine, hang_up
 
 PULL_TIMEOUT = 600
-"""Seconds without an event after which a pull counts as stalled. The engine itself waits for a registry without end; the
-longest honest silence, the checksum of a large layer on a slow disk, takes a minute or two."""
+"""Seconds without an event after which a pull counts as stalled. The engine itself waits for a registry without end;
+the longest honest silence, the checksum of a large layer on a slow disk, takes a minute or two."""
 
 _READ_SIZE = 64 * 1024
 _HANG_UP_TIMEOUT = 2
@@ -50,8 +50,8 @@ def events(
 ) -> Generator[Mapping[str, Any], None, None]:
     """POST to the engine and give the events of its answer as they come.
 
-    Read in a thread of its own, so that the flow can look after a while whether the engine still works, and leave at once
-    when it is to end. Closing the generator closes the connection, and with it ends the engine's work.
+    Read in a thread of its own, so that the flow can look after a while whether the engine still works, and leave at
+    once when it is to end. Closing the generator closes the connection, and with it ends the engine's work.
     Raises ``RefusedError``, ``StalledError``, ``RunnerError`` ``:cancelled``, and what requests raises.
     """
     arrived: queue.SimpleQueue[Mapping[str, Any] | Exception | None] = queue.SimpleQueue()
@@ -134,9 +134,7 @@ class _Answer:
         self._abandoned = True
         if self._response is None:
             return False
-        # It may have ended in this moment.
-        with suppress(ValueError, RuntimeError, OSError):
-            self._response.raw.shutdown()
+        hang_up(self._response)
         return True
 
 

@@ -7,6 +7,7 @@ and keep the build tree.
 from __future__ import annotations
 
 import os
+import platform
 import re
 import secrets
 import string
@@ -109,6 +110,8 @@ def ensure(engine: Engine, volume: str, package: Package) -> None:
                 package=package.app,
                 version=package.version,
                 path=str(package.path),
+                # The path means something there only.
+                host=platform.node(),
                 volume=volume,
             ),
         )
@@ -119,11 +122,7 @@ def remove(engine: Engine, volume: str) -> None:
 
     Raises ``RunnerError`` ``:volume_busy`` while a container uses it.
     """
-    check_free(engine, volume)
-    # A build that is between two steps has no running container, but it holds the volume.
-    holder = _inspect(engine, _hold_name(volume))
-    if holder is not None and not _is_dead(holder["Config"].get("Labels")):
-        raise _busy(engine, volume, holder)
+    check_unheld(engine, volume)
     with engine.failures(f"while it removed the volume {volume}"), suppress(docker.errors.NotFound):
         # Containers that have ended hold the volume, too. Ours may go; somebody else's make the engine refuse.
         for container in _containers(engine, volume):
@@ -220,6 +219,15 @@ def check_free(engine: Engine, volume: str) -> None:
             inspected = _inspect(engine, str(container["Id"]))
             if inspected is not None:
                 raise _busy(engine, volume, inspected)
+
+
+def check_unheld(engine: Engine, volume: str) -> None:
+    """Raise ``:volume_busy`` if somebody uses or holds ``volume`` now; ``hold`` is what makes sure of it."""
+    check_free(engine, volume)
+    # A build that is between two steps has no running container, but it holds the volume.
+    holder = _inspect(engine, _hold_name(volume))
+    if holder is not None and not _is_dead(holder["Config"].get("Labels")):
+        raise _busy(engine, volume, holder)
 
 
 def _containers(engine: Engine, volume: str) -> list[Mapping[str, Any]]:

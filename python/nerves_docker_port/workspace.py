@@ -25,8 +25,8 @@ SSH = "/nerves/ssh"
 SSH_AGENT = "/nerves/ssh-agent.sock"
 
 # Gives the build user, at $home, the ssh files of the caller: OpenSSH takes keys only from files that nobody but their
-# owner may read, so a mount will not do for a user of another uid, and it would hide the image's known_hosts. The copies
-# are in the container's own layer and go with it. Symbolic links to what is not in the container are left out.
+# owner may read, so a mount will not do for a user of another uid, and it would hide the image's known_hosts. The
+# copies are in the container's own layer and go with it. Symbolic links to what is not in the container are left out.
 # UseKeychain is an option of Apple's ssh, an error for any other (Apple Technical Note TN2449).
 _GIVE_SSH = r"""
 if [ -d /nerves/ssh ]; then
@@ -38,7 +38,8 @@ if [ -d /nerves/ssh ]; then
     find . -type d -exec sh -c 'for f; do mkdir -p "$0/$f"; done' "$home/.ssh" {} + || :
     find . '(' -type f -o -type l ')' \
       -exec sh -c 'for f; do [ ! -f "$f" ] || cat "$f" > "$0/$f"; done' "$home/.ssh" {} + || :
-    [ -z "$known" ] || printf '\n%s\n' "$known" >> "$home/.ssh/known_hosts"
+    known=$( (cat "$home/.ssh/known_hosts" || :; printf '\n%s\n' "$known") 2>/dev/null | awk 'NF && !seen[$0]++')
+    [ -z "$known" ] || printf '%s\n' "$known" > "$home/.ssh/known_hosts"
     export LC_ALL=C
     grep -rliZE '^[[:space:]]*UseKeychain' "$home/.ssh" | xargs -0r sed -i -E '/^[[:space:]]*UseKeychain/Id' || :
   )

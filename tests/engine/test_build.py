@@ -46,7 +46,7 @@ def test_build_brings_a_whole_artifact_to_the_download_directory(system: System,
     with tarfile.open(system.artifact) as archive:
         assert "my_system-portable-0.1.0-ABCDEF0/nerves-system.tag" in archive.getnames()
     assert [path.name for path in system.artifact.parent.iterdir()] == [system.artifact.name]
-    assert ours(client) == []
+    assert ours(client, system.volume) == []
 
 
 def test_archive_right_after_build_reuses_its_artifact_and_says_from_when(system: System) -> None:
@@ -177,7 +177,9 @@ def test_a_home_without_ssh_builds(system: System) -> None:
 
 def test_ssh_keys_can_be_used_and_not_changed_where_they_exist(system: System) -> None:
     key = system.write("home/.ssh/id_test", "key\n", mode=0o600)
-    system.run("build", make_args=["RUN=cat ~/.ssh/id_test; echo changed > ~/.ssh/id_test; touch ~/.ssh/new; true"]).value()
+    system.run(
+        "build", make_args=["RUN=cat ~/.ssh/id_test; echo changed > ~/.ssh/id_test; touch ~/.ssh/new; true"]
+    ).value()
     assert "\nkey\n" in system.build_log.read_text()
     assert key.read_text() == "key\n"
     assert [path.name for path in key.parent.iterdir()] == ["id_test"]
@@ -389,7 +391,7 @@ def test_a_failing_make_tells_step_status_last_lines_and_log_and_spares_the_arti
     assert str(system.build_log) in error["message"]
     assert error["log"] == str(system.build_log)
     assert system.artifact.read_bytes() == before
-    assert ours(client) == []
+    assert ours(client, system.volume) == []
 
 
 def test_a_failing_create_build_ends_the_build(system: System, client: docker.DockerClient) -> None:
@@ -398,7 +400,7 @@ def test_a_failing_create_build_ends_the_build(system: System, client: docker.Do
     assert conversation.error is not None
     assert "ended with exit status 9" in conversation.error["message"]
     assert conversation.finished == ["preflight"]
-    assert ours(client) == []
+    assert ours(client, system.volume) == []
 
 
 def test_a_make_system_that_leaves_no_archive_is_an_error_and_leaves_no_artifact(system: System) -> None:
@@ -489,7 +491,7 @@ def test_a_build_that_is_cancelled_leaves_nothing_running(
         conversation = helper.follow(conversation)
         assert conversation.error is not None
         assert conversation.error["code"] == "cancelled"
-        assert ours(client) == []
+        assert ours(client, system.volume) == []
     system.run("build").value()
 
 

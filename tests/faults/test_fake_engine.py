@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from nerves_docker_port.wire import Atom
-from support.fake_engine import ARTIFACT, STDERR, STREAM_HEAD, Container, Exchange, Run, frame
+from support.fake_engine import ARTIFACT, STDERR, STREAM_HEAD, Container, Exchange, Hook, Run, frame
 from support.fault_world import FaultWorld
 from support.port import wait_until
 
@@ -224,47 +224,45 @@ def test_a_name_that_stays_taken_is_called_that(world: FaultWorld) -> None:
 
 # --- Refusals --------------------------------------------------------------------------------------------------
 
-BODIES = {
-    "text": (b"the disk fell off", "the disk fell off"),
-    "message": (json.dumps({"message": "the disk fell off"}).encode(), "the disk fell off"),
-    "json": (json.dumps({"cause": "the disk fell off"}).encode(), "the disk fell off"),
-    "list": (b"[1]", "[1]"),
-    "nothing": (b"", "500 Server Error"),
-}
+
+def test_an_error_of_the_engine_is_told_in_its_words_whatever_they_look_like(world: FaultWorld) -> None:
+    # More of them in tests/unit/test_engine.py.
+    bodies = {
+        b"the disk fell off": "the disk fell off",
+        b'{"message": "the disk fell off"}': "the disk fell off",
+        b'{"cause": "the disk fell off"}': '{"cause": "the disk fell off"}',
+        b"": "500 Server Error",
+    }
+
+    def refuse_with(body: bytes) -> Hook:
+        return lambda exchange: exchange.answer(500, body)
+
+    errors = world.errors(("POST", "/containers/.*/start", refuse_with(body)) for body in bodies)
+    for error, told in zip(errors, bodies.values(), strict=True):
+        assert error["code"] == "internal"
+        assert "The engine reported an error in the step my_system-" in error["message"]
+        assert told in error["message"]
+        assert error["hint"] is not None
 
 
-@pytest.mark.parametrize("body", BODIES)
-def test_an_error_of_the_engine_is_told_in_its_words_whatever_they_look_like(world: FaultWorld, body: str) -> None:
-    sent, told = BODIES[body]
-    world.engine.on_step("POST", "start", "make", lambda exchange: exchange.answer(500, sent))
-    error = world.fail()
-    assert error["code"] == "internal"
-    assert f"The engine reported an error in the step {make_name(world)}: " in error["message"]
-    assert told in error["message"]
-    assert error["hint"] is not None
-    assert world.engine.names == []
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/info"),
-        ("GET", "/images/.*"),
-        ("GET", "/volumes/.*"),
-        ("POST", "/volumes/create"),
-        ("GET", "/containers/json"),
-        ("POST", "/containers/create"),
-        ("POST", "/containers/.*/attach"),
-        ("POST", "/containers/.*/wait"),
-    ],
-)
-def test_an_error_of_the_engine_says_what_was_being_done(world: FaultWorld, method: str, path: str) -> None:
-    world.engine.on(method, path, lambda exchange: exchange.error(500, "the disk fell off"))
-    error = world.fail()
-    assert error["code"] == "internal"
-    assert error["message"].startswith("The engine reported an error ")
-    assert error["message"].endswith(": the disk fell off")
-    assert world.engine.names == []
+def test_an_error_of_the_engine_says_what_was_being_done(world: FaultWorld) -> None:
+    doing = {
+        ("GET", "/info"): "while it was asked about itself",
+        ("GET", "/volumes/.*"): f"while it looked for the volume {world.volume}",
+        ("POST", "/volumes/create"): f"while it made the volume {world.volume}",
+        ("GET", "/images/.*"): "while it looked for the image builder:new",
+        ("GET", "/containers/json"): "while it listed ",
+        ("POST", "/containers/create"): f"while it reserved the volume {world.volume}",
+        ("POST", "/containers/.*/attach"): f"in the step {world.volume}-create-build-",
+        ("POST", "/containers/.*/wait"): f"in the step {world.volume}-create-build-",
+    }
+    errors = world.errors(
+        (method, path, lambda exchange: exchange.error(500, "the disk fell off")) for method, path in doing
+    )
+    for error, words in zip(errors, doing.values(), strict=True):
+        assert error["code"] == "internal"
+        assert error["message"].startswith(f"The engine reported an error {words}")
+        assert error["message"].endswith(": the disk fell off")
 
 
 def test_a_container_that_cannot_be_removed_is_a_warning_after_a_good_step(world: FaultWorld) -> None:
@@ -282,13 +280,14 @@ def test_a_failing_step_is_told_even_if_its_container_cannot_be_removed(world: F
     assert error["code"] == "step_failed"
 
 
-@pytest.mark.parametrize("path", ["/volumes/create", "/containers/create", "/containers/.*/start"])
-def test_no_space_at_the_engine_is_a_full_disk(world: FaultWorld, path: str) -> None:
-    world.engine.on("POST", path, lambda exchange: exchange.error(500, "mkdir /var/lib/x: no space left on device"))
-    error = world.fail()
-    assert error["code"] == "disk_full"
-    assert "ran out of disk space" in error["message"]
-    assert "docker system df" in error["hint"]
+def test_no_space_at_the_engine_is_a_full_disk(world: FaultWorld) -> None:
+    for error in world.errors(
+        ("POST", path, lambda exchange: exchange.error(500, "mkdir /var/lib/x: no space left on device"))
+        for path in ("/volumes/create", "/containers/create", "/containers/.*/start")
+    ):
+        assert error["code"] == "disk_full"
+        assert "ran out of disk space" in error["message"]
+        assert "docker system df" in error["hint"]
 
 
 def test_no_space_in_the_build_is_a_full_disk(world: FaultWorld) -> None:
@@ -329,27 +328,27 @@ def test_a_flag_of_memory_on_a_good_end_is_no_error(world: FaultWorld) -> None:
 # --- Answers that never come -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [
-        ("GET", "/version"),
-        ("GET", "/info"),
-        ("GET", "/images/.*"),
-        ("GET", "/volumes/.*"),
-        ("GET", "/containers/json"),
-        ("POST", "/containers/create"),
-        ("POST", "/containers/.*/attach"),
-        ("POST", "/containers/.*/start"),
-        ("GET", "/containers/.*/json"),
-    ],
-)
-def test_an_answer_that_never_comes_is_not_waited_for(world: FaultWorld, method: str, path: str) -> None:
-    world.engine.on(method, path, never)
-    error = world.fail()
-    assert error["code"] == "engine_unreachable"
-    assert error["message"].endswith("it did not answer in time")
-    assert error["hint"] is not None
-    assert world.engine.names == []
+def test_an_answer_that_never_comes_is_not_waited_for(world: FaultWorld) -> None:
+    errors = world.errors(
+        (method, path, never)
+        for method, path in (
+            ("GET", "/version"),
+            ("GET", "/info"),
+            ("GET", "/volumes/.*"),
+            ("POST", "/volumes/create"),
+            ("GET", "/images/.*"),
+            ("GET", "/containers/json"),
+            ("POST", "/containers/create"),
+            ("POST", "/containers/.*/attach"),
+            ("POST", "/containers/.*/start"),
+            ("GET", "/containers/.*/json"),
+        )
+    )
+    assert len(errors) == 10
+    for error in errors:
+        assert error["code"] == "engine_unreachable"
+        assert error["message"].endswith("it did not answer in time")
+        assert error["hint"] is not None
 
 
 def test_a_wait_that_is_never_answered_is_replaced_by_a_look(world: FaultWorld) -> None:
@@ -417,6 +416,14 @@ def hang_up(exchange: Exchange) -> None:
     exchange.hang_up()
 
 
+def html(exchange: Exchange) -> None:
+    exchange.answer(200, b"<html>It works!</html>", "text/html")
+
+
+def starting(exchange: Exchange) -> None:
+    exchange.error(503, "starting up")
+
+
 def garbage(exchange: Exchange) -> None:
     exchange.send(b"\x00\xffSSH-2.0-OpenSSH_9.2\r\n\r\n")
     exchange.hang_up()
@@ -427,30 +434,20 @@ def cut_short(exchange: Exchange) -> None:
     exchange.hang_up()
 
 
-@pytest.mark.parametrize(
-    ("hook", "told"),
-    [
-        (lambda exchange: exchange.answer(200, b"<html>It works!</html>", "text/html"), "is not a Docker engine"),
-        (lambda exchange: exchange.json(200, {"name": "something else"}), "is not a Docker engine"),
-        (lambda exchange: exchange.json(200, ["ApiVersion"]), "is not a Docker engine"),
-        (lambda exchange: exchange.json(200, {"ApiVersion": "latest"}), "is not a Docker engine"),
-        (garbage, "is not a Docker engine"),
-        (hang_up, "it closed the connection without an answer"),
-        (cut_short, "its answer broke off"),
-        (lambda exchange: exchange.error(503, "starting up"), "starting up"),
-        (lambda exchange: exchange.json(503, {"cause": "x"}), '{"cause": "x"}'),
-    ],
-    ids=["html", "other", "list", "version", "garbage", "closes", "cut", "503", "503 without a message"],
-)
-def test_what_does_not_answer_as_an_engine_is_unreachable(
-    world: FaultWorld, hook: Callable[[Exchange], None], told: str
-) -> None:
-    world.engine.on("GET", "/version", hook)
-    error = world.fail()
-    assert error["code"] == "engine_unreachable"
-    assert f"No engine answers at {world.engine.host} (DOCKER_HOST): " in error["message"]
-    assert told in error["message"]
-    assert "docker version" in error["hint"]
+def test_what_does_not_answer_as_an_engine_is_unreachable(world: FaultWorld) -> None:
+    # More of them in tests/unit/test_engine.py.
+    told: dict[Hook, str] = {
+        html: "what answers there is not a Docker engine",
+        garbage: "what answers there is not a Docker engine",
+        hang_up: "it closed the connection without an answer",
+        cut_short: "its answer broke off",
+        starting: "starting up",
+    }
+    errors = world.errors(("GET", "/version", hook) for hook in told)
+    for error, words in zip(errors, told.values(), strict=True):
+        assert error["code"] == "engine_unreachable"
+        assert error["message"].endswith(f"No engine answers at {world.engine.host} (DOCKER_HOST): {words}")
+        assert "docker version" in error["hint"]
 
 
 def test_an_engine_that_is_too_old_is_called_that(world: FaultWorld) -> None:
@@ -473,7 +470,7 @@ def downloading(current: int) -> bytes:
     )
 
 
-def pull_then(end: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
+def pull_then(end: Hook) -> Hook:
     def pull(exchange: Exchange) -> None:
         exchange.chunks()
         exchange.chunk(downloading(500))
@@ -482,9 +479,9 @@ def pull_then(end: Callable[[Exchange], None]) -> Callable[[Exchange], None]:
     return pull
 
 
-def pull_fails(world: FaultWorld, hook: Callable[[Exchange], None], *, silence: float = 1) -> dict[str, str]:
+def pull_fails(world: FaultWorld, hook: Hook, *, silence: float = 1) -> dict[str, str]:
     world.engine.on("POST", "/images/create", hook)
-    error = world.fail(changes={"image": MISSING}, image__PULL_TIMEOUT=silence)
+    error = world.fail(changes={"image": MISSING}, transfer__PULL_TIMEOUT=silence)
     assert world.engine.names == []
     return error
 
@@ -532,10 +529,10 @@ def test_a_pull_that_ends_well_without_the_image_is_no_success(world: FaultWorld
 
 
 @pytest.mark.parametrize("hook", [never, pull_then(never)], ids=["no answer", "no further event"])
-def test_a_pull_that_says_nothing_for_too_long_is_given_up(world: FaultWorld, hook: Callable[[Exchange], None]) -> None:
+def test_a_pull_that_says_nothing_for_too_long_is_given_up(world: FaultWorld, hook: Hook) -> None:
     error = pull_fails(world, hook)
-    assert error["code"] == "engine_unreachable"
-    assert f"while it pulled {MISSING}: it did not answer in time" in error["message"]
+    assert error["code"] == "image_unavailable"
+    assert f"{MISSING} is not at the engine and could not be pulled: nothing has arrived for 1 s" in error["message"]
     assert world.engine.requests("GET", "/_ping") != []
 
 
@@ -563,9 +560,9 @@ def test_a_slow_pull_is_waited_for_and_its_progress_told(world: FaultWorld) -> N
 
 
 @pytest.mark.parametrize("hook", [never, pull_then(never)], ids=["no answer", "no further event"])
-def test_a_silent_pull_is_cancelled_at_once(world: FaultWorld, hook: Callable[[Exchange], None]) -> None:
+def test_a_silent_pull_is_cancelled_at_once(world: FaultWorld, hook: Hook) -> None:
     world.engine.on("POST", "/images/create", hook)
-    with world.helper(within=10, image__PROBE_INTERVAL=600) as helper:
+    with world.helper(within=10, transfer__PROBE_INTERVAL=600) as helper:
         helper.start("build", world.args(image=MISSING))
         conversation = helper.follow(until_stage="pull")
         assert wait_until(lambda: world.engine.requests("POST", "/images/create"))
@@ -597,9 +594,7 @@ def test_a_cancellation_just_before_the_start_is_not_lost(world: FaultWorld) -> 
 @pytest.mark.parametrize(
     "hook", [None, lambda exchange: exchange.error(500, "cannot"), never], ids=["stops", "500", "never"]
 )
-def test_a_cancelled_build_ends_whatever_the_engine_says_to_the_stop(
-    world: FaultWorld, hook: Callable[[Exchange], None] | None
-) -> None:
+def test_a_cancelled_build_ends_whatever_the_engine_says_to_the_stop(world: FaultWorld, hook: Hook | None) -> None:
     if hook is not None:
         world.engine.on("POST", "/containers/.*/stop", hook)
     world.engine.runs["make"] = Run([frame(b"before\n"), 600], ignores_term=True)

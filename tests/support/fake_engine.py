@@ -176,6 +176,7 @@ class Exchange:
         self.engine = engine
         self.asked = asked
         self._handler = handler
+        self._sending = threading.RLock()
 
     @property
     def container(self) -> Container:
@@ -186,7 +187,7 @@ class Exchange:
 
     def send(self, data: bytes) -> None:
         """Raw bytes on the connection. A peer that has gone is no error."""
-        with suppress(OSError):
+        with self._sending, suppress(OSError):
             self._handler.connection.sendall(data)
 
     def wait_until_read(self) -> None:
@@ -248,11 +249,14 @@ class Exchange:
         """Attach to the container; ``head`` is sent first, in one piece."""
         container = self.container
         self._handler.close_connection = True
-        self.send(head)
-        container.streams.append(self)
+        # Attached before the answer, so that what is started after it is heard; and the answer before any output.
+        with self._sending:
+            container.streams.append(self)
+            self.send(head)
         container.attached.release()
         if container.status == "exited":
-            container.streams.remove(self)
+            with suppress(ValueError):
+                container.streams.remove(self)
             return
         while not self.engine.closing.is_set():
             if self in self.engine.forgotten:
@@ -402,6 +406,12 @@ class FakeEngine:
             return found is not None and found.step == step
 
         self._hooks.append(_Rule(matches, hook, times))
+
+    def behave(self) -> None:
+        """Forget what ``on`` and ``on_step`` said, and what the containers do."""
+        with self._lock:
+            self._hooks.clear()
+            self.runs = {"copy": Run(effect=copy_artifact)}
 
     def freeze(self) -> None:
         """Answer nothing any more, neither old connections nor new ones."""

@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from nerves_docker_port.wire import Term
-from support.fake_engine import FakeEngine
+from support.fake_engine import FakeEngine, Hook
 from support.port import Conversation, Helper
 from support.requests import arguments
 
@@ -31,8 +31,8 @@ HASTY = {
     "container.SETTLE_TIMEOUT": 0.4,
     "container.NAME_TIMEOUT": 0.5,
     "container.STOP_GRACE": 1,
-    "image.PROBE_INTERVAL": 0.2,
-    "image.PULL_TIMEOUT": 1,
+    "transfer.PROBE_INTERVAL": 0.2,
+    "transfer.PULL_TIMEOUT": 1,
     "session.END_TIMEOUT": 1.5,
 }
 """The helper's waits, about a hundred times shorter; in the same order of length as the real ones."""
@@ -120,9 +120,24 @@ class FaultWorld:
         with self.helper(within=within, **hasty) as helper:
             return helper.request(op, self.args(**(changes or {})))
 
+    def errors(self, hooks: Iterable[tuple[str, str, Hook]]) -> list[dict[str, Any]]:
+        """The error of a build for each fault by itself (method, path, hook), one helper serving them all."""
+        found = []
+        with self.helper(within=40) as helper:
+            for request_id, (method, path, hook) in enumerate(hooks, start=1):
+                self.engine.on(method, path, hook)
+                conversation = helper.request("build", self.args(), request_id=request_id)
+                found.append(self._checked(conversation))
+                assert self.engine.names == []
+                self.engine.behave()
+            helper.request("build", self.args(), request_id=1000).value()
+        return found
+
     def fail(self, op: str = "build", *, within: float = 20, changes: Any = None, **hasty: float) -> dict[str, Any]:
         """The error of a request that must fail, leave no half artifact, and not be called a defect of the helper."""
-        conversation = self.run(op, within=within, changes=changes, **hasty)
+        return self._checked(self.run(op, within=within, changes=changes, **hasty))
+
+    def _checked(self, conversation: Conversation) -> dict[str, Any]:
         assert conversation.error is not None, conversation
         assert "defect of its own" not in conversation.error["message"]
         assert self.downloads == []

@@ -33,7 +33,11 @@ class Asked:
 class Recorder:
     """Listens while the ``with`` block runs; ``host`` is for ``DOCKER_HOST``, ``asked`` what came, in order."""
 
-    def __init__(self, directory: Path, upstream: str) -> None:
+    def __init__(self, directory: Path, upstream: str, *, stall: str | None = None) -> None:
+        """With ``stall``, the answer to a request whose path ends so stands still after its first 64 KiB."""
+        self._stall = stall
+        self.stalled = threading.Event()
+        self._resume = threading.Event()
         self._upstream = upstream.removeprefix("unix://")
         path = directory / "e.sock"
         self._listener = socket.socket(socket.AF_UNIX)
@@ -51,6 +55,7 @@ class Recorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._resume.set()
         self._listener.close()
 
     def created(self, *, started: bool = True) -> list[dict[str, Any]]:
@@ -74,9 +79,10 @@ class Recorder:
             threading.Thread(target=self._connection, args=(client, engine), daemon=True).start()
 
     def _connection(self, client: socket.socket, engine: socket.socket) -> None:
-        back = threading.Thread(target=self._pump, args=(engine, client, None), daemon=True)
+        requests = _Requests(self._keep)
+        back = threading.Thread(target=self._pump_back, args=(engine, client, requests), daemon=True)
         back.start()
-        self._pump(client, engine, _Requests(self._keep))
+        self._pump(client, engine, requests)
         back.join()
         client.close()
         engine.close()
@@ -85,6 +91,18 @@ class Recorder:
         with self._lock:
             self.asked.append(asked)
 
+    def _pump_back(self, engine: socket.socket, client: socket.socket, requests: _Requests) -> None:
+        with suppress(OSError):
+            while data := engine.recv(65536):
+                client.sendall(data)
+                if self._stall is not None and requests.last.endswith(self._stall):
+                    self.stalled.set()
+                    while not (self._resume.wait(0.05) or requests.ended.is_set()):
+                        pass
+                    engine.close()
+        with suppress(OSError):
+            client.shutdown(socket.SHUT_WR)
+
     @staticmethod
     def _pump(source: socket.socket, sink: socket.socket, requests: _Requests | None) -> None:
         with suppress(OSError):
@@ -92,6 +110,8 @@ class Recorder:
                 if requests is not None:
                     requests.feed(data)
                 sink.sendall(data)
+        if requests is not None:
+            requests.ended.set()
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
@@ -103,6 +123,9 @@ class _Requests:
         self._keep = keep
         self._pending = b""
         self._bare = False
+        self.ended = threading.Event()
+        self.last = ""
+        """The path of the last request."""
 
     def feed(self, data: bytes) -> None:
         if self._bare:
@@ -119,7 +142,8 @@ class _Requests:
             method, target, _version = lines[0].split(" ")
             path, _, query = target.partition("?")
             body = json.loads(rest[:length]) if length and "json" in headers.get("content-type", "") else None
+            self.last = path
             self._keep(Asked(method, re.sub(r"^/v[\d.]+", "", path), query, body))
-            if path.endswith("/attach"):
+            if path.endswith("/attach") or "upgrade" in headers:
                 self._bare = True
                 return

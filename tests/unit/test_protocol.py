@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nerves_docker_port import protocol
+from nerves_docker_port import hello, protocol
 from nerves_docker_port.protocol import (
     Answer,
     Ask,
@@ -16,7 +16,6 @@ from nerves_docker_port.protocol import (
     Error,
     Event,
     Headline,
-    Hello,
     Log,
     Ok,
     Progress,
@@ -33,18 +32,6 @@ PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 @pytest.mark.parametrize(
     ("message", "term"),
     [
-        (
-            Hello(version="0.1.0", python="3.12.1", os_pid=4711),
-            (
-                Atom("hello"),
-                {
-                    Atom("protocol"): 1,
-                    Atom("version"): "0.1.0",
-                    Atom("python"): "3.12.1",
-                    Atom("os_pid"): 4711,
-                },
-            ),
-        ),
         (Event(1, Headline("grüße")), (Atom("event"), 1, (Atom("headline"), "grüße"))),
         (Event(1, Log(b">>> a\n\xff")), (Atom("event"), 1, (Atom("log"), b">>> a\n\xff"))),
         (Event(1, Stage("make")), (Atom("event"), 1, (Atom("stage"), Atom("make"), Atom("started")))),
@@ -117,6 +104,21 @@ def test_a_message_of_the_page_is_understood(term: Term, message: protocol.Incom
     assert parse(decode(encode(term))) == message
 
 
+@pytest.mark.parametrize("os_pid", [1, 255, 256, 4711, 2**31 - 1])
+def test_the_hello_written_by_hand_is_its_term(os_pid: int) -> None:
+    frame = hello.frame("0.1.0", "3.12.1", os_pid)
+    assert int.from_bytes(frame[:4], "big") == len(frame) - 4
+    assert decode(frame[4:]) == (
+        Atom("hello"),
+        {
+            Atom("protocol"): 1,
+            Atom("version"): "0.1.0",
+            Atom("python"): "3.12.1",
+            Atom("os_pid"): os_pid,
+        },
+    )
+
+
 @pytest.mark.parametrize("op", protocol.OPS)
 def test_every_operation_is_understood(op: protocol.Op) -> None:
     assert parse((Atom("request"), 1, Atom(op), {})) == Request(1, op, {})
@@ -130,7 +132,7 @@ def test_the_vocabulary_is_that_of_the_page() -> None:
     assert atoms_after("`name` is one of") == protocol.STAGES
     assert atoms_after("`op` is") == protocol.OPS
     assert "`unit: " + " \\| ".join(f":{unit}" for unit in protocol.UNITS) + "`" in PAGE
-    assert f"The port protocol, version {protocol.PROTOCOL_VERSION}" in PAGE
+    assert f"The port protocol, version {hello.PROTOCOL_VERSION}" in PAGE
 
 
 @pytest.mark.parametrize(

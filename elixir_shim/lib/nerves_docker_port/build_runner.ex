@@ -11,7 +11,7 @@ defmodule NervesDockerPort.BuildRunner do
   the callbacks against the behaviour.
   """
 
-  alias NervesDockerPort.{Helper, Request}
+  alias NervesDockerPort.{Helper, Request, Shell}
 
   @typedoc "A `%Nerves.Package{}`."
   @type package :: Request.package()
@@ -48,15 +48,12 @@ defmodule NervesDockerPort.BuildRunner do
   end
 
   @doc """
-  Would open a shell in the build directory; this version cannot yet, and raises.
+  Opens a shell in the build directory, and returns when the person has left it: `mix nerves.system.shell`.
+
+  Where Mix cannot hand its terminal over, the error has the command to type.
   """
-  @spec system_shell(package()) :: no_return()
-  def system_shell(_package) do
-    Mix.raise(
-      "NervesDockerPort #{NervesDockerPort.version()} has no build shell yet; for `mix nerves.system.shell`, set " <>
-        "`build_runner: Nerves.Artifact.BuildRunners.Docker`, which opens its shell on the same build volume."
-    )
-  end
+  @spec system_shell(package()) :: :ok
+  def system_shell(package), do: Shell.open(Request.new(package, nil, []))
 
   @doc """
   Reads what `docker --version` prints after "Docker version ": up to the first comma, without leading zeros.

@@ -63,6 +63,39 @@ defmodule NervesDockerPort.Command do
   end
 
   @doc """
+  The program and its arguments for another operation of the same helper.
+
+  ## Examples
+
+      iex> command = %NervesDockerPort.Command{executable: "/bin/h", arguments: ["-I", "port"], origin: :config}
+      iex> NervesDockerPort.Command.words(command, ["shell", "/tmp/spec"])
+      ["/bin/h", "-I", "shell", "/tmp/spec"]
+  """
+  @spec words(t(), [String.t()]) :: [String.t()]
+  def words(%__MODULE__{executable: executable, arguments: arguments}, operation) do
+    [executable | Enum.drop(arguments, -1)] ++ operation
+  end
+
+  @doc ~S"""
+  Words as a line that a POSIX shell reads as these words.
+
+  ## Examples
+
+      iex> NervesDockerPort.Command.to_shell(["/bin/h", "it's", "$HOME"])
+      "/bin/h 'it'\\''s' '$HOME'"
+  """
+  @spec to_shell([String.t()]) :: String.t()
+  def to_shell(words), do: Enum.map_join(words, " ", &quoted/1)
+
+  defp quoted(word) do
+    if word =~ ~r{\A[A-Za-z0-9_@%+:,./-]+\z} do
+      word
+    else
+      "'" <> String.replace(word, "'", "'\\''") <> "'"
+    end
+  end
+
+  @doc """
   The command as one line for an error. Not to be given to a shell.
   """
   @spec to_line(t()) :: String.t()

@@ -150,6 +150,30 @@ defmodule NervesDockerPort.Console do
     %{interactive: interactive?(), columns: columns() || 80, ansi: IO.ANSI.enabled?()}
   end
 
+  @doc """
+  The device file of the terminal at standard input, `nil` where it is not known.
+  """
+  @spec device() :: Path.t() | nil
+  def device do
+    case File.read_link("/proc/self/fd/0") do
+      {:ok, "/dev/" <> _ = device} -> device
+      {:ok, _other} -> nil
+      {:error, _reason} -> device_of_process()
+    end
+  end
+
+  # Without a /proc (macOS): what ps has in its column TTY is a name below /dev, or `??`.
+  defp device_of_process do
+    with ps when is_binary(ps) <- System.find_executable("ps"),
+         {name, 0} <- System.cmd(ps, ["-o", "tty=", "-p", System.pid()], stderr_to_stdout: true),
+         path = Path.join("/dev", String.trim(name)),
+         true <- File.exists?(path) and not File.dir?(path) do
+      path
+    else
+      _unknown -> nil
+    end
+  end
+
   defp progress(console, what, amount) do
     columns = columns()
 

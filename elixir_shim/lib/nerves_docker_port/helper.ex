@@ -124,16 +124,26 @@ defmodule NervesDockerPort.Helper do
     end
   end
 
-  defp failure(%{message: message} = error) when is_binary(message) do
+  @doc """
+  An error of the helper's in words: what failed, and what to do.
+
+  ## Examples
+
+      iex> NervesDockerPort.Helper.words(%{message: "No engine.", hint: "Start one."})
+      "No engine.\\n\\nStart one."
+  """
+  @spec words(%{:message => binary(), optional(atom()) => term()}) :: String.t()
+  def words(%{message: message} = error) do
     case Map.get(error, :hint) do
       hint when is_binary(hint) and hint != "" ->
-        {:error, Console.printable(String.trim_trailing(message) <> "\n\n" <> hint)}
+        Console.printable(String.trim_trailing(message) <> "\n\n" <> hint)
 
       _none ->
-        {:error, Console.printable(message)}
+        Console.printable(message)
     end
   end
 
+  defp failure(%{message: message} = error) when is_binary(message), do: {:error, words(error)}
   defp failure(error), do: unknown({:error, error})
 
   defp mismatch(other, hello, command) do

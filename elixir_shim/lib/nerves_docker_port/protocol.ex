@@ -30,7 +30,7 @@ defmodule NervesDockerPort.Protocol do
     ~w(out_of_memory disk_full no_network no_build_tree artifact_missing cancelled bad_request protocol_mismatch)a,
     ~w(internal)a,
     # values
-    ~w(path size sha256 stages removed)a,
+    ~w(path size sha256 stages removed spec text json)a,
     [true, false, nil]
   ]
 

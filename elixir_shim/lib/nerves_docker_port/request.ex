@@ -37,12 +37,30 @@ defmodule NervesDockerPort.Request do
   """
   @spec new(package(), package() | nil, keyword()) :: t()
   def new(package, toolchain, opts) do
-    %{
+    Map.merge(outside(), %{
       package: without_sites(package),
       toolchain: without_sites(toolchain),
       platform: without_sites(platform()),
       opts: without_sites(opts),
-      names: names(package),
+      names: names(package)
+    })
+  end
+
+  @doc """
+  The arguments of a request outside a Nerves project: those about a package are left out, and `package` is `nil`.
+
+  Raises `Mix.Error` where there is no home directory.
+  """
+  @spec outside() :: %{
+          package: nil,
+          cwd: Path.t(),
+          home: Path.t(),
+          env: %{String.t() => String.t()},
+          terminal: Console.terminal()
+        }
+  def outside do
+    %{
+      package: nil,
       cwd: File.cwd!(),
       home: System.user_home() || Mix.raise("The home directory is not known. Set HOME."),
       env: environment(),

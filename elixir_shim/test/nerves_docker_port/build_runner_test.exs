@@ -1,7 +1,7 @@
 defmodule NervesDockerPort.BuildRunnerTest do
   use NervesDockerPort.HelperCase, async: false
 
-  alias NervesDockerPort.BuildRunner
+  alias NervesDockerPort.{BuildRunner, Command}
 
   doctest BuildRunner
 
@@ -84,7 +84,8 @@ defmodule NervesDockerPort.BuildRunnerTest do
     for call <- [
           &BuildRunner.build(&1, nil, []),
           &BuildRunner.archive(&1, nil, []),
-          &BuildRunner.clean/1
+          &BuildRunner.clean/1,
+          &BuildRunner.system_shell/1
         ] do
       assert_raise Mix.Error, "No engine.\n\nStart one.", fn -> call.(package) end
     end
@@ -95,10 +96,31 @@ defmodule NervesDockerPort.BuildRunnerTest do
     assert_raise Mix.Error, ~r/named no artifact/, fn -> BuildRunner.build(package, nil, []) end
   end
 
-  test "system_shell says what to use instead", %{package: package} do
-    assert_raise Mix.Error, ~r/Nerves\.Artifact\.BuildRunners\.Docker/, fn ->
-      BuildRunner.system_shell(package)
-    end
+  # With InteractiveCmd and a terminal: tests/terminal in the repository.
+  test "system_shell prepares, and says what to type where the terminal cannot be handed over",
+       %{package: package} = context do
+    spec = Path.join(context.directory, "a b's/spec")
+    helper(context, {:ok, %{spec: spec}})
+
+    error = assert_raise Mix.Error, fn -> BuildRunner.system_shell(package) end
+    assert error.message =~ "The build shell is prepared, but Mix "
+    words = fake_words(context.directory, []) ++ ["shell", spec]
+    program = System.find_executable(hd(words))
+    assert error.message =~ "\n    #{Command.to_shell([program | tl(words)])}\n"
+    assert {:request, 1, :shell, %{toolchain: nil, opts: []}} = saved_term(context.request)
+    refute File.exists?(spec <> ".outcome")
+  end
+
+  test "system_shell without a file to name raises", %{package: package} = context do
+    helper(context, {:ok, %{size: 1}})
+    assert_raise Mix.Error, ~r/named no file/, fn -> BuildRunner.system_shell(package) end
+  end
+
+  test "a line for a shell is read back as the same words", %{directory: directory} do
+    words = ["/bin/echo", "it's", "$HOME `x` \\", "", "é\n", "-n", "~", "a=b"]
+    printf = "printf '%s\\0' " <> Command.to_shell(words)
+    assert {output, 0} = System.cmd("/bin/sh", ["-c", printf], cd: directory)
+    assert output == Enum.map_join(words, &(&1 <> <<0>>))
   end
 
   test "parse_docker_version takes any text" do

@@ -16,6 +16,15 @@ defmodule Nerves.Package do
             config: []
 end
 
+defmodule Mix.Tasks.Nerves.Env do
+  @moduledoc false
+  use Mix.Task
+
+  @impl Mix.Task
+  def run(arguments),
+    do: Application.put_env(:nerves_docker_port, :test_nerves_env, arguments)
+end
+
 defmodule Nerves.Artifact.BuildRunner do
   @moduledoc false
   @callback build(package :: map(), toolchain :: map(), opts :: term()) ::

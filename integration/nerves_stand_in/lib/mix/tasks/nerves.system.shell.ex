@@ -7,6 +7,15 @@ defmodule Mix.Tasks.Nerves.System.Shell do
 
   @impl Mix.Task
   def run(_args) do
+    # Nerves before 1.14 takes the name of the console's process away first, and gives it back only after a good end.
+    user = if System.get_env("STAND_IN_BEFORE_1_14"), do: Process.whereis(:user)
+    if user, do: Process.unregister(:user)
+    open_shell()
+    if user, do: Process.register(user, :user)
+    :ok
+  end
+
+  defp open_shell do
     Mix.Task.run("nerves.env", ["--disable"])
 
     system =

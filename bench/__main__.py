@@ -1,0 +1,56 @@
+"""Measures the runner against the stock one and against the bare engine, side by side: `make bench`.
+
+Needs an engine (DOCKER_HOST), its `docker` CLI, the images new and old, Elixir, and the packaged helper; all of it comes
+with `python3 integration/world.py run --image new --image old --elixir host -- .venv/bin/python -m bench`. Prints a table
+of medians, and keeps every sample in bench/results/. The exit status is 1 where a limit is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parent.parent / part) for part in ("python", "tests", ".")]
+
+from bench import report
+from bench.cases import ALL
+from bench.measure import judge, side_by_side
+from bench.place import place
+from integration.host import main_program
+
+
+def main(arguments: list[str]) -> int:
+    """The command line; its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeat", type=int, default=5, metavar="N", help="runs of each contender that count (5)")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help=f"which, of {', '.join(ALL)} (all)")
+    given = parser.parse_args(arguments)
+    if unknown := set(given.cases) - set(ALL):
+        parser.error(f"no such case: {', '.join(sorted(unknown))}")
+    if "DOCKER_HOST" not in os.environ:
+        parser.error("DOCKER_HOST is not set; integration/world.py brings an engine")
+    outcomes, missed = [], []
+    with place(os.environ["DOCKER_HOST"]) as here:
+        for name in given.cases or ALL:
+            for case in ALL[name](here):
+                outcome = side_by_side(case, given.repeat, _progress)
+                verdicts = judge(outcome)
+                outcomes.append(outcome)
+                missed += [verdict for verdict in verdicts if not verdict.ok]
+                _progress("")
+                print(report.table(outcome, verdicts), flush=True)
+    print(f"\nEvery sample is in {report.keep(outcomes)}")
+    for verdict in missed:
+        print(f"{verdict.case}: {report.line(verdict)}")
+    return 1 if missed else 0
+
+
+def _progress(text: str) -> None:
+    if sys.stderr.isatty():
+        print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main_program(lambda: main(sys.argv[1:])))

@@ -1,0 +1,160 @@
+"""What is compared with what, and what has to come out: the thresholds are the project's own ("Must show")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+from bench import mix, ours, stock
+from bench.measure import Case, Limit, Sample
+from bench.place import Log, Place, WORKDIRS
+from integration.project import Project
+from nerves_docker_port.engine import Engine
+from support.images import NEW, OLD
+
+LATENCY = (600, 40)
+"""Headlines, and the longest interval between two of them in milliseconds."""
+
+
+def cold_build(place: Place) -> Iterator[Case]:
+    """Build and archive from nothing, without Mix: the containers, and the helpers' own start."""
+    for image, recorded, at_most in ((NEW, "artifact_new_image.json", 0.65), (OLD, "artifact_old_image.json", 0.40)):
+        yield Case(
+            f"cold build and archive, {image.rpartition(':')[2]} image",
+            {
+                "stock replay": partial(stock.cold_build_with_archive, place, image, recorded),
+                "ours": partial(ours.cold_build_with_archive, place, image),
+            },
+            (Limit("ours", at_most, against="stock replay"),),
+        )
+
+
+def logs(place: Place) -> Iterator[Case]:
+    """One step that writes a lot: `docker run` to a file, the stock runner's, and ours."""
+    wanted = (
+        ("200 MB in large writes", ("lines", "2000000", "0", "0"), ("LINES=2000000", "LINES_PER_HEADLINE=0"), 1.25),
+        ("500,000 lines, each flushed", ("lines", "500000", "0", "1"), ("LINES=500000", "LINES_PER_HEADLINE=0", "FLUSH=1"), 1.35),
+        ("2,000,000 lines, one in ten a headline", ("lines", "2000000", "10", "0"), ("LINES=2000000", "LINES_PER_HEADLINE=10"), 1.5),
+        ("one line of 50 MB", ("oneline", "50000000"), ("ONELINE=50000000",), 1.5),
+    )  # fmt: skip
+    with _project(place) as project:
+        for name, arguments, knobs, at_most in wanted:
+            log = place.log(name, arguments, knobs)
+            limits = [Limit("ours, the step", at_most, against="docker run, none")]
+            if name.startswith("200 MB"):
+                limits.append(Limit("ours, the step", 1 / 3.5, against="stock replay"))
+            yield Case(f"log: {name}", _log_contenders(place, project, log), tuple(limits))
+
+
+def _log_contenders(place: Place, project: Project, log: Log) -> dict[str, Callable[[], Sample]]:
+    steps: list[Sample] = []
+
+    def whole() -> Sample:
+        sample, step = ours.build_with_log(place, log)
+        steps.append(step)
+        return sample
+
+    return {
+        "docker run, none": lambda: stock.plain_run(place, log, "none"),
+        "docker run, json-file": lambda: stock.plain_run(place, log, "json-file"),
+        "stock replay": lambda: stock.step(place, log),
+        "ours, whole build": whole,
+        "ours, the step": lambda: steps[-1],
+        "ours, whole build without a log": lambda: ours.build_with_log(place, None)[0],
+        "docker run true": lambda: stock.run_nothing(place),
+        "mix nerves.artifact": lambda: mix.artifact(place, project, log),
+        "mix nerves.artifact without a log": lambda: mix.artifact(place, project, None),
+    }
+
+
+@contextmanager
+def _project(place: Place) -> Iterator[Project]:
+    project = mix.project(place)
+    try:
+        yield project
+    finally:
+        mix.remove_volume(place, project)
+
+
+def start(_place: Place) -> Iterator[Case]:
+    """From the start of the process to the hello: at most 60 ms where a bare python3 takes 20."""
+    for name, how in (("packaged", ours.packaged()), ("installed", ours.installed())):
+        yield Case(
+            f"hello, {name}",
+            {
+                "python3 that does nothing": partial(ours.bare_python, how),
+                "hello": partial(ours.hello, how),
+            },
+            (Limit("hello", 3.0, against="python3 that does nothing"),),
+            repeat=25,
+        )
+
+
+def memory(place: Place) -> Iterator[Case]:
+    """The helper's peak, which a log's length must not change."""
+    small, large = (
+        place.log(name, ("lines", str(count), "20000", "0"), ())
+        for name, count in (("200 MB", 2_000_000), ("2 GB", 20_000_000))
+    )
+    yield Case(
+        "memory of the helper",
+        {
+            "200 MB of log": lambda: ours.build_with_log(place, small)[0],
+            "2 GB of log": lambda: ours.build_with_log(place, large)[0],
+        },
+        (
+            Limit("2 GB of log", 64, measure="helper_peak_mib"),
+            Limit("2 GB of log", 1.05, against="200 MB of log", measure="helper_peak_mib"),
+        ),
+        warm_up=False,
+    )
+
+
+def latency(place: Place) -> Iterator[Case]:
+    """From the container's `write` to the driver."""
+    yield Case(
+        f"headline latency, {LATENCY[0]} headlines",
+        {"ours": lambda: ours.headline_latency(place, *LATENCY)},
+        (Limit("ours", 0.050, measure="p95"),),
+        repeat=1,
+        warm_up=False,
+    )
+
+
+def copy(place: Place) -> Iterator[Case]:
+    """300 MB from the build volume to the host: ours is checked, hashed and on the disk."""
+    system = place.system()
+    volume = place.new_volume()
+    source = f"{WORKDIRS[NEW]}/artifact.tar.gz"
+    # A gzip file may have several members. What a root file system's programs give is as hard to unpack as an artifact.
+    script = 'while [ "$(stat -c %s "$0" 2>/dev/null || echo 0)" -lt "$1" ]; do tar -cC / usr | gzip -1 >> "$0"; done'
+    place.docker(
+        "run", "--rm", "--user", "0:0", f"--mount=type=volume,src={volume},target={WORKDIRS[NEW]}", system.image,
+        "sh", "-c", script, source, str(300 * 10**6),
+    )  # fmt: skip
+    client, container = ours.ended_container(place, volume)
+    engine = Engine.connect({"DOCKER_HOST": place.host})
+    try:
+        yield Case(
+            "copy of a 300 MB artifact",
+            {
+                "cp in a container of its own": lambda: stock.copy(place, volume, source),
+                "ours": lambda: ours.copy(engine, container, source, system.artifact),
+            },
+        )
+    finally:
+        engine.close()
+        client.api.remove_container(container, force=True)
+        client.close()
+        place.docker("volume", "rm", volume)
+
+
+ALL: dict[str, Callable[[Place], Iterator[Case]]] = {
+    "cold": cold_build,
+    "logs": logs,
+    "start": start,
+    "memory": memory,
+    "latency": latency,
+    "copy": copy,
+}

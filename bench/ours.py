@@ -1,0 +1,192 @@
+"""Our side through the port, from a plain Python driver in the place of Mix."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import docker
+from bench.measure import Sample, timed, usage
+from bench.place import TOOLS, Log, Place, check_log
+from integration.host import WorldError
+from nerves_docker_port.artifact import fetch
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import Engine
+from nerves_docker_port.wire import Atom
+from support.port import PYTHON, packaged_command
+
+MIB = 1024 * 1024
+
+
+@dataclass
+class Followed:
+    """What the helper said, and when (`time.perf_counter`)."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+    headlines: dict[str, float] = field(default_factory=dict)
+    shown: list[tuple[int, bytes]] = field(default_factory=list)
+    """Log lines, each with when they arrived, in nanoseconds since 1970."""
+    ended: float = 0.0
+    cpu: float = 0.0
+    peak: int = 0
+
+
+def flow(place: Place, op: str, image: str, *, keep_lines: bool = False, **changes: Any) -> Followed:
+    """One request with a helper of its own, from its start to its end."""
+    followed = Followed()
+    system = place.system(image)
+    with system.helper() as helper:
+        helper.start(op, system.args(**changes))
+        while True:
+            match helper.receive():
+                case (Atom("event"), _, (Atom("stage"), Atom() as stage, Atom("started"))):
+                    followed.stages[stage.name] = time.perf_counter()
+                case (Atom("event"), _, (Atom("headline"), str() as text)):
+                    followed.headlines[text] = time.perf_counter()
+                case (Atom("event"), _, (Atom("log"), lines)) if keep_lines:
+                    followed.shown.append((time.time_ns(), lines.encode() if isinstance(lines, str) else bytes(lines)))
+                case (Atom("done"), _, (Atom("ok"), _)):
+                    break
+                case (Atom("event"), *_):
+                    continue
+                case other:
+                    raise WorldError(f"the helper said {other!r}")
+        used = usage(helper.process.pid)
+    followed.ended, followed.cpu, followed.peak = time.perf_counter(), used.cpu, used.peak
+    return followed
+
+
+def cold_build_with_archive(place: Place, image: str) -> Sample:
+    """Build, then archive, each with a helper of its own as Mix has them, from nothing and on a fresh volume."""
+    place.reset(image)
+    cpu = []
+    started = time.perf_counter()
+    for op in ("build", "archive"):
+        cpu.append(flow(place, op, image).cpu)
+    return Sample(time.perf_counter() - started, {"helper_cpu": sum(cpu)})
+
+
+def build_with_log(place: Place, log: Log | None, *, from_nothing: bool = True) -> tuple[Sample, Sample]:
+    """A whole build whose `make` writes that log, and the `make` step of it: its container from first to last call."""
+    system = place.system()
+    place.reset(system.image)
+    command = "true" if log is None else shlex.join(log.command)
+    started = time.perf_counter()
+    followed = flow(place, "build", system.image, make_args=[f"RUN={command}"])
+    if log is not None:
+        check_log(system.build_log, log, "ours")
+    more = {"helper_cpu": followed.cpu, "helper_peak_mib": followed.peak / MIB}
+    step = followed.headlines["Creating artifact archive"] - followed.stages["make"]
+    return Sample(followed.ended - started, more), Sample(step, more)
+
+
+def headline_latency(place: Place, count: int, milliseconds: int) -> Sample:
+    """How long headlines take from the container's `write` to the driver; `seconds` is the median."""
+    system = place.system()
+    place.reset(system.image)
+    run = f"RUN={TOOLS}/stamp {count} {milliseconds}"
+    followed = flow(place, "build", system.image, keep_lines=True, make_args=[run])
+    marker = b">>> stamp 1.0 "
+    delays = sorted(
+        (when - int(line.removeprefix(marker))) / 1e9
+        for when, lines in followed.shown
+        for line in lines.split(b"\n")
+        if line.startswith(marker)
+    )
+    if len(delays) != count:
+        raise WorldError(f"{len(delays)} of {count} headlines arrived")
+    return Sample(
+        statistics.median(delays), {"p95": delays[int(0.95 * count)], "p99": delays[int(0.99 * count)], "max": delays[-1]}
+    )
+
+
+def copy(engine: Engine, container: str, source: str, target: Path) -> Sample:
+    """Our copy of a file out of an ended container: fetched, checked, hashed, on the disk."""
+    target.unlink(missing_ok=True)
+
+    def run() -> None:
+        fetch(engine, container, source, target, log="", session="bench", cancellation=Cancellation())
+
+    return Sample(timed(run))
+
+
+# --- Start ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Installed:
+    """One way to have the helper, and the bare interpreter it is compared with."""
+
+    command: tuple[str, ...]
+    python: str
+    env: Mapping[str, str]
+
+
+def packaged() -> Installed:
+    """As the shim carries it."""
+    command = packaged_command()
+    return Installed(command, command[0], dict(os.environ))
+
+
+def installed() -> Installed:
+    """As a Python package of the interpreter that runs this."""
+    return Installed(
+        (sys.executable, "-m", "nerves_docker_port"), sys.executable, {**os.environ, "PYTHONPATH": str(PYTHON)}
+    )
+
+
+def bare_python(how: Installed) -> Sample:
+    """An interpreter that does nothing, from start to end."""
+    words = [how.python, "-I", "-c", "pass"]
+    started = time.perf_counter()
+    os.waitpid(os.posix_spawn(words[0], words, how.env), 0)
+    return Sample(time.perf_counter() - started)
+
+
+def hello(how: Installed) -> Sample:
+    """From the start of the process to the first frame."""
+    to_helper, ours_out = os.pipe()
+    ours_in, from_helper = os.pipe()
+    words = [*how.command, "port"]
+    # By way of 103 and 104: 3 or 4 may be one of the four.
+    moves = [
+        (os.POSIX_SPAWN_DUP2, to_helper, 103),
+        (os.POSIX_SPAWN_DUP2, from_helper, 104),
+        (os.POSIX_SPAWN_DUP2, 103, 3),
+        (os.POSIX_SPAWN_DUP2, 104, 4),
+        (os.POSIX_SPAWN_CLOSE, 103),
+        (os.POSIX_SPAWN_CLOSE, 104),
+    ]
+    started = time.perf_counter()
+    pid = os.posix_spawn(words[0], words, how.env, file_actions=moves)
+    os.close(from_helper)
+    first = os.read(ours_in, 4)
+    seconds = time.perf_counter() - started
+    for end in (to_helper, ours_out):
+        os.close(end)
+    while os.read(ours_in, 65536):
+        pass
+    os.close(ours_in)
+    os.waitpid(pid, 0)
+    if len(first) != 4:
+        raise WorldError("the helper said no hello")
+    return Sample(seconds)
+
+
+def ended_container(place: Place, volume: str) -> tuple[docker.DockerClient, str]:
+    """A container with that build volume that has ended, and the client that made it."""
+    client = docker.DockerClient(base_url=place.host)
+    mount = {"Type": "volume", "Source": volume, "Target": "/home/nerves/project"}
+    made = client.api.create_container_from_config(
+        {"Image": place.system().image, "Cmd": ["true"], "HostConfig": {"Mounts": [mount]}}
+    )
+    client.api.start(made["Id"])
+    client.api.wait(made["Id"])
+    return client, str(made["Id"])

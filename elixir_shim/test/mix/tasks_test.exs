@@ -1,0 +1,143 @@
+defmodule Mix.Tasks.NervesDockerPortTest do
+  use NervesDockerPort.HelperCase, async: false
+
+  alias Mix.Tasks.NervesDockerPort.{Doctor, Volumes}
+
+  @variable "NERVES_DOCKER_PORT_COMMAND"
+
+  setup %{directory: directory} do
+    saved = System.get_env(@variable)
+
+    on_exit(fn ->
+      Nerves.Env.put_packages([])
+      if saved, do: System.put_env(@variable, saved), else: System.delete_env(@variable)
+    end)
+
+    Mix.Task.reenable("nerves.env")
+    Application.delete_env(:nerves_docker_port, :test_nerves_env)
+    {:ok, request: Path.join(directory, "request")}
+  end
+
+  defp in_a_system(%{directory: directory}) do
+    package = %Nerves.Package{app: :my_system, path: directory, type: :system, version: "0.1.0"}
+    Nerves.Env.put_packages([%{package | app: :nerves_system_br, type: :system_platform}, package])
+  end
+
+  defp helper(%{directory: directory, request: request}, steps) do
+    words = fake_words(directory, [say(hello()), {:read, request}] ++ steps)
+    System.put_env(@variable, Enum.join(words, " "))
+  end
+
+  defp reports(context, ok?) do
+    value = %{ok: ok?, text: "ok       python     3.12.1", json: ~s({"ok": #{ok?}})}
+    helper(context, [say({:done, 1, {:ok, value}})])
+  end
+
+  describe "doctor" do
+    test "examines the project's system, and builds nothing on the way to it", context do
+      in_a_system(context)
+      reports(context, true)
+      assert Doctor.run([]) == :ok
+      assert printed() == ["ok       python     3.12.1"]
+      assert {:request, 1, :doctor, args} = saved_term(context.request)
+      assert %{package: %{app: :my_system}, platform: %{app: :nerves_system_br}, names: %{}} = args
+      assert Application.get_env(:nerves_docker_port, :test_nerves_env) == ["--disable"]
+    end
+
+    test "works outside a Nerves project", context do
+      reports(context, true)
+      assert Doctor.run([]) == :ok
+      assert {:request, 1, :doctor, args} = saved_term(context.request)
+      assert Enum.sort(Map.keys(args)) == [:cwd, :env, :home, :package, :terminal]
+      assert args.package == nil
+    end
+
+    test "prints JSON", context do
+      reports(context, true)
+      assert Doctor.run(["--json"]) == :ok
+      assert printed() == [~s({"ok": true})]
+    end
+
+    test "ends Mix with status 1 where a build would fail", context do
+      for arguments <- [[], ["--json"]] do
+        reports(context, false)
+        assert catch_exit(Doctor.run(arguments)) == {:shutdown, 1}
+        assert [_report] = printed()
+      end
+    end
+
+    test "takes no other arguments" do
+      assert_raise Mix.Error, ~r/takes no now/, fn -> Doctor.run(["now"]) end
+      assert_raise OptionParser.ParseError, fn -> Doctor.run(["--yaml"]) end
+    end
+
+    test "raises where the helper makes no report", context do
+      helper(context, [say({:done, 1, {:ok, %{ok: true}}})])
+      assert_raise Mix.Error, ~r/made no report/, fn -> Doctor.run([]) end
+    end
+  end
+
+  describe "volumes" do
+    test "lists those of the project", context do
+      in_a_system(context)
+      helper(context, [say({:done, 1, {:ok, %{text: "my_system-abc  1.2 GB", removed: []}}})])
+      assert Volumes.run([]) == :ok
+      assert printed() == ["my_system-abc  1.2 GB"]
+
+      assert {:request, 1, :volumes, %{all: false, prune: false, yes: false, package: package}} =
+               saved_term(context.request)
+
+      assert package.app == :my_system
+    end
+
+    test "asks before it removes, and passes the answer on", context do
+      in_a_system(context)
+      answer = Path.join(context.directory, "answer")
+
+      helper(context, [
+        say({:ask, 1, 1, {:yes_no, "my_system-old\n\nRemove this build volume?", false}}),
+        {:read, answer},
+        say({:done, 1, {:ok, %{text: "Removed my_system-old", removed: ["my_system-old"]}}})
+      ])
+
+      send(self(), {:mix_shell_input, :yes?, true})
+      assert Volumes.run(["--prune"]) == :ok
+      assert_received {:mix_shell, :yes?, ["my_system-old\n\nRemove this build volume?"]}
+      assert {:request, 1, :volumes, %{prune: true, yes: false}} = saved_term(context.request)
+      assert saved_term(answer) == {:answer, 1, true}
+      assert "Removed my_system-old" in printed()
+    end
+
+    test "all, prune and yes reach the helper, also outside a project", context do
+      for {arguments, all, prune, yes} <- [
+            {["--all"], true, false, false},
+            {["--prune", "--yes"], false, true, true}
+          ] do
+        File.rm(context.request)
+        helper(context, [say({:done, 1, {:ok, %{text: "", removed: []}}})])
+        assert Volumes.run(arguments) == :ok
+
+        assert {:request, 1, :volumes, %{all: ^all, prune: ^prune, yes: ^yes, package: nil}} =
+                 saved_term(context.request)
+      end
+    end
+
+    test "needs a project, or --all" do
+      assert_raise Mix.Error, ~r/no Nerves system here.*--all/s, fn -> Volumes.run([]) end
+    end
+
+    test "an error of the helper raises", context do
+      in_a_system(context)
+      error = %{code: :engine_unreachable, message: "No engine.", hint: "Start one.", log: nil}
+      helper(context, [say({:done, 1, {:error, error}})])
+      assert_raise Mix.Error, "No engine.\n\nStart one.", fn -> Volumes.run([]) end
+    end
+  end
+
+  test "mix help has them" do
+    for task <- [Doctor, Volumes] do
+      assert Mix.Task.shortdoc(task) =~ ~r/^(Finds|Lists) .{20,60}$/
+      assert Mix.Task.moduledoc(task) =~ "## Options"
+    end
+  end
+end

@@ -1,0 +1,426 @@
+"""Finding out why it does not work: Python, the engine, what a build needs of both, and what earlier builds left.
+
+Each examination gives findings; only one that would stop a build is a problem. Nothing is changed: what is tried is
+tried in containers and files of its own, and those are gone afterwards.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import secrets
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nerves_docker_port import __version__, container, errors, image, resources, volumes
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.container import Mount, Spec
+from nerves_docker_port.engine import Engine, labels
+from nerves_docker_port.image import Image
+from nerves_docker_port.owner import this_process
+from nerves_docker_port.request import Request, from_args
+from nerves_docker_port.resources import State, size
+from nerves_docker_port.wire import Atom, Term
+
+OUR_RUNNER = "Elixir.NervesDockerPort.BuildRunner"
+
+NO_CONTAINER_HINT = "See whether the engine's log tells more (`journalctl -u docker`), and report it if not."
+
+_MARGIN = " " * 21
+
+# Copies a file that the host has made beside itself. Argument: its name.
+_COPY = 'cat "/probe/$0" && cat "/probe/$0" > "/probe/$0.back"'
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report."""
+
+    topic: str
+    state: State
+    text: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is examined besides the engine: a Nerves project, or only an image, or neither."""
+
+    home: Path
+    cwd: Path
+    request: Request | None = None
+    runner: str | None = None
+    """The build runner that the package names."""
+    tag: str | None = None
+    wrong: errors.RunnerError | None = None
+    """Why there is no ``request`` although there is a project."""
+
+
+def subject(args: Mapping[Term, Term], environ: Mapping[str, str]) -> Subject:
+    """What the request's ``args`` ask to examine (docs/protocol.md): ``package`` is ``nil`` outside a project."""
+    home, cwd = (Path(str(args.get(Atom(key)) or os.sep)) for key in ("home", "cwd"))
+    package = args.get(Atom("package"))
+    if not isinstance(package, dict):
+        return Subject(home, cwd)
+    runner = package.get(Atom("build_runner"))
+    module = runner[0] if isinstance(runner, tuple) and runner else None
+    name = module.name if isinstance(module, Atom) else None
+    try:
+        return Subject(home, cwd, from_args(args, environ), name)
+    except errors.RunnerError as error:
+        return Subject(home, cwd, None, name, wrong=error)
+
+
+def examine(found: Subject, environ: Mapping[str, str], cancellation: Cancellation) -> Iterator[Finding]:
+    """Everything, in the order in which it is needed. Without an engine, what can be said without one."""
+    yield _python()
+    yield from _project(found)
+    try:
+        engine = Engine.connect(environ)
+    except errors.RunnerError as error:
+        yield _of_error("engine", error)
+        yield _host_disk(found, environ)
+        return
+    try:
+        yield _engine(engine)
+        yield _place(engine)
+        yield _memory(engine, found)
+        examinations = [_with_image(engine, found, environ, cancellation), _past(engine, found)]
+        for examination in examinations:
+            yield from examination
+    except errors.RunnerError as error:
+        cancellation.check()
+        yield _of_error("engine", error)
+    finally:
+        engine.close()
+
+
+def stops_a_build(findings: Iterable[Finding]) -> bool:
+    """Whether one of them would."""
+    return any(finding.state == "problem" for finding in findings)
+
+
+def to_text(findings: Iterable[Finding]) -> str:
+    """For a person: a line for each finding, and below it the remedy where there is one."""
+    lines = []
+    for finding in findings:
+        first, *more = finding.text.splitlines() or [""]
+        lines.append(f"{finding.state:<8} {finding.topic:<11} {first}")
+        lines += [f"{_MARGIN}{line}".rstrip() for line in more]
+        if finding.remedy is not None and finding.state != "ok":
+            arrow, *rest = finding.remedy.splitlines()
+            lines += [f"{_MARGIN}-> {arrow}", *(f"{_MARGIN}   {line}".rstrip() for line in rest)]
+    return "\n".join(lines)
+
+
+def to_json(findings: Iterable[Finding]) -> str:
+    """For a machine: whether a build would be stopped, and the findings with the fields of ``Finding``."""
+    listed = list(findings)
+    value = {
+        "version": __version__,
+        "ok": not stops_a_build(listed),
+        "findings": [
+            {"topic": each.topic, "state": each.state, "text": each.text, "remedy": each.remedy} for each in listed
+        ],
+    }
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
+    """The command: 0, or 1 if something would stop a build."""
+    parser = argparse.ArgumentParser(
+        prog="python -m nerves_docker_port doctor",
+        description="Find out why a build would not work. Inside a Nerves project, `mix nerves_docker_port.doctor` "
+        "examines the project, too.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, for a program to read")
+    parser.add_argument("--image", metavar="TAG", help="examine this image, and with it disk, user ids and bind mounts")
+    options = parser.parse_args(arguments)
+    home = Path(environ.get("HOME") or os.sep)
+    findings = examine(Subject(home, Path.cwd(), tag=options.image), environ, Cancellation())
+    listed = []
+    for finding in findings:
+        listed.append(finding)
+        if not options.json:
+            print(to_text([finding]), flush=True)  # noqa: T201
+    if options.json:
+        print(to_json(listed))  # noqa: T201
+    return 1 if stops_a_build(listed) else 0
+
+
+def _python() -> Finding:
+    # Older ones do not get so far: the package's __init__ sees to that.
+    return Finding("python", "ok", f"{platform.python_version()} ({sys.executable}), helper {__version__}")
+
+
+def _project(found: Subject) -> Iterator[Finding]:
+    if found.wrong is not None:
+        yield _of_error("project", found.wrong)
+    elif found.request is not None:
+        package = found.request.package
+        yield Finding("project", "ok", f"{package.app} {package.version} ({package.path})")
+    if found.runner is not None and found.runner != OUR_RUNNER:
+        yield Finding(
+            "runner",
+            "warning",
+            f"the package is built by {found.runner.removeprefix('Elixir.')}",
+            "To build it with this runner, set `build_runner: NervesDockerPort.BuildRunner` in its nerves_package.",
+        )
+
+
+def _engine(engine: Engine) -> Finding:
+    found = engine.capabilities
+    kind = "rootless: its root is you" if found.rootless else "not rootless"
+    return Finding(
+        "engine",
+        "ok",
+        f"{found.engine_version} (API {found.api_version}) at {engine.endpoint.url} ({engine.endpoint.origin}), {kind}",
+    )
+
+
+def _place(engine: Engine) -> Finding:
+    found = engine.capabilities
+    if found.name == platform.node():
+        where = "on this machine"
+    elif "Docker Desktop" in found.system or found.name == "docker-desktop":
+        where = "in Docker Desktop's virtual machine"
+    else:
+        where = f"on {found.name or 'a machine without a name'}"
+    return Finding("place", "ok", f"the engine runs {where} ({found.system or 'unknown'}, {found.architecture})")
+
+
+def _memory(engine: Engine, found: Subject) -> Finding:
+    judged = resources.memory(engine.capabilities, found.request.settings if found.request else None)
+    return Finding("memory", judged.state, judged.text, judged.remedy)
+
+
+def _host_disk(found: Subject, environ: Mapping[str, str]) -> Finding:
+    judged = resources.host_disk(_download_dir(found, environ))
+    return Finding("host disk", judged.state, judged.text, judged.remedy)
+
+
+def _download_dir(found: Subject, environ: Mapping[str, str]) -> Path:
+    """Nerves' download directory (``Nerves.Env.download_dir/0``)."""
+    if found.request is not None:
+        return found.request.names.download_dir
+    if environ.get("NERVES_DL_DIR"):
+        return Path(environ["NERVES_DL_DIR"]).absolute()
+    data = Path(environ["XDG_DATA_HOME"]) / "nerves" if environ.get("XDG_DATA_HOME") else found.home / ".nerves"
+    return data / "dl"
+
+
+def _with_image(
+    engine: Engine, found: Subject, environ: Mapping[str, str], cancellation: Cancellation
+) -> Iterator[Finding]:
+    """What takes an image to be found out: its disk, its user ids, its view of the host."""
+    tag = found.request.image.tag if found.request is not None else found.tag
+    here = None
+    if tag is not None:
+        here = image.find(engine, tag)
+        yield _image(engine, found, tag, here)
+    yield _host_disk(found, environ)
+    if here is None:
+        why = "there is no image to try it with" if tag is not None else "`--image TAG` names one to try it with"
+        yield Finding("engine disk", "ok", f"not examined: {why}")
+        yield Finding("mounts", "ok", f"not examined: {why}")
+        return
+    prober = _Prober(engine, here, cancellation)
+    yield prober.disk()
+    if found.request is not None:
+        request = found.request
+        places = [("package", request.package.path), ("platform", request.platform.path)]
+        places.append(("downloads", resources.nearest_existing(request.names.download_dir)))
+        if request.settings.ccache is not None:
+            places.append(("ccache", resources.nearest_existing(request.settings.ccache)))
+    else:
+        places = [("directory", found.cwd)]
+    yield from prober.mounts(places)
+
+
+def _image(engine: Engine, found: Subject, tag: str, here: Image | None) -> Finding:
+    if here is not None and here.is_foreign(engine):
+        native = engine.capabilities.architecture
+        return Finding(
+            "image",
+            "warning",
+            f"{tag} is made for {here.architecture}, and the engine is on {native}",
+            f"Take an image for {native}, or build it here: it runs slowly there, by emulation, or not at all.",
+        )
+    if here is not None:
+        return Finding("image", "ok", f"{tag} ({here.id.removeprefix('sha256:')[:12]})")
+    policy = found.request.settings.pull if found.request is not None else "missing"
+    if policy == "never":
+        return Finding(
+            "image",
+            "problem",
+            f"{tag} is not at the engine, and `pull: :never` forbids to pull it",
+            f"Pull it (`docker pull {tag}`), or build it, or allow it: `pull: :missing`.",
+        )
+    return Finding(
+        "image",
+        "warning",
+        f"{tag} is not at the engine; the next build pulls or builds it",
+        f"`docker pull {tag}` fetches it now, and shows whether that works.",
+    )
+
+
+class _Prober:
+    """Tries things in containers of its own, as the user whom the build would be."""
+
+    def __init__(self, engine: Engine, here: Image, cancellation: Cancellation) -> None:
+        self._engine = engine
+        self._image = here
+        self._cancellation = cancellation
+        rootless = engine.capabilities.rootless
+        self._user = "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
+
+    def disk(self) -> Finding:
+        """The disk under a new volume."""
+        try:
+            # An anonymous volume: it goes with its container.
+            status, output = self._run(["df", "-Pk", "/probe"], Mount("volume", "", "/probe"))
+            # POSIX df -P: one line of headings, then file system, blocks, used, available.
+            free = int(output.splitlines()[-1].split()[3]) * 1024 if status == 0 else None
+        except (errors.RunnerError, IndexError, ValueError) as error:
+            return Finding("engine disk", "problem", f"no container can be run: {_words(error)}", NO_CONTAINER_HINT)
+        if free is None:
+            return Finding("engine disk", "ok", "not measured: the image has no df")
+        judged = resources.engine_disk(free)
+        return Finding("engine disk", judged.state, judged.text, judged.remedy)
+
+    def mounts(self, places: Sequence[tuple[str, Path]]) -> Iterator[Finding]:
+        """Whether a container sees the same directories, may read and write them, and who owns what it writes."""
+        owners = set()
+        for what, directory in places:
+            finding, owner = self._mount(what, directory)
+            yield finding
+            if owner is not None:
+                owners.add(owner)
+        mine = (os.getuid(), os.getgid())
+        if owners - {mine}:
+            uid, gid = next(iter(owners - {mine}))
+            yield Finding(
+                "user ids",
+                "problem",
+                f"what a container writes as {self._user} belongs to {uid}:{gid} on the host, and not to you "
+                f"({mine[0]}:{mine[1]})",
+                "The engine maps user ids (`userns-remap`). Use a rootless engine, or one that does not.",
+            )
+        elif owners:
+            text = f"what a container writes as {self._user} belongs to you ({mine[0]}:{mine[1]})"
+            yield Finding("user ids", "ok", text)
+
+    def _mount(self, what: str, directory: Path) -> tuple[Finding, tuple[int, int] | None]:
+        nonce = secrets.token_hex(16)
+        name = f".nerves-docker-port-{nonce[:8]}"
+        file, back = directory / name, directory / f"{name}.back"
+        topic = "mounts"
+        try:
+            try:
+                file.write_text(nonce)
+            except OSError as error:
+                text = f"the {what} {directory} cannot be written: {error.strerror}"
+                return Finding(topic, "problem", text, "Make it writable for you; the build writes there."), None
+            try:
+                status, output = self._run(["sh", "-c", _COPY, name], Mount("bind", str(directory), "/probe"))
+            except errors.RunnerError as error:
+                text = f"the engine cannot mount the {what} {directory}: {_words(error)}"
+                return Finding(topic, "problem", text, self._sharing()), None
+            if nonce.encode() not in output:
+                text = f"the engine sees another directory at {directory} ({what}) than you do"
+                return Finding(topic, "problem", text, self._sharing()), None
+            try:
+                written, owner = back.read_text() == nonce, back.stat()
+            except OSError:
+                written, owner = False, None
+            if status != 0 or not written or owner is None:
+                reason = output.decode(errors="replace").replace(nonce, "").strip()
+                text = f"a container reads, but cannot write the {what} {directory}: {reason or f'status {status}'}"
+                return Finding(topic, "problem", text, "See that it is neither full nor read-only."), None
+            text = f"a container reads and writes the {what} {directory}"
+            return Finding(topic, "ok", text), (owner.st_uid, owner.st_gid)
+        finally:
+            for path in (file, back):
+                with suppress(OSError):
+                    path.unlink(missing_ok=True)
+
+    def _sharing(self) -> str:
+        if "Docker Desktop" in self._engine.capabilities.system:
+            return "Share it with Docker Desktop: Settings, Resources, File sharing."
+        return (
+            "The engine has to see the same files as you: move the project to where it does, or start the engine "
+            "where you are (not in another container, mount namespace or machine; snap's Docker sees only your home)."
+        )
+
+    def _run(self, command: Sequence[str], mount: Mount) -> tuple[int, bytes]:
+        output = bytearray()
+        session = secrets.token_hex(8)
+        spec = Spec(
+            name=f"nerves-docker-port-doctor-{session}",
+            image=self._image.id,
+            command=command[1:],
+            workdir="/",
+            env=[],
+            mounts=[mount],
+            labels=labels(
+                project="nerves_docker_port", step="doctor", session=session, owner=this_process().to_label()
+            ),
+            entrypoint=command[:1],
+            user=self._user,
+            network="none",
+        )
+        done = container.run(self._engine, spec, output.extend, lambda _text: None, self._cancellation)
+        return done.status, bytes(output)
+
+
+def _past(engine: Engine, found: Subject) -> Iterator[Finding]:
+    """What earlier builds have made and left."""
+    request = found.request
+    package, names = (request.package, request.names) if request is not None else (None, None)
+    every = volumes.find(engine, package, names, everybody=True)
+    mine = [each for each in every if package is not None and (each.is_of(package) or not each.labelled)]
+    for each in mine:
+        if each.past(package) is None:
+            amount = "size unknown" if each.size is None else size(each.size)
+            yield Finding("volume", "ok", f"{each.name} ({each.version}): {amount}, {volumes.use(each)}")
+    if package is not None and not mine:
+        yield Finding("volume", "ok", "none yet; the first build makes it")
+    past = [each for each in every if each.past(package)]
+    left = volumes.left_behind(engine)
+    if past:
+        amount = size(sum(each.size or 0 for each in past))
+        names_of = ", ".join(each.name for each in past)
+        yield Finding(
+            "leftovers",
+            "warning",
+            f"{_count(past, 'build volume')} of packages or versions that are gone, {amount}: {names_of}",
+            "`mix nerves_docker_port.volumes --prune` removes them, after asking.",
+        )
+    if left:
+        yield Finding(
+            "leftovers",
+            "warning",
+            f"{_count(left, 'container')} of builds that died: {', '.join(left)}",
+            f"The next build on the same volume removes them; so does `docker rm --force {' '.join(left)}`.",
+        )
+    if not past and not left:
+        yield Finding("leftovers", "ok", "none")
+
+
+def _count(things: Sequence[Any], what: str) -> str:
+    return f"{len(things)} {what}{'' if len(things) == 1 else 's'}"
+
+
+def _of_error(topic: str, error: errors.RunnerError) -> Finding:
+    # The last paragraph says what it is; what stands before it are the stock runner's words.
+    return Finding(topic, "problem", error.message.rstrip().rpartition("\n\n")[2], error.hint)
+
+
+def _words(error: Exception) -> str:
+    return error.message if isinstance(error, errors.RunnerError) else str(error)

@@ -1,0 +1,118 @@
+"""What Buildroot wants of an engine and its host, and whether it is there. Measures nothing at the engine itself."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from nerves_docker_port.engine import Capabilities
+from nerves_docker_port.settings import Settings
+
+State: TypeAlias = Literal["ok", "warning", "problem"]
+
+GIB: Final = 1024**3
+
+MEMORY_WANTED: Final = 5.5 * GIB
+"""Bytes. Nerves' installation guide asks for "at least 6 GB" for Docker; an engine given so much reports some less."""
+
+MEMORY_PER_JOB: Final = 1 * GIB
+"""Bytes. What a C++ compiler takes; Buildroot starts one job for each CPU and one more (BR2_JLEVEL)."""
+
+ENGINE_DISK: Final = (2 * GIB, 20 * GIB)
+"""Bytes at the engine without which a build fails, and below which a whole system may not fit. (Nerves' guide
+"Building systems" asks for 128 GB, which is room for several.)"""
+
+HOST_DISK: Final = (GIB // 2, 5 * GIB)
+"""Bytes at the host, likewise: for downloaded sources and the artifact."""
+
+_JOBS_REMEDY: Final = (
+    'Run fewer jobs at once (`build_runner_opts: [make_args: ["PARALLEL_JOBS=2"]]`), or give the engine more memory '
+    "(Docker Desktop: Settings, Resources)."
+)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """How much there is of something, whether it will do, and what to do where it will not."""
+
+    state: State
+    text: str
+    remedy: str | None = None
+
+
+def memory(capabilities: Capabilities, settings: Settings | None) -> Judgement:
+    """The engine's memory, or what the settings leave of it, and the CPUs that share it."""
+    available, cpus = capabilities.memory, capabilities.cpus
+    limited = ""
+    if settings is not None and settings.memory is not None and (not available or settings.memory < available):
+        available, limited = settings.memory, " (by the configuration)"
+    if settings is not None and settings.cpus is not None:
+        cpus = min(cpus, max(1, int(settings.cpus))) if cpus else int(settings.cpus)
+    if not available:
+        return Judgement("ok", "the engine does not say how much memory it has")
+    text = f"{size(available)} of memory{limited} for {cpus} {'CPU' if cpus == 1 else 'CPUs'}"
+    if available < MEMORY_WANTED:
+        return Judgement("warning", f"{text}; Buildroot wants {size(6 * GIB)}", _JOBS_REMEDY)
+    if cpus and available / cpus < MEMORY_PER_JOB:
+        return Judgement("warning", f"{text}; a job wants {size(MEMORY_PER_JOB)}", _JOBS_REMEDY)
+    return Judgement("ok", text)
+
+
+def advice(capabilities: Capabilities, settings: Settings, download_dir: Path) -> list[str]:
+    """What to warn of before a build: only what is known without asking anybody."""
+    judged = [memory(capabilities, settings), host_disk(download_dir)]
+    return [f"There is little: {each.text}. {each.remedy or ''}".strip() for each in judged if each.state != "ok"]
+
+
+def engine_disk(free: int) -> Judgement:
+    """The engine's disk, where the build volumes are."""
+    return _disk(
+        free,
+        ENGINE_DISK,
+        "at the engine, where the build volumes are",
+        "Free some: `mix nerves_docker_port.volumes --prune` removes old build volumes, `docker system df` shows what "
+        "else the engine holds (Docker Desktop: Settings, Resources, has the size of its disk).",
+    )
+
+
+def host_disk(directory: Path) -> Judgement:
+    """The host's disk under ``directory``, which need not exist yet."""
+    existing = nearest_existing(directory)
+    try:
+        found = os.statvfs(existing)
+    except OSError as error:
+        return Judgement("problem", f"{existing} cannot be examined: {error.strerror}", "Make it readable.")
+    return _disk(
+        found.f_bavail * found.f_frsize,
+        HOST_DISK,
+        f"at the host, for downloads and artifacts ({directory})",
+        "Free some, or set NERVES_DL_DIR to a directory on another disk.",
+    )
+
+
+def nearest_existing(path: Path) -> Path:
+    """``path``, or the nearest directory above it that exists."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return path
+
+
+def _disk(free: int, wanted: tuple[int, int], where: str, remedy: str) -> Judgement:
+    text = f"{size(free)} free {where}"
+    for state, least in zip(("problem", "warning"), wanted, strict=True):
+        if free < least:
+            return Judgement("problem" if state == "problem" else "warning", f"{text}; {size(least)} wanted", remedy)
+    return Judgement("ok", text)
+
+
+def size(count: float) -> str:
+    """Bytes for a person: in units of 1024, as Docker's memory options are."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(count) < 1024:
+            return (
+                f"{count:.0f} {unit}" if unit == "B" or count >= 100 or count == int(count) else f"{count:.1f} {unit}"
+            )
+        count /= 1024
+    return f"{count:.1f} TB"

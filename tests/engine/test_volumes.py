@@ -1,0 +1,177 @@
+"""The build volumes at a real engine: what is listed, and what may be removed."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from nerves_docker_port.wire import Atom, Term
+from support.images import NEW
+from support.port import Conversation
+from support.system import System
+
+MakeSystem = Callable[..., System]
+
+
+def ask(system: System, *, version: str = "0.1.0", answers: list[bool] | None = None, **extra: bool) -> Conversation:
+    """The request ``:volumes`` about a system whose version is ``version`` now."""
+    args = system.args(interactive=answers is not None)
+    package, names = args[Atom("package")], args[Atom("names")]
+    assert isinstance(package, dict)
+    assert isinstance(names, dict)
+    args[Atom("package")] = {**package, Atom("version"): version}
+    build_path = str(names[Atom("build_path")]).replace("0.1.0", version)
+    args[Atom("names")] = {**names, Atom("build_path"): build_path}
+    args.update({Atom(name): value for name, value in extra.items()})
+    with system.helper() as helper:
+        return helper.request("volumes", args, answers=answers or [])
+
+
+def lines(conversation: Conversation) -> list[str]:
+    """What was said, without the columns' blanks."""
+    return [" ".join(line.split()) for line in str(conversation.value()["text"]).splitlines()]
+
+
+def there(client: docker.DockerClient, name: str) -> bool:
+    return name in [volume.name for volume in client.volumes.list()]
+
+
+@pytest.fixture
+def two_versions(system: System, client: docker.DockerClient) -> Iterator[System]:
+    """A system that was built as 0.1.0; it is 0.2.0 by now."""
+    system.run("build", make_args=["RUN=head -c 2097152 /dev/zero > big"]).value()
+    yield system
+    for volume in client.volumes.list(filters={"label": f"nerves-docker-port.path={system.package}"}):
+        volume.remove(force=True)
+
+
+def test_the_project_s_volumes_are_listed_with_version_size_and_last_use(
+    make_system: MakeSystem, client: docker.DockerClient
+) -> None:
+    mine, other = make_system(), make_system(app="other_system")
+    assert lines(ask(mine)) == ["There is no build volume of my_system."]
+    for system in (mine, other):
+        system.run("build", make_args=["RUN=head -c 2097152 /dev/zero > big"]).value()
+    assert lines(ask(mine)) == [f"{mine.volume} my_system 0.1.0 2.0 MB last used just now"]
+    everybody = lines(ask(mine, all=True))
+    assert f"{mine.volume} my_system 0.1.0 2.0 MB last used just now" in everybody
+    assert f"{other.volume} other_system 0.1.0 2.0 MB last used just now of {other.package}" in everybody
+
+
+def test_a_volume_that_another_runner_made_is_listed_and_kept(system: System, client: docker.DockerClient) -> None:
+    identifier = system.write("my_system/.nerves/artifacts/my_system-portable-0.1.0/.docker_id", "abcdefgh12345678")
+    client.volumes.create(system.volume)
+    assert identifier.exists()
+    (line,) = lines(ask(system))
+    assert line.startswith(f"{system.volume} my_system 0.1.0 ")
+    assert line.endswith("made just now made by another runner")
+    shutil.rmtree(system.package / ".nerves/artifacts")
+    ask(system, prune=True, yes=True).value()
+    assert there(client, "my_system-abcdefgh12345678")
+    client.volumes.get("my_system-abcdefgh12345678").remove()
+
+
+def test_a_past_version_is_removed_after_asking(two_versions: System, client: docker.DockerClient) -> None:
+    system = two_versions
+    assert lines(ask(system, version="0.2.0")) == [
+        f"{system.volume} my_system 0.1.0 2.0 MB last used just now its version is past: the package's is 0.2.0"
+    ]
+    said = ask(system, version="0.2.0", prune=True, answers=[False])
+    (question,) = said.questions
+    assert system.volume in question
+    assert question.endswith("?")
+    assert lines(said) == ["Nothing was removed."]
+    assert there(client, system.volume)
+    said = ask(system, version="0.2.0", prune=True, answers=[True])
+    # On an engine that others use there may be more to remove.
+    assert system.volume in said.value()["removed"]
+    assert f"Removed {system.volume} (2.0 MB)" in lines(said)
+    assert not there(client, system.volume)
+    assert lines(ask(system, version="0.2.0", prune=True)) == ["There is nothing to remove."]
+
+
+def test_without_a_terminal_nothing_is_asked_or_removed_but_with_yes(
+    two_versions: System, client: docker.DockerClient
+) -> None:
+    system = two_versions
+    said = ask(system, version="0.2.0", prune=True)
+    assert said.questions == []
+    assert said.value()["removed"] == []
+    assert "no terminal to ask at. `--yes` removes them" in str(said.value()["text"])
+    assert system.volume in str(said.value()["text"])
+    assert there(client, system.volume)
+    said = ask(system, version="0.2.0", prune=True, yes=True)
+    assert said.questions == []
+    assert not there(client, system.volume)
+
+
+def test_what_is_in_use_is_kept(two_versions: System, client: docker.DockerClient) -> None:
+    system = two_versions
+    user = client.containers.run(
+        NEW, ["sleep", "60"], volumes={system.volume: {"bind": "/v"}}, detach=True, stop_signal="KILL"
+    )
+    try:
+        (line,) = [line for line in lines(ask(system, version="0.2.0", prune=True, yes=True)) if "Kept" in line]
+        assert line.startswith(f"Kept {system.volume}: The build volume {system.volume} is in use by the container")
+        assert there(client, system.volume)
+    finally:
+        user.remove(force=True)
+
+
+def test_volumes_of_packages_that_are_gone_are_removed_from_anywhere(
+    make_system: MakeSystem, client: docker.DockerClient
+) -> None:
+    gone, mine = make_system(app="gone_system"), make_system()
+    gone.run("build").value()
+    mine.run("build").value()
+    volume = gone.volume
+    shutil.rmtree(gone.package)
+    listed = lines(ask(mine, all=True))
+    assert any(line.startswith(volume) and line.endswith(f"directory is gone: {gone.package}") for line in listed)
+    said = ask(mine, prune=True, yes=True)
+    assert volume in said.value()["removed"]
+    assert mine.volume not in said.value()["removed"]
+    assert there(client, mine.volume)
+
+
+@pytest.mark.parametrize("why", ["another host", "not for us to see", "no label"])
+def test_what_may_belong_to_somebody_is_never_past(
+    make_system: MakeSystem, client: docker.DockerClient, why: str, tmp_path: Path
+) -> None:
+    system = make_system(uid=1000)
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    labels: dict[str, str] = {"package": "x", "version": "0.0.1", "path": str(closed / "x"), "host": "elsewhere"}
+    if why == "not for us to see":
+        (closed / "x").mkdir()
+        labels["host"] = platform.node()
+    name = "ndp-test-not-ours"
+    labels = {f"nerves-docker-port.{key}": value for key, value in {**labels, "volume": name}.items()}
+    made = client.volumes.create(name, labels={} if why == "no label" else labels)
+    try:
+        said = ask(system, prune=True, yes=True)
+        assert name not in said.value()["removed"]
+        assert there(client, name)
+    finally:
+        made.remove()
+
+
+def test_outside_a_project_everybody_s_are_listed(system: System, client: docker.DockerClient) -> None:
+    system.run("build").value()
+    args: dict[Term, Term] = {
+        Atom("package"): None,
+        Atom("cwd"): "/",
+        Atom("home"): "/",
+        Atom("env"): {},
+        Atom("terminal"): {Atom("interactive"): False},
+        Atom("all"): True,
+    }
+    with system.helper() as helper:
+        conversation: Any = helper.request("volumes", args)
+    assert any(line.startswith(f"{system.volume} my_system 0.1.0") for line in lines(conversation))

@@ -1,0 +1,168 @@
+"""Every way to end a build, at every stage of it, on the real engine: nothing runs on, nothing is lost.
+
+Each cell: end it, then no container is left within ten seconds (where the helper itself is killed: after the next
+command), the helper has gone, the artifact of the build before is untouched, and the next build on the volume succeeds.
+The shell's cells are in `tests/terminal`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import docker
+import pytest
+
+from nerves_docker_port.wire import Atom
+from support.beam import Beam, helpers
+from support.images import NEW
+from support.port import Helper, wait_until
+from support.recorder import Recorder
+from support.system import System, ours
+
+IGNORE = "trap '' TERM INT HUP; while :; do sleep 1; done"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A moment in a build, and how to have the build stay there."""
+
+    name: str
+    step: str | None
+    """The label of the container that runs then."""
+    make_args: tuple[str, ...] = ()
+    script: tuple[str, str] | None = None
+    stall: str | None = None
+    pulls: bool = False
+
+
+STAGES = [
+    Stage("pulling", None, stall="/images/create", pulls=True),
+    Stage("create-build", "create_build", script=("in_create_build.sh", "sleep 600\n")),
+    Stage("make", "make", make_args=("RUN=sleep 600",)),
+    Stage("make that ignores SIGTERM", "make", make_args=(f'RUN=sh -c "{IGNORE}"',)),
+    Stage("make system", "make_system", script=("in_make_system.sh", "sleep 600\n")),
+    Stage("copy", None, stall="/archive", script=("in_make_system.sh", "head -c 8000000 /dev/urandom > built\n")),
+]
+
+EVENTS = [
+    "SIGKILL BEAM",
+    "SIGTERM BEAM",
+    "kill the Elixir caller",
+    "SIGKILL helper",
+    "SIGTERM helper",
+    "end of file",
+    "cancel message",
+]
+
+
+@contextmanager
+def running(event: str, system: System, args: dict[Any, Any], env: dict[str, str]) -> Iterator[Callable[[], None]]:
+    """A build under way; gives what ends it."""
+    if "BEAM" in event or "caller" in event:
+        with Beam("build", args, system.root, env) as beam:
+            ends = {
+                "SIGKILL BEAM": lambda: beam.signal(signal.SIGKILL),
+                "SIGTERM BEAM": lambda: beam.signal(signal.SIGTERM),
+                "kill the Elixir caller": beam.kill_caller,
+            }
+            yield ends[event]
+            if "caller" in event:
+                assert beam.process.poll() is None, "the BEAM itself must live on"
+    else:
+        with system.helper(**env) as helper:
+            helper.start("build", args)
+            ends = {
+                "SIGKILL helper": lambda: helper.signal(signal.SIGKILL),
+                "SIGTERM helper": lambda: helper.signal(signal.SIGTERM),
+                "end of file": helper.close,
+                "cancel message": lambda: _cancel(helper),
+            }
+            yield ends[event]
+
+
+def _cancel(helper: Helper) -> None:
+    helper.send((Atom("cancel"), 1))
+    conversation = helper.follow()
+    assert conversation.error is not None
+    assert conversation.error["code"] == "cancelled"
+    # It would serve the next request; the cell ends it.
+    helper.close()
+
+
+@pytest.mark.parametrize("stage", STAGES, ids=lambda stage: stage.name)
+@pytest.mark.parametrize("event", EVENTS)
+def test_whatever_ends_a_build_nothing_runs_on_and_nothing_is_lost(
+    event: str, stage: Stage, make_system: Callable[..., System], client: docker.DockerClient, host: str
+) -> None:
+    system = make_system(uid=os.getuid())
+    system.run("build").value()
+    before = system.artifact.read_bytes()
+    image = f"127.0.0.1:1/acme/kill:{os.getpid()}" if stage.pulls else NEW
+    if stage.script is not None:
+        system.write(f"my_system/{stage.script[0]}", stage.script[1])
+    with Recorder(system.root, host, stall=stage.stall) as recorder:
+
+        def is_there() -> bool:
+            if stage.step is None:
+                return recorder.stalled.is_set()
+            found = client.containers.list(filters={"label": f"nerves-docker-port.volume={system.volume}"})
+            return any(container.labels["nerves-docker-port.step"] == stage.step for container in found)
+
+        args = system.args(make_args=list(stage.make_args), image=image)
+        with running(event, system, args, {"DOCKER_HOST": recorder.host}) as end:
+            assert wait_until(is_there, 20), "the build did not get there"
+            # The command in the container has begun, too, and not only the container.
+            if stage.step is not None:
+                assert wait_until(lambda: _runs(client, system, "sleep"), 10)
+            end()
+            assert wait_until(lambda: not helpers(), 10), "the helper is still there"
+            if event != "SIGKILL helper":
+                assert wait_until(lambda: ours(client, system.volume) == [], 10), ours(client, system.volume)
+    assert system.artifact.read_bytes() == before
+    if stage.script is not None:
+        (system.package / stage.script[0]).unlink()
+    # The next command finds a usable volume, and removes what a killed helper left.
+    system.run("build").value()
+    assert ours(client, system.volume) == []
+    assert [path.name for path in system.artifact.parent.iterdir()] == [system.artifact.name]
+
+
+def _runs(client: docker.DockerClient, system: System, program: str) -> bool:
+    """Whether a container of the system's runs ``program``."""
+    for container in client.containers.list(filters={"label": f"nerves-docker-port.volume={system.volume}"}):
+        try:
+            titles = container.top()
+        except docker.errors.APIError:
+            continue
+        if any(program in row[-1] for row in titles["Processes"]):
+            return True
+    return False
+
+
+def test_a_part_of_an_artifact_that_a_killed_helper_left_goes_with_a_later_build(
+    make_system: Callable[..., System],
+) -> None:
+    system = make_system()
+    system.run("build").value()
+    left = system.write(f"dl/.{system.artifact.name}.0123456789abcdef.part", "half")
+    fresh = system.write(f"dl/.{system.artifact.name}.fedcba9876543210.part", "another build's, at work")
+    os.utime(left, (0, 0))
+    system.run("build").value()
+    assert not left.exists()
+    assert fresh.exists()
+
+
+def test_nothing_but_ours_is_ever_removed(make_system: Callable[..., System], client: docker.DockerClient) -> None:
+    system = make_system()
+    system.run("build").value()
+    foreign = client.containers.create(NEW, "true", name=f"foreign-{system.volume}", labels={"owner": "somebody 1 1"})
+    try:
+        system.run("build").value()
+        foreign.reload()
+    finally:
+        foreign.remove()

@@ -1,0 +1,68 @@
+"""`mix nerves_docker_port.doctor` and `mix nerves_docker_port.volumes` as a person runs them; there is no terminal."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from integration.project import Project, lay_out
+
+from support.images import NEW
+
+
+@pytest.fixture
+def project(directory: Path, host: str) -> Project:
+    return lay_out(directory / "p", host=host, image=NEW, elixir=None)
+
+
+def test_doctor_of_a_project_before_anything_was_built(project: Project) -> None:
+    ended = project.mix("nerves_docker_port.doctor")
+    assert ended.returncode == 0, ended.stdout
+    assert f"ok       project     my_system 0.1.0 ({project.system})" in ended.stdout
+    assert f"ok       mounts      a container reads and writes the package {project.system}" in ended.stdout
+    assert "|Docker|" not in ended.stdout
+    assert not (project.system / ".nerves").exists()
+
+
+def test_doctor_says_with_its_status_that_a_build_would_fail(project: Project) -> None:
+    ended = project.mix("nerves_docker_port.doctor", DOCKER_HOST=f"unix://{project.directory}/none.sock")
+    assert ended.returncode == 1
+    assert "problem  engine      No engine answers at" in ended.stdout
+    assert "** (" not in ended.stdout
+
+
+def test_doctor_in_json(project: Project) -> None:
+    ended = project.mix("nerves_docker_port.doctor", "--json", NERVES_DOCKER_MEMORY="1G")
+    assert ended.returncode == 0, ended.stdout
+    # Mix may have compiled something first.
+    found = json.loads(ended.stdout[ended.stdout.index("{") :])
+    assert found["ok"] is True
+    assert "1 GB of memory (by the configuration)" in next(
+        finding["text"] for finding in found["findings"] if finding["topic"] == "memory"
+    )
+
+
+def test_volumes_are_listed_and_nothing_is_removed_unasked(project: Project) -> None:
+    assert project.mix("nerves.artifact").returncode == 0
+    ended = project.mix("nerves_docker_port.volumes")
+    assert ended.returncode == 0, ended.stdout
+    (line,) = [line for line in ended.stdout.splitlines() if line.startswith("my_system-")]
+    assert "my_system 0.1.0" in line
+    assert "last used just now" in line
+    mix_exs = project.system / "VERSION"
+    mix_exs.write_text("0.2.0\n")
+    ended = project.mix("nerves_docker_port.volumes", "--prune")
+    assert ended.returncode == 0, ended.stdout
+    assert "its version is past: the package's is 0.2.0" in ended.stdout
+    assert "Nothing was removed: there is no terminal to ask at." in ended.stdout
+    ended = project.mix("nerves_docker_port.volumes", "--prune", "--yes")
+    assert f"Removed {line.split()[0]}" in ended.stdout
+
+
+def test_help_has_the_tasks(project: Project) -> None:
+    assert project.mix("deps.compile").returncode == 0
+    for task, text in (("doctor", "--json"), ("volumes", "--prune")):
+        ended = project.mix("help", f"nerves_docker_port.{task}")
+        assert ended.returncode == 0, ended.stdout
+        assert text in ended.stdout

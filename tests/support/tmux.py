@@ -1,0 +1,169 @@
+"""A real terminal with a person at it: one tmux window, typed into and looked at.
+
+Every wait is for something to appear, with a limit; nothing sleeps in the hope that it has happened.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import subprocess
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from integration.host import apt_install
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+PATIENCE = 20.0
+"""Seconds for what takes one, on a machine that does everything at once."""
+
+OUTER = "outer> "
+"""The prompt of the shell that the window opens with: a plain one, that does not touch the terminal's modes."""
+
+
+def ensure_tmux() -> None:
+    """Have tmux here, or fail."""
+    apt_install(["tmux"], "the build shell is tested at a real terminal")
+
+
+class Tmux:
+    """A window with a shell in it; gone when the ``with`` block is left."""
+
+    def __init__(
+        self, directory: Path, *, columns: int = 100, rows: int = 30, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._socket = directory / f"tmux-{secrets.token_hex(4)}"
+        # A root's dash takes its prompt from no variable, but reads this file.
+        rc = directory / "outer.rc"
+        rc.write_text(f"PS1={shlex.quote(OUTER)}\n")
+        self._env = {**os.environ, "LC_ALL": "C.UTF-8", "ENV": str(rc), "TERM": "xterm-256color", **(env or {})}
+        self._env.pop("TMUX", None)
+        self._env.pop("CI", None)
+        self._directory = directory
+        self._run("new-session", "-d", "-x", str(columns), "-y", str(rows), "exec sh -i")
+        self._run("set-option", "-g", "history-limit", "50000")
+        self._run("set-option", "-g", "set-titles", "on")
+        self.device = Path(self._run("display-message", "-p", "#{pane_tty}").strip())
+        self.wait_for(re.escape(OUTER.strip()))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        screen = self.screen(check=False)
+        if screen:
+            print(f"----- the terminal -----\n{screen}\n------------------------")
+        self._run("kill-server", check=False)
+
+    def _run(self, *words: str, check: bool = True, stdin: bytes | None = None) -> str:
+        done = subprocess.run(
+            ["tmux", "-u", "-f", os.devnull, "-S", str(self._socket), *words],
+            env=self._env,
+            cwd=self._directory,
+            input=stdin if stdin is not None else b"",
+            capture_output=True,
+            timeout=PATIENCE,
+        )
+        assert not check or done.returncode == 0, f"tmux {words}: {done.stderr.decode()}"
+        return done.stdout.decode()
+
+    # What the person sees.
+
+    def screen(self, *, history: bool = False, colours: bool = False, check: bool = True) -> str:
+        """The text in the window; with ``history`` also what has scrolled out of it."""
+        words = ["capture-pane", "-p", *(["-S", "-"] if history else []), *(["-e"] if colours else ["-J"])]
+        return "\n".join(line.rstrip() for line in self._run(*words, check=check).splitlines()).rstrip("\n")
+
+    def wait_for(self, pattern: str, seconds: float = PATIENCE, *, history: bool = False, colours: bool = False) -> str:
+        """The screen, once ``pattern`` (a regular expression, over lines) is on it."""
+        deadline = time.monotonic() + seconds
+        while True:
+            screen = self.screen(history=history, colours=colours)
+            if re.search(pattern, screen, re.MULTILINE):
+                return screen
+            assert time.monotonic() < deadline, f"not seen: {pattern}\n-----\n{screen}\n-----"
+            time.sleep(0.05)
+
+    def title(self) -> str:
+        """The terminal's title."""
+        return self._run("display-message", "-p", "#{pane_title}").strip()
+
+    def alternate(self) -> bool:
+        """Whether the alternate screen is on."""
+        return self._run("display-message", "-p", "#{alternate_on}").strip() == "1"
+
+    def modes(self) -> str:
+        """What stty has to say of the terminal, whoever has it."""
+        return subprocess.run(
+            ["stty", "-a", "-F", str(self.device)], capture_output=True, text=True, check=True, timeout=PATIENCE
+        ).stdout
+
+    # What the person does.
+
+    def type(self, text: str) -> None:
+        """Type ``text`` as it is."""
+        self._run("send-keys", "-l", "--", text)
+
+    def press(self, *keys: str) -> None:
+        """Press keys by tmux' names: ``Enter``, ``C-c``, ``Up``."""
+        self._run("send-keys", *keys)
+
+    def enter(self, line: str) -> None:
+        """Type a line."""
+        self.type(line)
+        self.press("Enter")
+
+    def run(self, line: str, seconds: float = PATIENCE) -> str:
+        """Type a command; what it printed, once it has ended. For output of less than a screen."""
+        mark = secrets.token_hex(4)
+        # Typed in two parts, so that the command line itself is not taken for its end.
+        self.enter(f"{line}; echo {mark[:4]}''{mark[4:]}=$?")
+        screen = self.wait_for(rf"^{mark}=\d+$", seconds, history=True)
+        return screen.partition(f"{mark[4:]}=$?\n")[2].partition(f"{mark}=")[0].rstrip("\n")
+
+    def paste(self, text: str) -> None:
+        """Paste ``text``, however long."""
+        file = self._directory / "paste"
+        file.write_text(text)
+        self._run("load-buffer", str(file))
+        self._run("paste-buffer", "-d")
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Drag the window to another size."""
+        self._run("resize-window", "-x", str(columns), "-y", str(rows))
+
+    def record(self) -> Path:
+        """A file that gets every byte that the terminal is sent from now on."""
+        file = self._directory / "recorded"
+        file.touch()
+        self._run("pipe-pane", "-O", f"cat >> {shlex.quote(str(file))}")
+        return file
+
+    def close(self) -> None:
+        """Close the window, as with a click."""
+        self._run("kill-server")
+
+
+def processes_with(word: str, *, program: str = "python") -> list[int]:
+    """The running processes of a program that have ``word`` among their arguments, without those they have forked."""
+    found: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            argv = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            status = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if Path(argv[0]).name.startswith(program) and word in argv and status[0] != "Z":
+            found[int(entry.name)] = int(status[1])
+    return [pid for pid, parent in found.items() if parent not in found]
