@@ -1,8 +1,10 @@
 """Measures the runner against the stock one and against the bare engine, side by side: `make bench`.
 
-Needs an engine (DOCKER_HOST), its `docker` CLI, the images new and old, Elixir, and the packaged helper; all of it comes
-with `python3 integration/world.py run --image new --image old --elixir host -- .venv/bin/python -m bench`. Prints a table
-of medians, and keeps every sample in bench/results/. The exit status is 1 where a limit is not kept.
+Needs an engine (DOCKER_HOST), its `docker` CLI, the images new and old, Elixir, and the packaged helper:
+
+    python3 integration/world.py run --image new --image old --elixir host -- .venv/bin/python -m bench
+
+Prints a table of medians, and keeps every sample in bench/results/. The exit status is 1 where a limit is not kept.
 """
 
 from __future__ import annotations
@@ -12,7 +14,9 @@ import os
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).resolve().parent.parent / part) for part in ("python", "tests", ".")]
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "python"))
 
 from bench import report
 from bench.cases import ALL

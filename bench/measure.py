@@ -124,9 +124,9 @@ def usage(pid: int) -> Usage:
 
 @contextmanager
 def watched(pids: Callable[[], Mapping[str, int]], every: float = 0.02) -> Iterator[dict[str, Usage]]:
-    """While the body runs, look again and again at what the processes that `pids` names have used; the last word counts.
+    """While the body runs, look again and again at what the processes that `pids` names have used.
 
-    For processes that somebody else waits for, so that there is nothing to ask once they have ended.
+    The last look counts. For processes that somebody else waits for: once they have ended, there is nothing to ask.
     """
     found: dict[str, Usage] = {}
     over = threading.Event()
@@ -135,9 +135,12 @@ def watched(pids: Callable[[], Mapping[str, int]], every: float = 0.02) -> Itera
         while not over.wait(every):
             for name, pid in pids().items():
                 try:
-                    found[name] = usage(pid)
+                    now = usage(pid)
                 except (OSError, IndexError):
                     continue
+                # A process that is ending has no memory any more.
+                before = found.get(name, now)
+                found[name] = Usage(now.cpu, max(now.peak, before.peak))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()

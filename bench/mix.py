@@ -13,6 +13,7 @@ from bench.measure import Sample, watched
 from bench.place import Log, Place, check_log
 from integration.host import WorldError, descendants
 from integration.project import Project, lay_out
+
 from support.images import NEW
 
 
@@ -56,7 +57,9 @@ def artifact(place: Place, made: Project, log: Log | None) -> Sample:
             "beam_cpu": sum(one.cpu for name, one in used.items() if name == "beam"),
             "beam_peak_mib": max((one.peak / 1024**2 for name, one in used.items() if name == "beam"), default=0),
             "helper_cpu": sum(one.cpu for name, one in used.items() if name.startswith("helper")),
-            "helper_peak_mib": max((one.peak / 1024**2 for name, one in used.items() if name.startswith("helper")), default=0),
+            "helper_peak_mib": max(
+                (one.peak / 1024**2 for name, one in used.items() if name.startswith("helper")), default=0
+            ),
         },
     )
 

@@ -16,6 +16,7 @@ import docker
 from bench.measure import Sample, timed, usage
 from bench.place import TOOLS, Log, Place, check_log
 from integration.host import WorldError
+
 from nerves_docker_port.artifact import fetch
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import Engine
@@ -50,8 +51,8 @@ def flow(place: Place, op: str, image: str, *, keep_lines: bool = False, **chang
                     followed.stages[stage.name] = time.perf_counter()
                 case (Atom("event"), _, (Atom("headline"), str() as text)):
                     followed.headlines[text] = time.perf_counter()
-                case (Atom("event"), _, (Atom("log"), lines)) if keep_lines:
-                    followed.shown.append((time.time_ns(), lines.encode() if isinstance(lines, str) else bytes(lines)))
+                case (Atom("event"), _, (Atom("log"), (str() | bytes()) as lines)) if keep_lines:
+                    followed.shown.append((time.time_ns(), lines.encode() if isinstance(lines, str) else lines))
                 case (Atom("done"), _, (Atom("ok"), _)):
                     break
                 case (Atom("event"), *_):
@@ -66,14 +67,12 @@ def flow(place: Place, op: str, image: str, *, keep_lines: bool = False, **chang
 def cold_build_with_archive(place: Place, image: str) -> Sample:
     """Build, then archive, each with a helper of its own as Mix has them, from nothing and on a fresh volume."""
     place.reset(image)
-    cpu = []
     started = time.perf_counter()
-    for op in ("build", "archive"):
-        cpu.append(flow(place, op, image).cpu)
-    return Sample(time.perf_counter() - started, {"helper_cpu": sum(cpu)})
+    cpu = sum(flow(place, op, image).cpu for op in ("build", "archive"))
+    return Sample(time.perf_counter() - started, {"helper_cpu": cpu})
 
 
-def build_with_log(place: Place, log: Log | None, *, from_nothing: bool = True) -> tuple[Sample, Sample]:
+def build_with_log(place: Place, log: Log | None) -> tuple[Sample, Sample]:
     """A whole build whose `make` writes that log, and the `make` step of it: its container from first to last call."""
     system = place.system()
     place.reset(system.image)
@@ -103,7 +102,8 @@ def headline_latency(place: Place, count: int, milliseconds: int) -> Sample:
     if len(delays) != count:
         raise WorldError(f"{len(delays)} of {count} headlines arrived")
     return Sample(
-        statistics.median(delays), {"p95": delays[int(0.95 * count)], "p99": delays[int(0.99 * count)], "max": delays[-1]}
+        statistics.median(delays),
+        {"p95": delays[int(0.95 * count)], "p99": delays[int(0.99 * count)], "max": delays[-1]},
     )
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from integration.host import REPOSITORY, WorldError
+
 from support.images import NEW, OLD
 from support.system import System
 

@@ -1,4 +1,4 @@
-"""The helper's commands: ``port`` (what the shim starts) and ``version``.
+"""The helper's commands: ``port`` (what the shim starts), ``shell``, ``doctor`` and ``version``.
 
 Imports nothing heavy before it must: the shim waits for the hello.
 """

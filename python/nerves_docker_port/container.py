@@ -30,6 +30,9 @@ STOP_GRACE = 5
 SETTLE_TIMEOUT = 10
 """Seconds that a container may take to have ended once its output has. One that takes longer runs on."""
 
+RECONNECT_TIMEOUT = 2
+"""The same where a person waits for the terminal's connection to be made again."""
+
 NAME_TIMEOUT = 10
 """Seconds that an earlier container of the same name may take to go."""
 
@@ -183,7 +186,7 @@ def run_on_terminal(
             finally:
                 stream.close()
             cancellation.check()
-            status = _wait(engine, container)
+            status = _wait(engine, container, RECONNECT_TIMEOUT)
             if status is not None:
                 return _exit(engine, container, status)
             stream = _attach_terminal(engine, container)
@@ -218,7 +221,7 @@ def _follow(
         whole = output.drain(on_output)
         cancellation.check()
         output.check()
-        status = _wait(engine, container)
+        status = _wait(engine, container, SETTLE_TIMEOUT)
         cancellation.check()
         if status is None:
             on_warning(f"The connection to the output of {name} was lost; what it wrote meanwhile is not in the log.")
@@ -315,10 +318,10 @@ def _remove(engine: Engine, container: str) -> None:
             raise
 
 
-def _wait(engine: Engine, container: str) -> int | None:
+def _wait(engine: Engine, container: str, timeout: int) -> int | None:
     """The exit status of a container whose stream has ended, or ``None`` if it runs on regardless."""
     try:
-        return int(engine.api.wait(container, timeout=SETTLE_TIMEOUT)["StatusCode"])
+        return int(engine.api.wait(container, timeout=timeout)["StatusCode"])
     except requests.Timeout:
         pass
     except requests.ConnectionError as error:

@@ -127,6 +127,33 @@ def says_disk_full(text: str) -> bool:
     return "no space left on device" in text.lower()
 
 
+_NO_NETWORK = (
+    "temporary failure in name resolution",
+    "could not resolve host",
+    "unable to resolve host address",
+    "network is unreachable",
+    "no route to host",
+)
+"""What resolvers, wget, curl, git and ssh say (strerror of EAI_AGAIN, ENETUNREACH, EHOSTUNREACH; wget's host.c)."""
+
+
+def says_no_network(text: str) -> bool:
+    """Whether what a build wrote says that it could not reach the network."""
+    return any(phrase in text.lower() for phrase in _NO_NETWORK)
+
+
+def no_network(failed: RunnerError) -> RunnerError:
+    """A step failed because the container could not reach the network; ``failed`` is its error."""
+    return RunnerError(
+        Code.NO_NETWORK,
+        failed.message,
+        hint="The container has no way to the network. See whether this host has one, whether a VPN or a firewall "
+        "keeps the engine's containers from it, and what DNS servers they have (`docker run --rm IMAGE cat "
+        '/etc/resolv.conf`). `build_runner_config: [network: "host"]` lets them share the host\'s.',
+        log=failed.log,
+    )
+
+
 def disk_full(message: str, log: str | None = None) -> RunnerError:
     """No space is left, at the engine or on the host; ``message`` says where."""
     return RunnerError(
@@ -285,8 +312,8 @@ def out_of_memory(step: str, status: int, last_lines: str, log: str) -> RunnerEr
         f"The Nerves Docker build_runner ran out of memory:\n\n`{step}` ended with exit status {status} after "
         f"a process in it was killed for want of memory.\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n",
         hint="Give the engine more memory or swap (Docker Desktop: Settings, Resources), or run fewer jobs at once "
-        '(`build_runner_opts: [make_args: ["BR2_JLEVEL=2"]]`), then run the command again: the build continues where '
-        "it was.",
+        '(`build_runner_opts: [make_args: ["PARALLEL_JOBS=2"]]`), then run the command again: the build continues '
+        "where it was.",
         log=log,
     )
 

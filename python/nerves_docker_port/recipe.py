@@ -281,7 +281,9 @@ def _failure(site: Site, name: StageName, spec: container.Spec, ended: container
         native = site.engine.capabilities.architecture
         return errors.image_of_other_platform(used.tag, used.architecture, native, last_lines, log)
     failed = errors.step_failed(command, ended.status, last_lines, log)
-    return errors.disk_full(failed.message, log) if errors.says_disk_full(last_lines) else failed
+    if errors.says_disk_full(last_lines):
+        return errors.disk_full(failed.message, log)
+    return errors.no_network(failed) if errors.says_no_network(last_lines) else failed
 
 
 def _pack_and_copy(site: Site) -> Artifact:

@@ -8,7 +8,6 @@ writes frames, and one runs the flow, which alone talks to the engine.
 
 from __future__ import annotations
 
-import os
 import queue
 import signal
 import threading

@@ -354,7 +354,8 @@ def _memory(given: _Given) -> int | None:
 
 
 def _swap(given: _Given) -> int:
-    if _word(given.value) == "none" or given.value is False:
+    # The empty text means so to the Apple runner.
+    if given.value is False or (given.value != [] and _word(given.value) in ("none", "")):
         return 0
     size = _size(given.value)
     if size is None:

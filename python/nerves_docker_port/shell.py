@@ -89,12 +89,15 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(number, on_signal)
+    outer = Outer(given.terminal, given.mix)
     try:
-        _open(spec, environ, cancellation, Outer(given.terminal, given.mix))
+        _open(spec, environ, cancellation, outer)
     except errors.RunnerError as error:
         ended = _in_words(error)
         if given.mix is None:
             _tell(ended)
+        elif outer.is_gone():
+            remove_spec(spec)
         else:
             _keep(ended, spec)
         return 128 + numbers[0] if numbers else 1

@@ -81,7 +81,7 @@ class Screen:
 
     def undo(self) -> bytes:
         """What sets everything back that is not as it should be."""
-        changed = [mode for (mode, sane), is_changed in zip(self._MODES, self._changed, strict=True) if is_changed]
+        changed = [mode for (mode, sane), is_changed in zip(self._MODES, self._changed[:], strict=True) if is_changed]
         sane = dict(self._MODES)
         return b"".join(b"\x1b[?%d%c" % (mode, b"h" if sane[mode] else b"l") for mode in changed) + b"\x1b>\x1b[0m"
 
@@ -164,6 +164,14 @@ class Outer:
     def size(self) -> tuple[int, int] | None:
         """Rows and columns, ``None`` if it is not known. Raises ``OSError`` where the terminal is gone."""
         return window_size(self._fd) if self._fd >= 0 else None
+
+    def is_gone(self) -> bool:
+        """Whether nobody is left to be told anything."""
+        try:
+            self.size()
+        except OSError:
+            return True
+        return self.mix_is_gone()
 
     def mix_is_gone(self) -> bool:
         """Whether the Mix that started us has ended."""

@@ -226,7 +226,7 @@ def check_unheld(engine: Engine, volume: str) -> None:
     check_free(engine, volume)
     # A build that is between two steps has no running container, but it holds the volume.
     holder = _inspect(engine, _hold_name(volume))
-    if holder is not None and not _is_dead(holder["Config"].get("Labels")):
+    if holder is not None and _is_alive(engine, volume, holder):
         raise _busy(engine, volume, holder)
 
 

@@ -110,6 +110,8 @@ fi
 """
     + _GIVE_SSH
     + r"""
+# A shell's terminal is the shell's.
+[ ! -t 1 ] || chown "$uid" "/proc/$$/fd/1"
 exec "$@"
 """
 )

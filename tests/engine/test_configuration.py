@@ -47,10 +47,10 @@ def build(
     config: list[Term] | None = None,
     *,
     variables: dict[str, str] | None = None,
-    **environ: str,
+    **environ: Any,
 ) -> Conversation:
     """Build with this configuration; the steps `create_build` and `make_system` run the shell lines of ``probe``."""
-    # On its own descriptor: whatever the probe does, its shell goes on.
+    # In a pipeline of its own: whatever the probe does, the step goes on.
     for step in ("create_build", "make_system"):
         system.write(f"{system.package_name}/in_{step}.sh", f"({probe}\n) | sed 's/^/{step}: /'\n")
     with system.helper(**environ) as helper:

@@ -93,9 +93,9 @@ def test_half_a_frame_then_a_close_is_told_and_the_status_is_the_true_one(
 
 
 def test_silence_for_much_longer_than_any_request_may_take_is_a_builds_right(world: FaultWorld) -> None:
-    # 3 s are 6 times the request timeout here, and 15 probes; 90 s are 1.5 times the real one, and 3 probes.
+    # 3 s are twice the request timeout here, and 15 probes; 90 s are 1.5 times the real one, and 3 probes.
     world.engine.runs["make"] = Run([frame(b"before\n"), 3, frame(b"after\n")])
-    conversation = world.run()
+    conversation = world.run(engine__REQUEST_TIMEOUT=1.5)
     conversation.value()
     assert world.log == b"before\nafter\n"
     assert conversation.warnings == []
@@ -330,21 +330,20 @@ def test_a_flag_of_memory_on_a_good_end_is_no_error(world: FaultWorld) -> None:
 
 def test_an_answer_that_never_comes_is_not_waited_for(world: FaultWorld) -> None:
     errors = world.errors(
-        (method, path, never)
-        for method, path in (
-            ("GET", "/version"),
-            ("GET", "/info"),
-            ("GET", "/volumes/.*"),
-            ("POST", "/volumes/create"),
-            ("GET", "/images/.*"),
-            ("GET", "/containers/json"),
-            ("POST", "/containers/create"),
-            ("POST", "/containers/.*/attach"),
-            ("POST", "/containers/.*/start"),
-            ("GET", "/containers/.*/json"),
-        )
+        [
+            (method, path, never)
+            for method, path in (
+                ("GET", "/version"),
+                ("GET", "/images/.*"),
+                ("POST", "/containers/create"),
+                ("POST", "/containers/.*/attach"),
+                ("POST", "/containers/.*/start"),
+                ("GET", "/containers/.*/json"),
+            )
+        ],
+        engine__REQUEST_TIMEOUT=1,
     )
-    assert len(errors) == 10
+    assert len(errors) == 6
     for error in errors:
         assert error["code"] == "engine_unreachable"
         assert error["message"].endswith("it did not answer in time")
@@ -354,14 +353,14 @@ def test_an_answer_that_never_comes_is_not_waited_for(world: FaultWorld) -> None
 def test_a_wait_that_is_never_answered_is_replaced_by_a_look(world: FaultWorld) -> None:
     world.engine.on("POST", "/containers/.*/wait", never)
     world.engine.runs["make_system"] = Run(status=7)
-    error = world.fail()
+    error = world.fail(container__SETTLE_TIMEOUT=0.3)
     assert error["code"] == "step_failed"
     assert "exit status 7" in error["message"]
 
 
 def test_a_removal_that_is_never_answered_is_a_warning(world: FaultWorld) -> None:
     world.engine.on_step("DELETE", "", "make", never)
-    conversation = world.run()
+    conversation = world.run(engine__REQUEST_TIMEOUT=1)
     conversation.value()
     (warning,) = conversation.warnings
     assert "it did not answer in time" in warning
@@ -369,7 +368,7 @@ def test_a_removal_that_is_never_answered_is_a_warning(world: FaultWorld) -> Non
 
 def test_an_engine_that_freezes_under_a_silent_build_is_found_out(world: FaultWorld) -> None:
     world.engine.runs["make"] = Run([frame(b"before\n"), lambda _container: world.engine.freeze(), 600])
-    error = world.fail(within=10)
+    error = world.fail(engine__REQUEST_TIMEOUT=1)
     assert error["code"] == "engine_unreachable"
     assert f"stopped answering in the step {make_name(world)}: it did not answer in time" in error["message"]
     assert "the build continues where it was" in error["hint"]
@@ -383,7 +382,9 @@ def test_an_engine_that_freezes_under_a_silent_build_is_found_out(world: FaultWo
 @pytest.mark.parametrize("end", ["cancel", "end of file"])
 def test_a_cancellation_does_not_wait_for_a_frozen_engine(world: FaultWorld, end: str) -> None:
     world.engine.runs["make"] = Run([frame(b">>> before\n"), lambda _container: world.engine.freeze(), 600])
-    with world.helper(within=10, container__PROBE_INTERVAL=60) as helper:
+    # So long that it is not found out before the cancellation; then the stop is waited for.
+    hasty = {"container__PROBE_INTERVAL": 600, "engine__REQUEST_TIMEOUT": 1, "session__END_TIMEOUT": 1}
+    with world.helper(**hasty) as helper:
         helper.start("build", world.args())
         conversation = helper.follow(until_stage="make")
         assert wait_until(lambda: world.log != b"")
@@ -394,7 +395,7 @@ def test_a_cancellation_does_not_wait_for_a_frozen_engine(world: FaultWorld, end
             assert conversation.error["code"] == "cancelled"
         else:
             helper.close()
-            helper.process.wait(timeout=8)
+            helper.process.wait(timeout=20)
 
 
 def test_an_engine_that_goes_in_mid_build_is_called_that(world: FaultWorld) -> None:
@@ -481,7 +482,7 @@ def pull_then(end: Hook) -> Hook:
 
 def pull_fails(world: FaultWorld, hook: Hook, *, silence: float = 1) -> dict[str, str]:
     world.engine.on("POST", "/images/create", hook)
-    error = world.fail(changes={"image": MISSING}, transfer__PULL_TIMEOUT=silence)
+    error = world.fail(changes={"image": MISSING}, transfer__PULL_TIMEOUT=silence, engine__REQUEST_TIMEOUT=1)
     assert world.engine.names == []
     return error
 
@@ -562,7 +563,7 @@ def test_a_slow_pull_is_waited_for_and_its_progress_told(world: FaultWorld) -> N
 @pytest.mark.parametrize("hook", [never, pull_then(never)], ids=["no answer", "no further event"])
 def test_a_silent_pull_is_cancelled_at_once(world: FaultWorld, hook: Hook) -> None:
     world.engine.on("POST", "/images/create", hook)
-    with world.helper(within=10, transfer__PROBE_INTERVAL=600) as helper:
+    with world.helper(transfer__PROBE_INTERVAL=600) as helper:
         helper.start("build", world.args(image=MISSING))
         conversation = helper.follow(until_stage="pull")
         assert wait_until(lambda: world.engine.requests("POST", "/images/create"))
@@ -576,7 +577,7 @@ def test_a_silent_pull_is_cancelled_at_once(world: FaultWorld, hook: Hook) -> No
 
 
 def test_a_cancellation_just_before_the_start_is_not_lost(world: FaultWorld) -> None:
-    with world.helper(within=10) as helper:
+    with world.helper() as helper:
 
         def cancel_first(exchange: Exchange) -> None:
             helper.send((Atom("cancel"), 1))
@@ -598,7 +599,7 @@ def test_a_cancelled_build_ends_whatever_the_engine_says_to_the_stop(world: Faul
     if hook is not None:
         world.engine.on("POST", "/containers/.*/stop", hook)
     world.engine.runs["make"] = Run([frame(b"before\n"), 600], ignores_term=True)
-    with world.helper(within=10) as helper:
+    with world.helper(engine__REQUEST_TIMEOUT=1) as helper:
         helper.start("build", world.args())
         conversation = helper.follow(until_stage="make")
         assert wait_until(lambda: world.log != b"")

@@ -21,8 +21,7 @@ from integration.project import Project, lay_out
 
 from support.images import NEW, OLD
 from support.recorder import Recorder
-
-RECORDINGS = Path(__file__).parent.parent / "conformance" / "stock-1.14.1"
+from support.recordings import RECORDINGS, Container, recorded_containers, seen_containers
 
 
 @dataclass(frozen=True)
@@ -77,70 +76,6 @@ DIFFERENCES = {
 
 STOCK_SSH = "type=bind,src=<home>/.ssh,target=/home/nerves/.ssh,readonly"
 OUR_SSH = "type=bind,src=<home>/.ssh,target=/nerves/ssh,readonly"
-
-
-@dataclass
-class Container:
-    """A container's work, in the recording's placeholders."""
-
-    image: str
-    command: list[str]
-    workdir: str
-    env: list[str]
-    mounts: list[str]
-
-
-def recorded_containers(recording: dict[str, Any]) -> list[Container]:
-    """The `docker run` invocations of a recording."""
-    found = []
-    for argv in recording["docker_argv"]:
-        if argv[0] != "run":
-            continue
-        words = iter(argv[1:])
-        container = Container("", [], "", [], [])
-        for word in words:
-            if word.startswith("-w="):
-                container.workdir = word[3:]
-            elif word == "--env":
-                container.env.append(next(words))
-            elif word == "--mount":
-                container.mounts.append(next(words))
-            elif word == "-a":
-                next(words)
-            elif word == "--rm":
-                pass
-            else:
-                container.image = word
-                container.command = list(words)
-        found.append(container)
-    return found
-
-
-def seen_containers(created: list[dict[str, Any]], placeholders: dict[str, str], image_id: str) -> list[Container]:
-    """The containers that the engine was asked to make, likewise."""
-
-    def replaced(text: str) -> str:
-        for value, placeholder in placeholders.items():
-            text = text.replace(value, placeholder)
-        return text
-
-    found = []
-    for body in created:
-        mounts = [
-            f"type={m['Type']},src={replaced(m['Source'])},target={m['Target']}"
-            + (",readonly" if m["ReadOnly"] else "")
-            for m in body["HostConfig"]["Mounts"]
-        ]
-        found.append(
-            Container(
-                "<image>" if body["Image"] == image_id else body["Image"],
-                [replaced(word) for word in body["Cmd"]],
-                body["WorkingDir"],
-                body["Env"],
-                mounts,
-            )
-        )
-    return found
 
 
 def _headlines(printed: str) -> list[str]:

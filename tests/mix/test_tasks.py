@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,30 +12,45 @@ from integration.project import Project, lay_out
 
 from support.images import NEW
 
+# Nerves builds a stale system before Mix runs a task of a dependency, but for these (the task's documentation).
+UNBUILT = {"NERVES_PRECOMPILE": "1", "NERVES_ENV_DISABLED": "1"}
+
 
 @pytest.fixture
 def project(directory: Path, host: str) -> Project:
     return lay_out(directory / "p", host=host, image=NEW, elixir=None)
 
 
-def test_doctor_of_a_project_before_anything_was_built(project: Project) -> None:
-    ended = project.mix("nerves_docker_port.doctor")
+@pytest.fixture
+def unbuilt(project: Project) -> Project:
+    """The same project, but nothing is built on the way to a task."""
+    return replace(project, settings={**project.settings, **UNBUILT})
+
+
+def test_doctor_of_a_project_before_anything_was_built(unbuilt: Project) -> None:
+    ended = unbuilt.mix("nerves_docker_port.doctor")
     assert ended.returncode == 0, ended.stdout
-    assert f"ok       project     my_system 0.1.0 ({project.system})" in ended.stdout
-    assert f"ok       mounts      a container reads and writes the package {project.system}" in ended.stdout
+    assert f"ok       project     my_system 0.1.0 ({unbuilt.system})" in ended.stdout
+    assert f"ok       mounts      a container reads and writes the package {unbuilt.system}" in ended.stdout
     assert "|Docker|" not in ended.stdout
-    assert not (project.system / ".nerves").exists()
+    assert not (unbuilt.system / ".nerves").exists()
 
 
-def test_doctor_says_with_its_status_that_a_build_would_fail(project: Project) -> None:
-    ended = project.mix("nerves_docker_port.doctor", DOCKER_HOST=f"unix://{project.directory}/none.sock")
+def test_doctor_says_with_its_status_that_a_build_would_fail(unbuilt: Project) -> None:
+    ended = unbuilt.mix("nerves_docker_port.doctor", DOCKER_HOST=f"unix://{unbuilt.directory}/none.sock")
     assert ended.returncode == 1
     assert "problem  engine      No engine answers at" in ended.stdout
     assert "** (" not in ended.stdout
+    helper = ["python3", str(unbuilt.directory / "elixir_shim/priv/python"), "doctor"]
+    directly = subprocess.run(
+        helper, env=unbuilt.env(DOCKER_HOST="unix:///none.sock"), stdout=subprocess.PIPE, text=True
+    )
+    assert directly.returncode == 1
+    assert "problem  engine      No engine answers at" in directly.stdout
 
 
-def test_doctor_in_json(project: Project) -> None:
-    ended = project.mix("nerves_docker_port.doctor", "--json", NERVES_DOCKER_MEMORY="1G")
+def test_doctor_in_json(unbuilt: Project) -> None:
+    ended = unbuilt.mix("nerves_docker_port.doctor", "--json", NERVES_DOCKER_MEMORY="1G")
     assert ended.returncode == 0, ended.stdout
     # Mix may have compiled something first.
     found = json.loads(ended.stdout[ended.stdout.index("{") :])
@@ -43,7 +60,7 @@ def test_doctor_in_json(project: Project) -> None:
     )
 
 
-def test_volumes_are_listed_and_nothing_is_removed_unasked(project: Project) -> None:
+def test_volumes_are_listed_and_nothing_is_removed_unasked(project: Project, unbuilt: Project) -> None:
     assert project.mix("nerves.artifact").returncode == 0
     ended = project.mix("nerves_docker_port.volumes")
     assert ended.returncode == 0, ended.stdout
@@ -52,17 +69,17 @@ def test_volumes_are_listed_and_nothing_is_removed_unasked(project: Project) -> 
     assert "last used just now" in line
     mix_exs = project.system / "VERSION"
     mix_exs.write_text("0.2.0\n")
-    ended = project.mix("nerves_docker_port.volumes", "--prune")
+    ended = unbuilt.mix("nerves_docker_port.volumes", "--prune")
     assert ended.returncode == 0, ended.stdout
     assert "its version is past: the package's is 0.2.0" in ended.stdout
     assert "Nothing was removed: there is no terminal to ask at." in ended.stdout
-    ended = project.mix("nerves_docker_port.volumes", "--prune", "--yes")
+    ended = unbuilt.mix("nerves_docker_port.volumes", "--prune", "--yes")
     assert f"Removed {line.split()[0]}" in ended.stdout
 
 
-def test_help_has_the_tasks(project: Project) -> None:
-    assert project.mix("deps.compile").returncode == 0
+def test_help_has_the_tasks(unbuilt: Project) -> None:
+    assert unbuilt.mix("deps.compile").returncode == 0
     for task, text in (("doctor", "--json"), ("volumes", "--prune")):
-        ended = project.mix("help", f"nerves_docker_port.{task}")
+        ended = unbuilt.mix("help", f"nerves_docker_port.{task}")
         assert ended.returncode == 0, ended.stdout
         assert text in ended.stdout

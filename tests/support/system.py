@@ -120,12 +120,13 @@ class System:
             self.root, app=self.app, package=self.package, platform_version=self.platform_version, **changes
         )
 
-    def helper(self, **env: str) -> Helper:
+    def helper(self, *, stderr: int | None = None, **env: str) -> Helper:
         """A helper that runs as the system's user."""
         return Helper(
             command=packaged_command(),
             env={"DOCKER_HOST": self.host, "HOME": str(self.root / "home"), **env},
             user=self.uid if os.getuid() == 0 else None,
+            stderr=stderr,
         )
 
     def run(self, op: str, *, answers: Sequence[bool] = (), **changes: Any) -> Conversation:

@@ -21,7 +21,7 @@ from integration.host import apt_install
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds for what takes one, on a machine that does everything at once."""
 
 OUTER = "outer> "
@@ -127,8 +127,9 @@ class Tmux:
         mark = secrets.token_hex(4)
         # Typed in two parts, so that the command line itself is not taken for its end.
         self.enter(f"{line}; echo {mark[:4]}''{mark[4:]}=$?")
-        screen = self.wait_for(rf"^{mark}=\d+$", seconds, history=True)
-        return screen.partition(f"{mark[4:]}=$?\n")[2].partition(f"{mark}=")[0].rstrip("\n")
+        # Not at the beginning of a line: tmux joins one that is exactly as wide as the window with the next.
+        screen = self.wait_for(rf"{mark}=\d+$", seconds, history=True)
+        return screen.partition(f"{mark[4:]}=$?")[2].partition(f"{mark}=")[0].strip("\n")
 
     def paste(self, text: str) -> None:
         """Paste ``text``, however long."""

@@ -53,7 +53,7 @@ class Watched:
 @pytest.fixture
 def watched(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Watched:
     """Shorter waits than in earnest."""
-    monkeypatch.setattr(container, "SETTLE_TIMEOUT", 0.3)
+    monkeypatch.setattr(container, "SETTLE_TIMEOUT", 1)
     monkeypatch.setattr(container, "PROBE_INTERVAL", 0.1)
     return Watched(engine)
 

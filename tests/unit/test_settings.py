@@ -86,6 +86,7 @@ def test_without_configuration_everything_is_as_the_stock_runner_does_it() -> No
         ("swap", "16G", "16G", 16 * 1024**3),
         ("swap", "0", "0", 0),
         ("swap", "0G", "none", 0),
+        ("swap", "", None, 0),
         ("swap", Atom("none"), "0G", 0),
         ("network", "none", "none", "none"),
         ("network", Atom("host"), "host", "host"),

@@ -3,20 +3,43 @@ defmodule NervesDockerPort.Console do
   What the person sees of a build. Everything goes through `Mix.shell/0`, so `Mix.Shell.Quiet` is quiet and a test can
   read it with `Mix.Shell.Process`.
 
-  Dots and progress are no lines: they are written as they are, as Nerves' own runner does it, and only where the shell is
-  `Mix.Shell.IO`. A line that was begun with them is ended before the next one is printed.
+  Dots are no lines: they are written as they are, as Nerves' own runner does it, and only where the shell is
+  `Mix.Shell.IO`. So is progress on a terminal: one line that is drawn anew and vanishes when it is over. A line that was
+  begun so is ended before the next one is printed.
+
+  Where there is no terminal, progress is plain lines: one now and then, and the last. What is over before that was
+  quick, and is one line.
   """
 
   # A build that says nothing for so long gets a dot, as from the stock runner.
   @dot_every 10_000
 
-  defstruct open: nil, dot_every: @dot_every, dot_at: 0
+  # Without a terminal, progress is said so often: a pull of an hour is 120 lines in the log of a CI.
+  @line_every 30_000
 
-  @typedoc "What was printed last, and when the next dot is due. Times are in milliseconds."
+  # The widest bar; beyond, it is no easier to read.
+  @bar 30
+
+  defstruct open: nil,
+            dot_every: @dot_every,
+            dot_at: 0,
+            line_every: @line_every,
+            line_at: nil,
+            unsaid: nil,
+            columns: :ask
+
+  @typedoc """
+  What was printed last, when the next dot and the next plain line of progress are due, and progress that was not said
+  yet. Times are in milliseconds.
+  """
   @opaque t :: %__MODULE__{
             open: nil | :dots | :progress,
             dot_every: pos_integer(),
-            dot_at: integer()
+            dot_at: integer(),
+            line_every: non_neg_integer(),
+            line_at: integer() | nil,
+            unsaid: String.t() | nil,
+            columns: pos_integer() | nil | :ask
           }
 
   @typedoc "What the terminal can do: whether a person can answer, its width, and whether it has colours."
@@ -35,11 +58,15 @@ defmodule NervesDockerPort.Console do
   @doc """
   A console on which nothing has been printed.
 
-  Options: `:dot_every`, the milliseconds of silence before a dot (10 000).
+  Options:
+
+    * `:dot_every` - the milliseconds of silence before a dot (10 000)
+    * `:line_every` - the milliseconds between two plain lines of progress (30 000)
+    * `:columns` - the terminal's width, `nil` where there is none; otherwise it is asked for whenever it matters
   """
   @spec new(keyword()) :: t()
   def new(options \\ []) do
-    renew(%__MODULE__{dot_every: Keyword.get(options, :dot_every, @dot_every)})
+    renew(struct!(__MODULE__, Keyword.take(options, [:dot_every, :line_every, :columns])))
   end
 
   @doc """
@@ -67,7 +94,7 @@ defmodule NervesDockerPort.Console do
 
   def show(console, {:progress, %{what: what, current: current, unit: unit} = progress})
       when is_binary(what) and is_count(current) do
-    {:ok, progress(console, what, amount(current, Map.get(progress, :total), unit))}
+    {:ok, progress(console, printable(what), current, Map.get(progress, :total), unit)}
   end
 
   # The headlines say what is being done; stages are there to be measured.
@@ -75,7 +102,8 @@ defmodule NervesDockerPort.Console do
 
   def show(console, {:stage, stage, {:finished, milliseconds}})
       when is_atom(stage) and is_count(milliseconds) do
-    {:ok, console}
+    # Its progress is over, and the last of it is worth a line.
+    {:ok, %{say(console) | line_at: nil}}
   end
 
   def show(_console, _event), do: :unknown
@@ -97,12 +125,15 @@ defmodule NervesDockerPort.Console do
   def patience(console), do: max(0, console.dot_at - now())
 
   @doc """
-  To be called when nothing was printed for a while: writes a dot.
+  To be called when nothing was printed for a while: writes a dot, or the progress that was not said yet.
   """
   @spec idle(t()) :: t()
+  # What is drawn stays to be seen.
+  def idle(%__MODULE__{open: :progress} = console), do: renew(console)
+  def idle(%__MODULE__{unsaid: text} = console) when text != nil, do: console |> say() |> renew()
+
   def idle(console) do
     if Mix.shell() == Mix.Shell.IO do
-      console = if console.open == :progress, do: end_line(console), else: console
       IO.write(".")
       renew(%{console | open: :dots})
     else
@@ -174,29 +205,58 @@ defmodule NervesDockerPort.Console do
     end
   end
 
-  defp progress(console, what, amount) do
-    columns = columns()
+  defp progress(console, what, current, total, unit) do
+    columns = if console.columns == :ask, do: columns(), else: console.columns
 
     if Mix.shell() == Mix.Shell.IO and IO.ANSI.enabled?() and columns != nil do
       console = if console.open == :dots, do: end_line(console), else: console
-      line = String.slice("#{printable(what)}: #{amount}", 0, columns - 1)
-      IO.write("\r" <> line <> "\e[K")
+      IO.write("\r" <> drawn(what, current, total, unit, columns - 1) <> "\e[K")
       renew(%{console | open: :progress})
     else
-      console
+      console = %{console | unsaid: "#{what}: #{amount(current, total, unit)}"}
+
+      cond do
+        console.line_at == nil -> %{console | line_at: now() + console.line_every}
+        console.line_at <= now() -> console |> say() |> renew()
+        true -> console
+      end
     end
   end
 
-  defp amount(current, nil, unit), do: quantity(current, unit)
+  defp say(%__MODULE__{unsaid: nil} = console), do: console
+
+  defp say(console) do
+    console = end_line(console)
+    Mix.shell().info(console.unsaid)
+    %{console | unsaid: nil, line_at: now() + console.line_every}
+  end
+
+  # As much as there is room for: the words first, then the bar.
+  defp drawn(what, current, total, unit, width) do
+    amount = amount(current, total, unit)
+    room = min(width - String.length("#{what}: [] #{amount}"), @bar)
+
+    if is_count(total) and total > 0 and room >= 8 do
+      done = div(room * min(current, total), total)
+      "#{what}: [#{String.duplicate("=", done)}#{String.duplicate(" ", room - done)}] #{amount}"
+    else
+      String.slice("#{what}: #{amount}", 0, width)
+    end
+  end
 
   defp amount(current, total, unit) when is_count(total) do
     percent = if total > 0, do: " (#{min(100, div(100 * current, total))}%)", else: ""
-    "#{quantity(current, unit)} of #{quantity(total, unit)}#{percent}"
+    current = if unit == :bytes, do: quantity(current, unit), else: current
+    "#{current} of #{quantity(total, unit)}#{percent}"
   end
 
-  defp amount(current, _total, unit), do: quantity(current, unit)
+  defp amount(current, _not_known, unit), do: quantity(current, unit)
 
-  defp quantity(count, :bytes), do: "#{Float.round(count / 1_000_000, 1)} MB"
+  defp quantity(count, :bytes) when count >= 1_000_000_000 do
+    "#{:erlang.float_to_binary(count / 1_000_000_000, decimals: 2)} GB"
+  end
+
+  defp quantity(count, :bytes), do: "#{:erlang.float_to_binary(count / 1_000_000, decimals: 1)} MB"
   defp quantity(count, unit), do: "#{count} #{unit}"
 
   defp replace_invalid(<<char::utf8, rest::binary>>, text) do

@@ -24,9 +24,13 @@ defmodule NervesDockerPort.ConsoleTest do
 
     capture_io(fn ->
       console =
-        Enum.reduce(events, Console.new(), fn
+        Enum.reduce(events, Console.new(Keyword.take(options, [:columns, :line_every])), fn
           :idle, console ->
             Console.idle(console)
+
+          {:sleep, milliseconds}, console ->
+            Process.sleep(milliseconds)
+            console
 
           event, console ->
             {:ok, console} = Console.show(console, event)
@@ -53,11 +57,76 @@ defmodule NervesDockerPort.ConsoleTest do
     assert seen(events, colours: false) == ">>> a\n..\n|Docker| B\n\n.\n"
   end
 
-  test "progress is for terminals" do
-    progress = {:progress, %{what: "Pulling", current: 1, total: 2, unit: :layers}}
-    # What captures is no terminal: it has no columns.
-    assert seen([progress], colours: true) == ""
-    assert seen([progress], colours: false) == ""
+  defp pulling(current, total, layers \\ "1 of 2") do
+    what = "Pulling image, #{layers} layers"
+    {:progress, %{what: what, current: current, total: total, unit: :bytes}}
+  end
+
+  test "on a terminal, progress is one line that is drawn anew" do
+    line = "Pulling image, 1 of 2 layers: "
+
+    assert seen([pulling(0, nil), pulling(16_000_000, 64_000_000)], colours: true, columns: 80) ==
+             "\r#{line}0.0 MB\e[K" <>
+               "\r#{line}[=====                 ] 16.0 MB of 64.0 MB (25%)\e[K" <> "\r\e[K"
+
+    assert seen([pulling(1, 1)], colours: true, columns: 200) =~ "[#{String.duplicate("=", 30)}]"
+  end
+
+  test "a line of progress fits the terminal, however narrow" do
+    for columns <- 1..100, event <- [pulling(5_500_000_000, 64_000_000_000), pulling(1, nil)] do
+      ["", drawn, ""] = String.split(seen([event], colours: true, columns: columns), ["\r", "\e[K\r\e[K"])
+      assert String.length(drawn) < columns
+    end
+
+    assert seen([pulling(5_500_000_000, 64_000_000_000)], colours: true, columns: 80) =~
+             "5.50 GB of 64.00 GB (8%)"
+  end
+
+  test "progress gives its place to what comes next, and stays when nothing does" do
+    events = [:idle, pulling(1, 2), :idle, {:log, ">>> a"}]
+
+    assert seen(events, colours: true, columns: 40) ==
+             ".\n\rPulling image, 1 of 2 layers: 0.0 MB of\e[K\r\e[K>>> a\n"
+  end
+
+  test "without a terminal, progress that is quick is one plain line at its end" do
+    events = [
+      {:stage, :pull, :started},
+      pulling(0, nil, "0 of 2"),
+      pulling(32_000_000, 64_000_000),
+      pulling(64_000_000, 64_000_000, "2 of 2"),
+      {:stage, :pull, {:finished, 900}},
+      {:stage, :preflight, {:finished, 1_000}}
+    ]
+
+    line = "Pulling image, 2 of 2 layers: 64.0 MB of 64.0 MB (100%)\n"
+    # No colours, or no terminal: what captures has no columns.
+    assert seen(events, colours: false, columns: 80) == line
+    assert seen(events, colours: true, columns: nil) == line
+    assert seen(events, colours: true) == line
+  end
+
+  test "without a terminal, long progress is a plain line now and then" do
+    events =
+      [pulling(0, 100_000_000)] ++
+        Enum.flat_map(1..10, &[{:sleep, 30}, pulling(&1 * 10_000_000, 100_000_000)]) ++
+        [{:stage, :pull, {:finished, 300}}]
+
+    lines = String.split(seen(events, colours: false, columns: nil, line_every: 100), "\n", trim: true)
+    assert length(lines) in 2..4
+    assert List.last(lines) == "Pulling image, 1 of 2 layers: 100.0 MB of 100.0 MB (100%)"
+    assert lines == Enum.uniq(lines)
+  end
+
+  test "without a terminal, silence says what was not said yet, then dots" do
+    events = [pulling(1_000_000, nil), :idle, :idle, :idle, pulling(2_000_000, nil), :idle]
+
+    assert seen(events, colours: false, columns: nil) ==
+             "Pulling image, 1 of 2 layers: 1.0 MB\n..\nPulling image, 1 of 2 layers: 2.0 MB\n"
+  end
+
+  test "progress that comes to nothing is not said" do
+    assert seen([pulling(1, 2), {:warning, "w"}], colours: false, columns: nil) == "w\n"
   end
 
   test "a quiet shell prints nothing" do
@@ -68,7 +137,9 @@ defmodule NervesDockerPort.ConsoleTest do
                Console.new() |> Console.show(event)
              end
 
-             Console.new() |> Console.idle() |> Console.end_line()
+             {:ok, console} = Console.show(Console.new(columns: 80), pulling(1, 2))
+             {:ok, console} = Console.show(console, {:stage, :pull, {:finished, 1}})
+             console |> Console.idle() |> Console.end_line()
            end) == ""
   end
 

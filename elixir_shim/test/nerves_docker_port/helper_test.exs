@@ -62,7 +62,8 @@ defmodule NervesDockerPort.HelperTest do
                "",
                ">>> one\n>>> two",
                "little memory",
-               ">>> caf\uFFFD"
+               ">>> caf\uFFFD",
+               "Pulling: 1 of 3 layers (33%)"
              ]
     end
 

@@ -26,9 +26,16 @@ defmodule Mix.Tasks.NervesDockerPort.Doctor do
     * `--json` - print JSON instead: an object with `ok` (a boolean) and `findings`, a list of objects with `topic`,
       `state`, `text` and `remedy` (or `null`)
 
-  Where Mix itself does not work, the helper can be asked directly:
+  ## Where a build is in the way
 
-      python3 -m nerves_docker_port doctor
+  Before Mix runs a task of a dependency it loads the dependencies, and Nerves builds a system that is stale then. Where it
+  is this build that fails, have Nerves leave it out:
+
+      NERVES_PRECOMPILE=1 NERVES_ENV_DISABLED=1 mix nerves_docker_port.doctor
+
+  Where Mix itself does not work, the helper can be asked directly; it examines the engine and the host:
+
+      python3 deps/nerves_docker_port/priv/python doctor
   """
 
   use Mix.Task

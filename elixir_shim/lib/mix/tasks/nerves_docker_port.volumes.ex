@@ -14,6 +14,9 @@ defmodule Mix.Tasks.NervesDockerPort.Volumes do
   package than the present one. It shows them and asks first. Without a terminal to ask at, nothing is removed unless
   `--yes` is given. A volume that is in use is kept, and so is every one that this runner did not make.
 
+  Nerves builds a system that is stale before Mix runs this task; `mix help nerves_docker_port.doctor` has the variables
+  with which it does not.
+
   ## Options
 
     * `--all` - list everybody's build volumes, not only this project's

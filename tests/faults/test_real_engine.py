@@ -1,0 +1,354 @@
+"""Faults that a real engine, a real disk and a real clock give: races, full disks, an engine that dies, secrets."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import random
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from nerves_docker_port.wire import Atom
+from support.images import NEW
+from support.port import Conversation, Helper, wait_until
+from support.system import System, ours
+
+MakeSystem = Callable[..., System]
+
+RANDOM_CANCELLATIONS = int(os.environ.get("NDP_RANDOM_CANCELLATIONS", "50"))
+"""`make soak` sets it to 1,000."""
+
+
+def test_of_two_builds_started_in_the_same_instant_exactly_one_runs(
+    make_system: MakeSystem, client: docker.DockerClient
+) -> None:
+    """Fault 4. Fifty times, with helpers that are ready and a build that outlasts the other's start."""
+    system = make_system()
+    system.run("build").value()
+    for _round in range(50):
+        with system.helper() as one, system.helper() as two:
+            together = threading.Barrier(2)
+            outcomes: list[Conversation] = []
+
+            def build(
+                helper: Helper, together: threading.Barrier = together, outcomes: list[Conversation] = outcomes
+            ) -> None:
+                args = system.args(make_args=["RUN=sleep 0.3"], cwd=system.root / f"cwd{helper.process.pid}")
+                together.wait()
+                outcomes.append(helper.request("build", args))
+
+            for helper in (one, two):
+                directory = system.root / f"cwd{helper.process.pid}"
+                directory.mkdir()
+                os.chown(directory, system.uid, system.uid)
+            threads = [threading.Thread(target=build, args=(helper,)) for helper in (one, two)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        codes = sorted("ok" if outcome.error is None else outcome.error["code"] for outcome in outcomes)
+        assert codes == ["ok", "volume_busy"], [outcome.error for outcome in outcomes]
+    assert ours(client, system.volume) == []
+
+
+def test_the_one_that_is_refused_is_told_by_whom_since_when_and_how_to_stop_it(
+    make_system: MakeSystem, client: docker.DockerClient
+) -> None:
+    system = make_system()
+    with system.helper() as first:
+        first.start("build", system.args(make_args=["RUN=sleep 60"]))
+        first.follow(until_stage="make")
+        assert wait_until(lambda: client.containers.list(filters={"volume": system.volume}), 10)
+        (container,) = client.containers.list(filters={"volume": system.volume})
+        started = time.monotonic()
+        for op in ("build", "archive", "clean"):
+            error = system.run(op).error
+            assert error is not None
+            assert error["code"] == "volume_busy"
+            assert f"{container.name} (make, started " in error["message"]
+            assert f"docker stop {container.name}" in error["hint"]
+        assert time.monotonic() - started < 15
+        # The remedy works.
+        container.stop(timeout=1)
+        error = first.follow().error
+        assert error is not None
+        assert error["code"] == "step_failed"
+    system.run("build").value()
+
+
+def test_a_volume_that_somebody_else_s_container_uses_is_refused_and_that_container_left_alone(
+    make_system: MakeSystem, client: docker.DockerClient
+) -> None:
+    """The stock runner's, say: it has none of our labels."""
+    system = make_system()
+    system.run("build").value()
+    foreign = client.containers.run(
+        NEW, ["sleep", "60"], mounts=[docker.types.Mount("/x", system.volume)], detach=True, init=True
+    )
+    try:
+        error = system.run("build").error
+        assert error is not None
+        assert error["code"] == "volume_busy"
+        assert f"{foreign.name} (not started by this runner, started " in error["message"]
+        foreign.reload()
+        assert foreign.status == "running"
+    finally:
+        foreign.remove(force=True)
+    system.run("build").value()
+
+
+def test_a_hold_of_a_process_that_has_died_is_taken_over_at_once_and_one_of_another_host_after_a_while(
+    make_system: MakeSystem, client: docker.DockerClient
+) -> None:
+    system = make_system()
+    with system.helper() as helper:
+        helper.start("build", system.args(make_args=["RUN=sleep 60"]))
+        helper.follow(until_stage="make")
+        assert wait_until(lambda: client.containers.list(filters={"volume": system.volume}), 10)
+        (hold,) = client.containers.list(all=True, filters={"name": f"{system.volume}-hold"})
+        labels = dict(hold.labels)
+        helper.process.kill()
+    started = time.monotonic()
+    system.run("build").value()
+    assert time.monotonic() - started < 20
+
+    place, pid, begun = labels["nerves-docker-port.owner"].split(" ", 2)
+    assert pid == str(helper.process.pid)
+    for owner, at_once in (
+        # The same host before it was started anew: its processes are gone.
+        (f"{place.split('/')[0]}/another-boot/{place.split('/')[2]} {pid} {begun}", True),
+        # The same number, but a process that started at another time.
+        (f"{place} {os.getpid()} 1", True),
+        ("another-host:0/boot/pid:[1] 1 1", False),
+    ):
+        labels["nerves-docker-port.owner"] = owner
+        client.containers.create(NEW, "true", name=f"{system.volume}-hold", labels=labels)
+        started = time.monotonic()
+        system.run("build").value()
+        assert (time.monotonic() - started < 20) is at_once
+    assert ours(client, system.volume) == []
+
+
+def test_cancelled_at_random_moments_a_build_leaves_nothing_and_no_traceback(
+    make_system: MakeSystem, client: docker.DockerClient
+) -> None:
+    system = make_system()
+    system.run("build").value()
+    before = system.artifact.read_bytes()
+    seed = int(os.environ.get("NDP_SEED", str(random.SystemRandom().randrange(1 << 32))))
+    print(f"NDP_SEED={seed}")
+    chance = random.Random(seed)
+    system.write("my_system/in_make_system.sh", "head -c 3000000 /dev/urandom > built\n")
+    errors = system.root / "stderr"
+    with errors.open("wb") as stderr:
+        for _round in range(RANDOM_CANCELLATIONS):
+            end = chance.choice(["cancel", "end of file", "SIGTERM", "SIGKILL"])
+            with system.helper(stderr=stderr.fileno()) as helper:
+                helper.start("build", system.args(make_args=[f"RUN=sleep 0.{chance.randrange(6)}"]))
+                time.sleep(chance.uniform(0, 2.5))
+                if end == "cancel":
+                    helper.send((Atom("cancel"), 1))
+                    helper.follow()
+                    assert ours(client, system.volume) == []
+                elif end == "end of file":
+                    helper.close()
+                elif end == "SIGTERM":
+                    helper.process.terminate()
+                else:
+                    helper.process.kill()
+            if end != "SIGKILL":
+                assert ours(client, system.volume) == []
+    conversation = system.run("build")
+    assert conversation.value()["size"] > 3_000_000
+    assert ours(client, system.volume) == []
+    assert before != system.artifact.read_bytes()
+    assert b"Traceback" not in errors.read_bytes()
+
+
+@pytest.fixture
+def small_disk() -> Iterator[Callable[[Path, int], None]]:
+    """Mounts small file systems; they are gone after the test."""
+    mounted: list[Path] = []
+
+    def mount(path: Path, kilobytes: int) -> None:
+        path.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", path], check=True)
+        mounted.append(path)
+
+    yield mount
+    for path in mounted:
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def test_a_full_disk_at_the_engine_is_called_that_and_the_artifact_stays(
+    make_system: MakeSystem, client: docker.DockerClient
+) -> None:
+    system = make_system(uid=0)
+    system.run("build").value()
+    before = system.artifact.read_bytes()
+    # The build volume on a small file system of its own, on a loop device.
+    image = Path(tempfile.mkstemp(prefix="ndp-disk-")[1])
+    volume = system.volume
+    loop = ""
+    try:
+        with image.open("wb") as file:
+            file.truncate(8 << 20)
+        subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
+        made = subprocess.run(["losetup", "--find", "--show", image], check=True, capture_output=True, text=True)
+        loop = made.stdout.strip()
+        client.volumes.get(volume).remove()
+        client.volumes.create(volume, driver_opts={"type": "ext4", "device": loop})
+        error = system.run("build", make_args=["RUN=head -c 20000000 /dev/zero > big"]).error
+        assert error is not None
+        assert error["code"] == "disk_full"
+        assert "No space left on device" in error["message"]
+        assert "docker system df" in error["hint"]
+        assert system.artifact.read_bytes() == before
+        assert ours(client, volume) == []
+    finally:
+        client.volumes.get(volume).remove(force=True)
+        if loop:
+            subprocess.run(["losetup", "--detach", loop], check=True)
+        image.unlink()
+
+
+def test_a_full_disk_in_the_download_directory_is_called_that_and_leaves_no_half_artifact(
+    make_system: MakeSystem, small_disk: Callable[[Path, int], None], client: docker.DockerClient
+) -> None:
+    system = make_system(uid=0)
+    small_disk(system.root / "dl", 1024)
+    system.run("build").value()
+    before = system.artifact.read_bytes()
+    system.write("my_system/in_make_system.sh", "head -c 3000000 /dev/urandom > built\n")
+    error = system.run("build").error
+    assert error is not None
+    assert error["code"] == "disk_full"
+    assert str(system.artifact) in error["message"]
+    assert system.artifact.read_bytes() == before
+    assert [path.name for path in system.artifact.parent.iterdir()] == [system.artifact.name]
+    assert ours(client, system.volume) == []
+
+
+def test_a_full_disk_under_the_log_is_called_that(
+    make_system: MakeSystem, small_disk: Callable[[Path, int], None], client: docker.DockerClient
+) -> None:
+    system = make_system(uid=0)
+    small_disk(system.root / "cwd", 256)
+    error = system.run("build", cwd=system.root / "cwd", make_args=["RUN=head -c 3000000 /dev/zero"]).error
+    assert error is not None
+    assert error["code"] == "disk_full"
+    assert str(system.root / "cwd" / "build.log") in error["message"]
+    assert ours(client, system.volume) == []
+    system.run("build").value()
+
+
+def test_a_download_directory_that_may_not_be_written_is_named(make_system: MakeSystem) -> None:
+    system = make_system(uid=1000)
+    closed = system.root / "closed"
+    closed.mkdir(mode=0o755)
+    error = system.run("build", download_dir=closed).error
+    assert error is not None
+    assert error["code"] == "bad_request"
+    assert f"The download directory {closed} cannot be written: Permission denied" in error["message"]
+
+
+def test_a_package_directory_that_may_not_be_written_is_a_failing_step_that_shows_why(make_system: MakeSystem) -> None:
+    system = make_system(uid=1000)
+    elsewhere = system.root / "cwd"
+    elsewhere.mkdir()
+    os.chown(elsewhere, 1000, 1000)
+    (system.package / ".nerves").mkdir()
+    os.chown(system.package / ".nerves", 1000, 1000)
+    os.chown(system.package, 0, 0)
+    error = system.run("build", cwd=elsewhere).error
+    assert error is not None
+    assert error["code"] == "step_failed"
+    assert "Config.in: Permission denied" in error["message"]
+
+
+def test_too_little_memory_is_called_that(make_system: MakeSystem) -> None:
+    system = make_system()
+    # The compiler's driver says so where the kernel ended the compiler.
+    run = "echo 'gcc: fatal error: Killed signal terminated program cc1plus'; exit 4"
+    error = system.run("build", make_args=[f"RUN={run}"]).error
+    assert error is not None
+    assert error["code"] == "out_of_memory"
+    assert "PARALLEL_JOBS" in error["hint"]
+
+
+def test_a_container_that_outgrows_its_memory_is_called_that(make_system: MakeSystem) -> None:
+    system = make_system()
+    memory: list[Any] = [(Atom("memory"), "64M"), (Atom("swap"), "0")]
+    # `tail` keeps a line until it has seen its end.
+    error = system.run("build", make_args=["RUN=head -c 300000000 /dev/zero | tail"], runner_config=memory).error
+    assert error is not None
+    assert error["code"] == "out_of_memory"
+
+
+def test_no_network_in_the_container_is_called_that(make_system: MakeSystem) -> None:
+    system = make_system()
+    run = "bash -c 'exec 3<>/dev/tcp/example.com/80'"
+    network: list[Any] = [(Atom("network"), "none")]
+    error = system.run("build", make_args=[f"RUN={run}"], runner_config=network).error
+    assert error is not None
+    assert error["code"] == "no_network"
+    assert error["hint"] is not None
+
+
+SECRETS = {
+    "artifact_sites": "ghp_plantedArtifactSiteToken",
+    "registry": "plantedRegistryPassword",
+    "ssh": "PLANTEDPRIVATEKEY",
+}
+
+
+def test_no_secret_is_in_anything_that_is_written_labelled_or_passed_on(
+    make_system: MakeSystem, client: docker.DockerClient
+) -> None:
+    system = make_system()
+    login = base64.b64encode(f"user:{SECRETS['registry']}".encode()).decode()
+    system.write("home/.docker/config.json", json.dumps({"auths": {"registry.example.com": {"auth": login}}}))
+    system.write("home/.ssh/id_ed25519", SECRETS["ssh"], mode=0o600)
+    args = system.args(make_args=["RUN=sleep 3"])
+    sites = (
+        Atom("artifact_sites"),
+        [(Atom("github_api"), "acme/x", [(Atom("token"), SECRETS["artifact_sites"])])],
+    )
+    package: Any = args[Atom("package")]
+    # The shim takes them out; even where one did not, the helper must not spread them.
+    package[Atom("config")].append(sites)
+    seen: list[str] = []
+    with system.helper() as helper:
+        helper.start("build", args)
+        conversation = helper.follow(until_stage="make")
+        assert wait_until(lambda: client.containers.list(filters={"volume": system.volume}), 10)
+        containers = client.containers.list(all=True, filters={"volume": system.volume})
+        seen += [json.dumps(container.attrs) for container in containers]
+        processes = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True, check=True)
+        seen.append(processes.stdout)
+        conversation = helper.follow(conversation)
+    failing = system.run("build", make_args=["RUN=exit 1"])
+    seen += [repr(conversation), repr(failing), json.dumps(client.volumes.get(system.volume).attrs)]
+    files = [path for path in system.root.rglob("*") if path.is_file() and "home" not in path.parts]
+    assert {"build.log", "builds.msgpack", ".docker_id"} <= {path.name for path in files}
+    for path in files:
+        seen.append(path.read_bytes().decode("latin-1"))
+    tree = client.containers.run(
+        NEW,
+        ["sh", "-c", "find /tree -type f -exec cat {} +"],
+        mounts=[docker.types.Mount("/tree", system.volume)],
+        user="0",
+        remove=True,
+    )
+    seen.append(tree.decode("latin-1"))
+    for secret in (*SECRETS.values(), login):
+        assert [text[:200] for text in seen if secret in text] == []

@@ -1,0 +1,158 @@
+"""What an image depends on: the Dockerfile, and of its context what it uses."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from nerves_docker_port.build_context import Context, sources
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("FROM x\nRUN make\n", set()),
+        ("COPY a /b", {"a"}),
+        ("copy ./a b/ c* /d/", {"a", "b", "c*"}),
+        ("ADD --chown=1:1 --chmod=755 a /b", {"a"}),
+        ('COPY ["a b", "c", "/d"]', {"a b", "c"}),
+        ("COPY --from=base /x /y", set()),
+        ("ADD https://example.com/x.tar git@example.com:x.git local /", {"local"}),
+        ("COPY . /src", {"."}),
+        ("COPY / /src", {"."}),
+        ("COPY ../../etc/passwd /", {"etc/passwd"}),
+        ("COPY \\\n  a \\\n  # a comment in between\n  b \\\n  /c", {"a", "b"}),
+        ("# escape=`\nCOPY a `\n b /c\nCOPY C:\\ /d", {"a", "b", "C:\\"}),
+        ("COPY files/$VERSION/x /", {"files"}),
+        ("COPY $FILE /", {"."}),
+        ("# COPY a /b", set()),
+        ("RUN --mount=type=bind,source=s,target=/s make", {"s"}),
+        ("RUN --mount=target=/s make", {"."}),
+        ("RUN --mount=type=cache,target=/s --mount=from=base,target=/t make", set()),
+        ("ONBUILD COPY a /b", set()),
+    ],
+)
+def test_what_a_dockerfile_uses_of_its_context(text: str, expected: set[str]) -> None:
+    assert sources(text) == expected
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    (tmp_path / "Dockerfile").write_text("FROM x\nCOPY used d* /\n")
+    (tmp_path / "used").write_text("1")
+    (tmp_path / "unused").write_text("1")
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "dir" / "in").write_text("1")
+    found = Context.find(tmp_path / "Dockerfile")
+    assert found is not None
+    return found
+
+
+def change(context: Context, what: str) -> None:
+    root = context.root
+    match what:
+        case "the Dockerfile":
+            context.dockerfile.write_text("FROM x\nCOPY used d* /\n# more\n")
+        case "content":
+            (root / "used").write_text("2")
+        case "content in a directory":
+            (root / "dir" / "in").write_text("2")
+        case "mode":
+            (root / "used").chmod(0o755)
+        case "another file that a pattern matches":
+            (root / "d.hidden").write_text("")
+        case "a link in the file's place":
+            (root / "used").unlink()
+            (root / "used").symlink_to("unused")
+        case "an empty directory":
+            (root / "dir" / "empty").mkdir()
+        case "a file that is no longer there":
+            (root / "dir" / "in").unlink()
+        case "unused":
+            (root / "unused").write_text("2")
+        case "time":
+            os.utime(root / "used", (0, 0))
+        case "group permissions":
+            (root / "used").chmod(0o664)
+        case "what is ignored":
+            (root / ".dockerignore").write_text("dir/i*\n")
+            digest = context.digest()
+            (root / "dir" / "in").write_text("2")
+            assert context.digest() == digest
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "the Dockerfile",
+        "content",
+        "content in a directory",
+        "mode",
+        "another file that a pattern matches",
+        "a link in the file's place",
+        "an empty directory",
+        "a file that is no longer there",
+        "what is ignored",
+    ],
+)
+def test_what_changes_the_digest(context: Context, what: str) -> None:
+    before = context.digest()
+    change(context, what)
+    assert context.digest() != before
+
+
+@pytest.mark.parametrize("what", ["unused", "time", "group permissions"])
+def test_what_does_not(context: Context, what: str) -> None:
+    before = context.digest()
+    change(context, what)
+    assert context.digest() == before
+
+
+def test_a_whole_context_counts_but_for_what_builds_write(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM x\nCOPY . /src\nCOPY deps/lock /\n")
+    context = Context.find(tmp_path / "Dockerfile")
+    assert context is not None
+    before = context.digest()
+    for name in ("build.log", "archive.log", "Config.in", "my-portable-0.1.0-ABC.tar.gz"):
+        (tmp_path / name).write_text("x")
+    for name in ("_build", "deps", ".nerves", ".git"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x").write_text("x")
+    assert context.digest() == before
+    # What is named is meant.
+    (tmp_path / "deps" / "lock").write_text("x")
+    after = context.digest()
+    assert after != before
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "build.log").write_text("x")
+    assert context.digest() != after
+
+
+def test_a_directory_stands_for_the_dockerfile_in_it_and_nothing_for_nothing(tmp_path: Path) -> None:
+    assert Context.find(tmp_path / "none") is None
+    assert Context.find(tmp_path) is None
+    (tmp_path / "Dockerfile").write_text("FROM x\n")
+    context = Context.find(tmp_path)
+    assert context is not None
+    assert context.dockerfile == tmp_path / "Dockerfile"
+
+
+def test_what_is_packed_goes_by_the_dockerfile_s_own_ignore_file(tmp_path: Path) -> None:
+    for name in ("Dockerfile.build", "a", "b"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / ".dockerignore").write_text("\ufeff# comment\n\na\n")
+    context = Context.find(tmp_path / "Dockerfile.build")
+    assert context is not None
+
+    def packed() -> set[str]:
+        file, name = context.packed()
+        assert name == "Dockerfile.build"
+        with file, tarfile.open(fileobj=file) as tar:
+            return set(tar.getnames())
+
+    assert packed() == {".dockerignore", "Dockerfile.build", "b"}
+    (tmp_path / "Dockerfile.build.dockerignore").write_text("b\nDockerfile.build\n")
+    assert packed() == {"Dockerfile.build", "Dockerfile.build.dockerignore", "a"}

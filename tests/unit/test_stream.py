@@ -1,0 +1,132 @@
+"""The bare stream under an attached terminal, against a real socket that does what engines and proxies do."""
+
+from __future__ import annotations
+
+import select
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import docker
+import pytest
+
+from nerves_docker_port.stream import Stream
+
+UPGRADED = b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\n"
+UPGRADED += b"Upgrade: tcp\r\n\r\n"
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
+
+
+@contextmanager
+def attached(directory: Path, serve: Callable[[socket.socket], None]) -> Iterator[Stream]:
+    """A stream whose other end is ``serve``, from the request's end on."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(directory / "s"))
+    listener.listen()
+
+    def accept() -> None:
+        connection, _ = listener.accept()
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += connection.recv(4096)
+        serve(connection)
+        connection.close()
+
+    thread = threading.Thread(target=accept)
+    thread.start()
+    client = docker.APIClient(base_url=f"unix://{directory}/s", version="1.41")
+    headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+    stream = Stream(client.post(f"{client.base_url}/attach", headers=headers, stream=True))
+    yield stream
+    stream.close()
+    thread.join(10)
+    listener.close()
+    client.close()
+
+
+def read_all(stream: Stream) -> bytes:
+    data = b""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if not stream.has_early:
+            select.select([stream.read_fd], [], [], 10)
+        read = stream.read()
+        if read == b"":
+            return data
+        data += read or b""
+    raise AssertionError(f"no end after {data[:100]!r}")
+
+
+@pytest.mark.parametrize("head", [UPGRADED, PLAIN])
+@pytest.mark.parametrize("early", [b"", b"x", b"title\r\n" * 1000])
+def test_bytes_that_come_with_the_headers_are_the_first(tmp_path: Path, head: bytes, early: bytes) -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(head + early)
+        connection.sendall(b"and what came later")
+
+    with attached(tmp_path, serve) as stream:
+        assert read_all(stream) == early + b"and what came later"
+
+
+def test_nothing_there_is_no_end(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(UPGRADED)
+        go.wait(10)
+
+    with attached(tmp_path, serve) as stream:
+        assert not stream.has_early
+        assert stream.read() is None
+        go.set()
+        assert read_all(stream) == b""
+
+
+def test_a_side_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
+    go = threading.Event()
+    received = bytearray()
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(UPGRADED)
+        go.wait(10)
+        connection.settimeout(1)
+        while len(received) < sent:
+            received.extend(connection.recv(65536))
+
+    with attached(tmp_path, serve) as stream:
+        sent, chunk = 0, b"0123456789" * 6000
+        while (taken := stream.write(chunk)) > 0:
+            sent += taken
+        assert sent < 10_000_000
+        go.set()
+    assert len(received) == sent
+
+
+def test_a_broken_stream_ends_and_takes_what_is_written(tmp_path: Path) -> None:
+    with attached(tmp_path, lambda connection: connection.sendall(UPGRADED)) as stream:
+        assert read_all(stream) == b""
+        assert stream.write(b"lost") == 4
+        assert stream.read() == b""
+
+
+def test_the_pipes_of_ssh() -> None:
+    # As the SDK's SSHSocket.makefile leaves them.
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    buffered: Any = process.stdout
+    buffered.channel = SimpleNamespace(proc=process)
+    response: Any = SimpleNamespace(raw=SimpleNamespace(_fp=SimpleNamespace(fp=buffered)), close=lambda: None)
+    stream = Stream(response)
+    assert stream.read() is None
+    assert stream.write(b"there and back") == 14
+    process.stdin.close()
+    assert read_all(stream) == b"there and back"
+    process.wait(10)
+    process.stdout.close()
