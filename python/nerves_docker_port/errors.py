@@ -283,12 +283,12 @@ def docker_build_command(dockerfile: str, image: str) -> str:
     return shlex.join(["docker", "build", "--tag", image, "--file", dockerfile, str(PurePath(dockerfile).parent)])
 
 
-def volume_busy(volume: str, container: str, step: str, since: str) -> RunnerError:
-    """Another build or shell holds ``volume``."""
+def volume_busy(volume: str, container: str, step: str, since: str, remedy: str) -> RunnerError:
+    """Another build or shell holds ``volume``; ``remedy`` is the command that ends it."""
     return RunnerError(
         Code.VOLUME_BUSY,
         f"The build volume {volume} is in use by the container {container} ({step}, {since}).",
-        hint=f"Wait for it to end, or stop it with `docker stop {container}`.",
+        hint=f"Wait for it to end, or end it with `{remedy}`.",
     )
 
 

@@ -11,7 +11,7 @@ import resource
 import signal
 import termios
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -30,9 +30,11 @@ _FINE = b"\n"
 class Guardian:
     """Watches this process while the ``with`` block runs."""
 
-    def __init__(self, terminal: Terminal, environ: Mapping[str, str]) -> None:
+    def __init__(self, terminal: Terminal, environ: Mapping[str, str], tidy: Callable[[], None]) -> None:
+        """``tidy`` is called in the other process, when this one has been killed."""
         self._terminal = terminal
         self._environ = environ
+        self._tidy = tidy
 
     def __enter__(self) -> Self:
         reads, self._writes = os.pipe()
@@ -79,6 +81,7 @@ class Guardian:
         if told.endswith(_FINE):
             return
         self._restore()
+        self._tidy()
         self._remove([name.decode() for name in told.split(b"\0") if name])
 
     def _restore(self) -> None:

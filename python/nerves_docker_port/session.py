@@ -273,7 +273,17 @@ class _Flow:
 
 
 def _error(error: errors.RunnerError) -> protocol.Error:
-    return protocol.Error(error.code.value, error.message, error.hint, error.log)
+    return protocol.Error(
+        error.code.value,
+        _sendable(error.message),
+        None if error.hint is None else _sendable(error.hint),
+        None if error.log is None else _sendable(error.log),
+    )
+
+
+def _sendable(text: str) -> str:
+    """Text that the wire takes, whatever bytes a path in it was made of: the outcome must arrive."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 class Outbox:

@@ -96,13 +96,9 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
         ended = _in_words(error)
         if given.mix is None:
             _tell(ended)
-        elif outer.is_gone():
-            remove_spec(spec)
-        else:
+        elif not outer.is_gone():
             _keep(ended, spec)
         return 128 + numbers[0] if numbers else 1
-    if given.mix is None:
-        remove_spec(spec)
     return 0
 
 
@@ -110,7 +106,7 @@ def _open(spec: Path, environ: Mapping[str, str], cancellation: Cancellation, ou
     terminal = Terminal()
     args, engine = read_spec(spec)
     kept = {name: value for name, value in environ.items() if name not in ENGINE_VARIABLES}
-    with Guardian(terminal, {**kept, **engine}) as guardian:
+    with Guardian(terminal, {**kept, **engine}, lambda: remove_spec(spec)) as guardian:
         from nerves_docker_port import recipe, request, volume
 
         # The terminal that counts is this one.
@@ -119,7 +115,12 @@ def _open(spec: Path, environ: Mapping[str, str], cancellation: Cancellation, ou
         wanted = request.from_args({**args, Atom("env"): {**(env if isinstance(env, dict) else {}), **term}}, environ)
         guardian.watch(volume.ensure_name(wanted.package, wanted.names))
         conversation = Conversation(terminal, outer, cancellation)
-        recipe.shell(wanted, {**kept, **engine}, _Plain(), cancellation, conversation)
+        try:
+            recipe.shell(wanted, {**kept, **engine}, _Plain(), cancellation, conversation)
+        finally:
+            # One that could not be opened, because a build runs, can be tried again. Where Mix waits, it removes it.
+            if conversation.has_begun and (outer.is_gone() or not outer.is_watched):
+                remove_spec(spec)
 
 
 def _in_words(error: errors.RunnerError) -> errors.RunnerError:

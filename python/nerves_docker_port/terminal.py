@@ -220,6 +220,8 @@ class Conversation:
         self._cancellation = cancellation
         self._follow_outer()
         self._size = terminal.size()
+        self.has_begun = False
+        """Whether there has been a container at the other end."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -228,6 +230,7 @@ class Conversation:
 
     def __call__(self, stream: Stream, resize: Callable[[int, int], None]) -> None:
         """Pass bytes both ways until the stream ends. Raises ``:cancelled`` when the terminal, or Mix, is gone."""
+        self.has_begun = True
         with Wakeup() as wakeup, _Resizer(resize) as resizer, _on(signal.SIGWINCH), self._on_continue():
             try:
                 with self._terminal.raw():

@@ -6,7 +6,7 @@ and keep the build tree.
 
 from __future__ import annotations
 
-import os
+import fcntl
 import platform
 import re
 import secrets
@@ -57,24 +57,21 @@ def name(package: Package, names: Names) -> str | None:
 def ensure_name(package: Package, names: Names) -> str:
     """The volume's name; where the package has none, one is made and kept.
 
-    Two that start at once agree: the first to put the file there wins, the other takes its id.
+    Two that start at once agree: the first to lock the file writes it, the other finds it written.
     """
     existing = name(package, names)
     if existing is not None:
         return existing
     path = names.build_path / ".docker_id"
-    own = path.with_name(f".docker_id.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        own.write_text("".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)))
-        try:
-            if path.exists() and path.stat().st_size == 0:
-                own.replace(path)
-            else:
-                with suppress(FileExistsError):
-                    path.hardlink_to(own)
-        finally:
-            own.unlink(missing_ok=True)
+        with path.open("a+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            # Empty, too, where something died between making and writing it.
+            if not file.read().strip():
+                file.truncate(0)
+                file.write("".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)))
     except OSError as error:
         raise errors.not_writable(str(path), "The file", str(error.strerror)) from error
     made = name(package, names)
@@ -246,7 +243,10 @@ def _busy(engine: Engine, volume: str, container: Mapping[str, Any]) -> errors.R
             if label(other.get("Labels"), "session") == session:
                 container = _inspect(engine, str(other["Id"])) or container
     step = label(container["Config"].get("Labels"), "step") or "not started by this runner"
-    return errors.volume_busy(volume, str(container["Name"]).lstrip("/"), step, _age(str(container.get("Created", ""))))
+    name_of_it, age = str(container["Name"]).lstrip("/"), _age(str(container.get("Created", "")))
+    # A hold never runs, so it cannot be stopped.
+    end = "docker rm --force" if name_of_it == _hold_name(volume) else "docker stop"
+    return errors.volume_busy(volume, name_of_it, step, age, f"{end} {name_of_it}")
 
 
 def _age(created: str) -> str:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,10 +39,11 @@ class Stage:
     script: tuple[str, str] | None = None
     stall: str | None = None
     pulls: bool = False
+    """From a registry that takes the connection and never answers."""
 
 
 STAGES = [
-    Stage("pulling", None, stall="/images/create", pulls=True),
+    Stage("pulling", None, pulls=True),
     Stage("create-build", "create_build", script=("in_create_build.sh", "sleep 600\n")),
     Stage("make", "make", make_args=("RUN=sleep 600",)),
     Stage("make that ignores SIGTERM", "make", make_args=(f'RUN=sh -c "{IGNORE}"',)),
@@ -74,7 +76,7 @@ def running(event: str, system: System, args: dict[Any, Any], env: dict[str, str
             if "caller" in event:
                 assert beam.process.poll() is None, "the BEAM itself must live on"
     else:
-        with system.helper(**env) as helper:
+        with system.helper(DOCKER_HOST=env["DOCKER_HOST"]) as helper:
             helper.start("build", args)
             ends = {
                 "SIGKILL helper": lambda: helper.signal(signal.SIGKILL),
@@ -102,12 +104,18 @@ def test_whatever_ends_a_build_nothing_runs_on_and_nothing_is_lost(
     system = make_system(uid=os.getuid())
     system.run("build").value()
     before = system.artifact.read_bytes()
-    image = f"127.0.0.1:1/acme/kill:{os.getpid()}" if stage.pulls else NEW
     if stage.script is not None:
         system.write(f"my_system/{stage.script[0]}", stage.script[1])
-    with Recorder(system.root, host, stall=stage.stall) as recorder:
+    with Recorder(system.root, host, stall=stage.stall) as recorder, socket.create_server(("127.0.0.1", 0)) as registry:
+        registry.setblocking(False)
+        image = f"127.0.0.1:{registry.getsockname()[1]}/acme/kill:1" if stage.pulls else NEW
+        taken: list[socket.socket] = []
 
         def is_there() -> bool:
+            if stage.pulls:
+                with suppress(BlockingIOError):
+                    taken.append(registry.accept()[0])
+                return bool(taken)
             if stage.step is None:
                 return recorder.stalled.is_set()
             found = client.containers.list(filters={"label": f"nerves-docker-port.volume={system.volume}"})
@@ -121,6 +129,8 @@ def test_whatever_ends_a_build_nothing_runs_on_and_nothing_is_lost(
                 assert wait_until(lambda: _runs(client, system, "sleep"), 10)
             end()
             assert wait_until(lambda: not helpers(), 10), "the helper is still there"
+            for connection in taken:
+                connection.close()
             if event != "SIGKILL helper":
                 assert wait_until(lambda: ours(client, system.volume) == [], 10), ours(client, system.volume)
     assert system.artifact.read_bytes() == before

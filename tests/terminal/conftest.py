@@ -29,7 +29,8 @@ class Shell:
 
     def prepare(self, **changes: Any) -> str:
         """What Mix does first; the command that is left to be typed."""
-        value = self.system.run("shell", **changes).value()
+        with self.system.helper(TMPDIR=str(self.system.root)) as helper:
+            value = helper.request("shell", self.system.args(**changes)).value()
         assert set(value) == {"spec"}
         self.spec = value["spec"]
         return shlex.join([*self.person(), *packaged_command(), "shell", self.spec])
@@ -69,6 +70,10 @@ class Shell:
         """The modes are those from before."""
         assert wait_until(lambda: self.tmux.modes() == self.before, seconds), self.tmux.modes()
         assert not self.tmux.alternate()
+
+    def assert_spec_is_gone(self) -> None:
+        """What said which shell to open is of no more use."""
+        assert wait_until(lambda: not Path(self.spec).parent.exists())
 
 
 @pytest.fixture(scope="session", autouse=True)

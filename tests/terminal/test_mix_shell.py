@@ -55,7 +55,9 @@ def _world(elixir: str, host: str, client: docker.DockerClient) -> Iterator[Worl
     directory = Path(tempfile.mkdtemp(prefix="ndp-"))
     directory.chmod(0o755)
     with Recorder(directory, host) as recorder:
-        project = lay_out(directory / "p", host=recorder.host, image=NEW, elixir=ensure_elixir(elixir))
+        project = lay_out(
+            directory / "p", host=recorder.host, image=NEW, elixir=ensure_elixir(elixir), TMPDIR=str(directory)
+        )
         (project.home / ".ssh").mkdir()
         ended = project.mix("nerves.system.shell")
         assert ended.returncode == 1, ended.stdout

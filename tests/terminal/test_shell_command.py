@@ -143,7 +143,7 @@ def test_leaving_is_no_error_however_the_last_command_ended(shell: Shell, leave:
     assert shell.left() == 0
     shell.assert_sane_terminal(0)
     assert shell.containers() == []
-    assert not Path(shell.spec).parent.exists()
+    shell.assert_spec_is_gone()
     assert "Nerves shell" not in shell.tmux.screen()
 
 
@@ -203,6 +203,7 @@ def test_kill_9_leaves_no_container_and_a_sane_terminal(shell: Shell, inside: st
         assert wait_until(shell.tmux.alternate, PATIENCE)
     os.kill(shell.pid(), signal.SIGKILL)
     shell.assert_nothing_is_left()
+    shell.assert_spec_is_gone()
     shell.assert_sane_terminal()
     # What the outer shell said meanwhile may have gone with vi's screen.
     shell.tmux.press("Enter")
@@ -230,6 +231,7 @@ def test_a_closed_window_leaves_no_container(shell: Shell, inside: str) -> None:
     pid = shell.pid()
     shell.tmux.close()
     shell.assert_nothing_is_left()
+    shell.assert_spec_is_gone()
     assert wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
@@ -357,7 +359,7 @@ def test_a_spec_that_is_no_use_is_one_clear_error(shell: Shell, root: Path) -> N
 
 
 def test_the_spec_is_private_and_holds_no_environment(system: System) -> None:
-    with system.helper(SECRET_TOKEN="s3cret", DOCKER_AUTH_CONFIG="also s3cret") as helper:
+    with system.helper(TMPDIR=str(system.root), SECRET_TOKEN="s3cret", DOCKER_AUTH_CONFIG="also s3cret") as helper:
         spec = Path(helper.request("shell", system.args()).value()["spec"])
     assert spec.stat().st_mode & 0o777 == 0o600
     assert spec.parent.stat().st_mode & 0o777 == 0o700
