@@ -16,13 +16,13 @@ HELPER_SOURCES := $(wildcard python/nerves_docker_port/*.py) python/package_help
 
 ## demo: `mix nerves.artifact` on the miniature system, to an artifact
 demo: package
-	$(WORLD) run --image new -- $(PYTHON) integration/demo.py
+	$(PYTHON) integration/demo.py
 
 ## test: everything that CI runs
 test: lint package
 	$(WORLD) run --elixir bookworm -- $(MAKE) --no-print-directory exunit
 	$(WORLD) run --elixir trixie -- $(MAKE) --no-print-directory exunit
-	$(WORLD) run $(IMAGES) --elixir bookworm -- $(BIN)/python -m pytest
+	$(WORLD) run $(IMAGES) --elixir host -- $(BIN)/python -m pytest --durations=15
 
 ## unit: the tests that need no engine
 unit: $(VENV)/.ready
@@ -36,12 +36,20 @@ exunit:
 matrix: package
 	for elixir in bookworm trixie sid; do $(WORLD) run --elixir $$elixir -- $(MAKE) --no-print-directory exunit; done
 
+## soak: what takes too long for every run
+soak: package
+	NDP_RANDOM_CANCELLATIONS=1000 $(WORLD) run --image new -- $(BIN)/python -m pytest -s tests/faults/test_real_engine.py -k random
+
+## bench: everything side by side in one run; ratios, not seconds
+bench: package
+	$(WORLD) run --image new --image old --elixir host -- $(BIN)/python -m bench
+
 ## lint: formatting, types, warnings
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(WORLD) run --elixir bookworm -- sh -c 'cd elixir_shim && mix format --check-formatted'
+	$(WORLD) run --elixir host -- sh -c 'cd elixir_shim && mix format --check-formatted'
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
