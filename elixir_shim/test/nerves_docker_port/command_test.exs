@@ -3,6 +3,8 @@ defmodule NervesDockerPort.CommandTest do
 
   alias NervesDockerPort.{Command, Helper}
 
+  doctest Command
+
   @variable "NERVES_DOCKER_PORT_COMMAND"
 
   setup do

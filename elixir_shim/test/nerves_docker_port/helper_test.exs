@@ -6,6 +6,8 @@ defmodule NervesDockerPort.HelperTest do
 
   alias NervesDockerPort.{Command, Helper}
 
+  doctest Helper
+
   defmodule ThoughtfulShell do
     # A person who takes a while to answer.
     def yes?(_text, _options) do
