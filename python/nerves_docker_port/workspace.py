@@ -207,7 +207,7 @@ class Workspace:
             entrypoint=("find",),
             user="0:0",
         )
-        # Setting one up takes the engine longer than `find` takes.
+        # It needs none, and the engine takes time to set one up.
         return replace(spec, network="none")
 
     def _spec(

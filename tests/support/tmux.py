@@ -129,7 +129,8 @@ class Tmux:
         self.enter(f"{line}; echo {mark[:4]}''{mark[4:]}=$?")
         # Not at the beginning of a line: tmux joins one that is exactly as wide as the window with the next.
         screen = self.wait_for(rf"{mark}=\d+$", seconds, history=True)
-        return screen.partition(f"{mark[4:]}=$?")[2].partition(f"{mark}=")[0].strip("\n")
+        # What is typed before the prompt is there is on the screen twice: when it is typed, and when it is read.
+        return screen.rpartition(f"{mark[4:]}=$?")[2].partition(f"{mark}=")[0].strip("\n")
 
     def paste(self, text: str) -> None:
         """Paste ``text``, however long."""
