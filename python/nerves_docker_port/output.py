@@ -80,7 +80,7 @@ def clean(line: bytes) -> bytes:
 
 
 def _clean_all(lines: list[bytes]) -> list[bytes]:
-    """``clean`` for each. Together they cost a fifth where they hold no escape sequences but Buildroot's own."""
+    """``clean`` for each. Together they take 0.4 of the time where they hold no escapes but Buildroot's own."""
     text = b"\n".join([line[:_LONGEST_HEADLINE] for line in lines])
     text = text.replace(b"\x1b[7m", b"").replace(b"\x1b[27m", b"").replace(b"\r", b"")
     if b"\x1b" in text:
