@@ -2,7 +2,7 @@
 
 Each cell: end it, then no container is left within ten seconds (where the helper itself is killed: after the next
 command), the helper has gone, the artifact of the build before is untouched, and the next build on the volume succeeds.
-The shell's cells are in `tests/terminal`.
+The shell's cells are in `tests/terminal`, but for the cancel message.
 """
 
 from __future__ import annotations
@@ -152,6 +152,21 @@ def _runs(client: docker.DockerClient, system: System, program: str) -> bool:
         if any(program in row[-1] for row in titles["Processes"]):
             return True
     return False
+
+
+def test_a_shell_that_is_still_being_prepared_can_be_cancelled(
+    make_system: Callable[..., System], client: docker.DockerClient
+) -> None:
+    """Once it is open, it is at the terminal, and no message reaches it: tests/terminal has its ends."""
+    system = make_system(uid=os.getuid())
+    with socket.create_server(("127.0.0.1", 0)) as registry, system.helper() as helper:
+        registry.settimeout(20)
+        helper.start("shell", system.args(image=f"127.0.0.1:{registry.getsockname()[1]}/acme/kill:1"))
+        connection, _ = registry.accept()
+        with connection:
+            _cancel(helper)
+    assert ours(client, system.volume) == []
+    system.run("build").value()
 
 
 def test_a_part_of_an_artifact_that_a_killed_helper_left_goes_with_a_later_build(

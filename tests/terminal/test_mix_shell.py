@@ -269,14 +269,22 @@ def test_a_closed_window_leaves_nothing(shell: MixShell, inside: str) -> None:
     assert not spec.parent.exists()
 
 
-def test_kill_9_of_mix_leaves_no_container(shell: MixShell) -> None:
-    shell.start(PROMPT)
+@pytest.mark.parametrize("event", ["SIGKILL BEAM", "SIGTERM BEAM", "kill the Elixir caller"])
+def test_a_mix_that_dies_leaves_no_container_and_a_volume_to_build_on(shell: MixShell, event: str, root: Path) -> None:
+    """The shell's cells of the kill matrix (tests/faults/test_kill_matrix.py) that are Mix's."""
+    kill_caller = root / "kill-caller"
+    shell.start(PROMPT, STAND_IN_KILL_CALLER=str(kill_caller))
     helper, spec = shell.helper(), shell.spec()
-    os.kill(shell.mix(), signal.SIGKILL)
+    if event == "kill the Elixir caller":
+        kill_caller.touch()
+    else:
+        os.kill(shell.mix(), signal.SIGKILL if event == "SIGKILL BEAM" else signal.SIGTERM)
     shell.assert_nothing_is_left()
     assert wait_until(lambda: not Path(f"/proc/{helper}").exists())
     assert not spec.parent.exists()
     shell.assert_sane_terminal()
+    built = shell.world.project.mix("nerves.artifact")
+    assert built.returncode == 0, built.stdout
 
 
 def test_an_error_of_the_shell_is_shown_once(shell: MixShell) -> None:

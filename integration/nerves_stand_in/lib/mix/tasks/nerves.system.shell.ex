@@ -21,8 +21,21 @@ defmodule Mix.Tasks.Nerves.System.Shell do
     system =
       Nerves.Env.system() || Mix.raise("Unable to locate a relevant Nerves system package.")
 
+    kill_when_asked(System.get_env("STAND_IN_KILL_CALLER"), self())
     {runner, _options} = system.build_runner
     runner.system_shell(system)
     :ok
+  end
+
+  # For the tests of what happens then: the process that has called the runner is killed once the file is there.
+  defp kill_when_asked(nil, _caller), do: :ok
+
+  defp kill_when_asked(file, caller) do
+    spawn(fn -> wait_for(file) && Process.exit(caller, :kill) end)
+    :ok
+  end
+
+  defp wait_for(file) do
+    File.exists?(file) || (Process.sleep(50) && wait_for(file))
   end
 end
