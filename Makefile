@@ -67,7 +67,7 @@ $(VENV)/.ready: requirements/dev.txt
 	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
 	  $(PYTHON) -c 'from integration.host import apt_install; apt_install(["python3-venv"], "the tests need a virtual environment")'; \
 	  rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements/dev.txt
 	touch $@
 
 clean:

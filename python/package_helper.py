@@ -76,6 +76,8 @@ def _install(staged: Path, scratch: Path) -> None:
             *pip,
             "wheel",
             "--no-deps",
+            # Debian 12's pip would otherwise want the `wheel` package, which a new virtual environment does not have.
+            "--use-pep517",
             "--no-binary",
             ",".join(FROM_SOURCE),
             "--wheel-dir",
