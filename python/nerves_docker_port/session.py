@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 QUEUE_LIMIT = 4 * 1024 * 1024
 """Bytes of events that may wait for a reader; what comes beyond is counted instead."""
 
-END_TIMEOUT = 20.0
-"""Seconds that a cancelled flow has to stop and remove its container: twice five for TERM and KILL, and some."""
+END_TIMEOUT = 60.0
+"""Seconds that a cancelled flow has to stop and remove its container. Five are for TERM; the rest is for an engine that
+is busy. Nobody waits for the helper then, and what it does not get done is left running."""
 
 FLUSH_TIMEOUT = 2.0
 """Seconds that a peer has to take the last frames once the helper wants to go."""

@@ -433,6 +433,17 @@ def test_an_archive_that_is_not_whole_never_gets_its_final_name(system: System, 
     assert [path.name for path in system.artifact.parent.iterdir()] == [system.artifact.name]
 
 
+def test_a_headline_that_is_written_in_two_parts_is_shown_once_and_whole(system: System) -> None:
+    """Fault 17: the parts come in reads of their own."""
+    first = r"printf '>>> cut in'; sleep 0.3; printf ' two\n'"
+    second = r"printf '\033[7m>'; sleep 0.3; printf '>> the mark cut\033[27m\n'"
+    run = f"{first}; {second}"
+    conversation = system.run("build", make_args=[f"RUN={run}"])
+    conversation.value()
+    shown = [line for line in conversation.log_lines if b"cut" in line]
+    assert shown == [b">>> cut in two", b">>> the mark cut"]
+
+
 def test_labels_tell_whose_every_object_is(system: System, client: docker.DockerClient) -> None:
     with system.helper() as helper:
         helper.start("build", system.args(make_args=["RUN=sleep 30"]))

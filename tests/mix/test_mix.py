@@ -11,8 +11,8 @@ import docker
 import pytest
 from integration.project import Project, lay_out
 
-from support.images import NEW
-from support.system import ours
+from support.images import NEW, OLD
+from support.system import ours, owner
 
 
 @pytest.fixture
@@ -91,6 +91,33 @@ def test_a_project_whose_path_has_spaces_commas_quotes_and_letters_outside_ascii
     ended = project.mix("nerves.artifact")
     assert ended.returncode == 0, ended.stdout
     assert (project.system / "Config.in").exists()
+
+
+@pytest.mark.parametrize(("uid", "kind"), [(0, "new"), (1000, "new"), (1005, "new"), (1000, "old")])
+def test_any_uid_builds_the_miniature_system_and_owns_all_of_it(
+    directory: Path, open_host: str, uid: int, kind: str
+) -> None:
+    """Fault 1, with Mix itself as that user."""
+    image = {"new": NEW, "old": OLD}[kind]
+    project = lay_out(directory / "p", host=open_host, image=image, kind=kind, elixir=None)
+    subprocess.run(["chown", "-R", f"{uid}:{uid}", project.directory], check=True)
+    ended = subprocess.run(
+        [*("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"), *project.command("nerves.artifact")],
+        cwd=project.system,
+        # Not root's own Python, which nobody else may run.
+        env=project.env(PATH="/usr/local/bin:/usr/bin:/bin"),
+        capture_output=True,
+        text=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    (artifact,) = project.downloads.glob("my_system-*.tar.gz")
+    files = [project.system / name for name in ("Config.in", "build.log", "archive.log")]
+    for path in (*files, artifact, project.artifacts / "my_system-portable-0.1.0" / "CHECKSUM"):
+        assert owner(path) == (uid, uid), path
+    everything = [Path(parent) / name for parent, _, names in os.walk(project.directory) for name in names]
+    assert [path for path in everything if owner(path) != (uid, uid)] == []
 
 
 def test_without_a_python_mix_says_what_to_install(project: Project) -> None:
