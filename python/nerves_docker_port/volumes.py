@@ -241,7 +241,7 @@ def _size(entry: Mapping[str, Any]) -> int | None:
 def _with_last_use(made: BuildVolume) -> BuildVolume:
     if made.path is None or made.host not in ("", node()):
         return made
-    # Where Nerves has the package's build state (CONTRACT 1, `Nerves.Artifact.build_path/1`).
+    # Where Nerves has the package's build state (`Nerves.Artifact.build_path/1`).
     directory = made.path / ".nerves" / "artifacts" / f"{made.package}-portable-{made.version}"
     used = [record.get("at") for record in journal.read(directory) if record.get("volume") == made.name]
     last = max((moment for moment in used if isinstance(moment, float)), default=None)

@@ -1,6 +1,6 @@
 """How a step sees the host: its working directory, environment, mounts, and the user it works as.
 
-The one place that decides this, for both generations of image (CONTRACT 1). The recipe does not know the difference.
+The one place that decides this, for both generations of image. The recipe does not know the difference.
 """
 
 from __future__ import annotations
