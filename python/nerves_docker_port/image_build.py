@@ -294,7 +294,11 @@ class _BuildKitSteps:
             if number not in self._steps:
                 name = b" (%s)" % stage if stage else b""
                 self._steps[number] = b"Step %s/%s%s : %s" % (current, total, name, text)
+                failed = self._output.failed_step
                 self._output.step(self._steps[number])
+                # Steps run side by side: one that is told of after the error was cancelled for it.
+                if self.reason is not None:
+                    self._output.failed_step = failed
         elif match := _BUILDKIT_ERROR.match(line):
             if match[1] in self._steps:
                 self._output.failed_step = self._steps[match[1]].decode("utf-8", "replace")
