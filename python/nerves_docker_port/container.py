@@ -241,11 +241,11 @@ def _created(engine: Engine, spec: Spec, doing: str, on_warning: Callable[[str],
         yield container
     except BaseException:
         with engine.cleaning_up():
-            _remove(engine, container)
+            remove(engine, container)
         raise
     try:
         with engine.failures(f"while it removed the container of {spec.name}"):
-            _remove(engine, container)
+            remove(engine, container)
     except errors.RunnerError as error:
         # The step has done its work. The next command removes what is left.
         on_warning(error.message)
@@ -309,7 +309,8 @@ def _still_there(name: str) -> Iterator[None]:
         raise errors.container_gone(name) from error
 
 
-def _remove(engine: Engine, container: str) -> None:
+def remove(engine: Engine, container: str) -> None:
+    """Remove a container by force, running or not. One that is gone, or just going, is fine."""
     try:
         engine.api.remove_container(container, force=True, v=True)
     except docker.errors.APIError as error:

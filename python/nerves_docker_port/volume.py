@@ -20,6 +20,7 @@ from typing import Any
 import docker.errors
 
 from nerves_docker_port import errors
+from nerves_docker_port.container import remove as remove_container
 from nerves_docker_port.engine import LABEL, Engine, label, labels
 from nerves_docker_port.owner import Owner, this_process
 from nerves_docker_port.request import Names, Package
@@ -279,9 +280,4 @@ def _is_dead(container_labels: Mapping[str, str] | None) -> bool:
 
 def _remove_container(engine: Engine, container: str) -> None:
     with engine.failures("while it removed a container"):
-        try:
-            engine.api.remove_container(container, force=True, v=True)
-        except docker.errors.APIError as error:
-            # 409: "removal of container is already in progress", somebody else does it.
-            if error.status_code not in (404, 409):
-                raise
+        remove_container(engine, container)
