@@ -19,7 +19,7 @@ LATENCY = (600, 40)
 
 
 def cold_build(place: Place) -> Iterator[Case]:
-    """Build and archive from nothing, without Mix: the containers, and the helpers' own start."""
+    """Build and archive from nothing, without Mix: what the engine is asked for, and the helper's own start."""
     for image, recorded, at_most in ((NEW, "artifact_new_image.json", 0.65), (OLD, "artifact_old_image.json", 0.40)):
         yield Case(
             f"cold build and archive, {image.rpartition(':')[2]} image",
@@ -48,18 +48,18 @@ def logs(place: Place) -> Iterator[Case]:
     with _project(place) as project:
         for name, arguments, knobs, at_most in wanted:
             log = place.log(name, arguments, knobs)
-            limits = [Limit("ours, the step", at_most, against="docker run, none")]
+            limits = [Limit("ours, the container", at_most, against="docker run, none")]
             if log.size == 200_000_000:
-                limits.append(Limit("ours, the step", 1 / 3.5, against="stock replay"))
+                limits.append(Limit("ours, the container", 1 / 3.5, against="stock replay"))
             yield Case(f"log: {name}", _log_contenders(place, project, log), tuple(limits))
 
 
 def _log_contenders(place: Place, project: Project, log: Log) -> dict[str, Callable[[], Sample]]:
-    steps: list[Sample] = []
+    containers: list[Sample] = []
 
     def whole() -> Sample:
-        sample, step = ours.build_with_log(place, log)
-        steps.append(step)
+        sample, container = ours.build_with_log(place, log)
+        containers.append(container)
         return sample
 
     return {
@@ -67,7 +67,7 @@ def _log_contenders(place: Place, project: Project, log: Log) -> dict[str, Calla
         "docker run, json-file": lambda: stock.plain_run(place, log, "json-file"),
         "stock replay": lambda: stock.step(place, log),
         "ours, whole build": whole,
-        "ours, the step": lambda: steps[-1],
+        "ours, the container": lambda: containers[-1],
         "ours, whole build without a log": lambda: ours.build_with_log(place, None)[0],
         "docker run true": lambda: stock.run_nothing(place),
         "mix nerves.artifact": lambda: mix.artifact(place, project, log),

@@ -5,6 +5,7 @@ Imports nothing heavy before it must: the shim waits for the hello.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -56,6 +57,9 @@ def _port() -> int:
         )
         return EX_USAGE
     say_hello()
+    # Next to nothing that is imported is garbage, and looking for it takes a tenth of the time. The session lets the
+    # collector go on when all is there.
+    gc.disable()
     from nerves_docker_port.session import Session
 
     status = Session(FD_IN, FD_OUT, os.environ).run()

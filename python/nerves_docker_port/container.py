@@ -1,6 +1,6 @@
-"""One step, one container: create, attach, start, drain, wait, inspect, remove.
+"""One container from its beginning to its end: create, attach, start, drain, wait, inspect, remove.
 
-The rules of docs/architecture.md ("Containers") live here. Knows nothing of what the step is for.
+The rules of docs/architecture.md ("Containers") live here. Knows nothing of what it is for.
 """
 
 from __future__ import annotations
@@ -98,8 +98,9 @@ class Spec:
     limits: Limits = field(default_factory=Limits)
     network: str | None = None
     """A network at the engine; ``None`` is the engine's default."""
+    networked: bool = True
     console: tuple[int, int] | None = None
-    """Rows and columns of a terminal that the container gets; ``None`` for a step that writes to a log."""
+    """Rows and columns of a terminal that the container gets; ``None`` where the output goes to a log."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def ended(
     The body finds the container ended, and can have the engine read files out of it. Whatever happens, the container is
     gone afterwards. Raises ``RunnerError``.
     """
-    doing = f"in the step {spec.name}"
+    doing = f"while it ran the container {spec.name}"
     cancellation.check()
     with _created(engine, spec, doing, on_warning) as container:
         with engine.failures(doing), _still_there(spec.name):
@@ -167,7 +168,7 @@ def run_on_terminal(
     when the stream ends. It is called again where the stream ended but the container did not. Whatever happens, the
     container is gone afterwards. Raises ``RunnerError``.
     """
-    doing = f"in the step {spec.name}"
+    doing = f"while it ran the container {spec.name}"
     cancellation.check()
     with _created(engine, spec, doing, on_warning) as container, engine.failures(doing), _still_there(spec.name):
 
@@ -247,7 +248,7 @@ def _created(engine: Engine, spec: Spec, doing: str, on_warning: Callable[[str],
         with engine.failures(f"while it removed the container of {spec.name}"):
             remove(engine, container)
     except errors.RunnerError as error:
-        # The step has done its work. The next command removes what is left.
+        # It has done its work. The next command removes what is left.
         on_warning(error.message)
 
 
@@ -263,6 +264,7 @@ def _create(engine: Engine, spec: Spec) -> str:
         "AttachStdin": spec.console is not None,
         "OpenStdin": spec.console is not None,
         "Tty": spec.console is not None,
+        "NetworkDisabled": not spec.networked,
         "HostConfig": {
             "Mounts": [mount.to_api() for mount in spec.mounts],
             # The engine keeps no second copy of the log; the stream runs several times faster for it.
@@ -284,7 +286,7 @@ def _create(engine: Engine, spec: Spec) -> str:
         try:
             return str(engine.api.create_container_from_config(config, spec.name)["Id"])
         except docker.errors.APIError as error:
-            # 409: the name is taken. A step that is run again may find its last container still being removed.
+            # 409: the name is taken. A flow that is run again may find its last container still being removed.
             if error.status_code != 409:
                 raise
             if time.monotonic() > deadline:
@@ -354,7 +356,7 @@ class _Output:
         self._engine = engine
         self._container = container
         self._doing = doing
-        self._reads = 0
+        self._heard = time.monotonic()
         self._lost: errors.RunnerError | None = None
         self.attach()
 
@@ -367,7 +369,7 @@ class _Output:
         ended = threading.Event()
         threading.Thread(target=self._watch, args=(ended,), name="watch", daemon=True).start()
         try:
-            return _drain(self._stream, on_output, self._count)
+            return _drain(self._stream, on_output, self._hear)
         except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError):
             return False
         finally:
@@ -382,19 +384,23 @@ class _Output:
         """Make ``drain`` return, from another thread. What has arrived is still read."""
         hang_up(self._stream)
 
-    def _count(self) -> None:
-        self._reads += 1
+    def _hear(self) -> None:
+        self._heard = time.monotonic()
 
     def _watch(self, ended: threading.Event) -> None:
         """Where nothing is heard, see that there is still something to hear, and hang up where there is not.
 
         A build may be silent, but a frozen engine is silent, too, and so is a connection that died on its way.
         """
-        heard, stopped = self._reads, False
-        while not ended.wait(PROBE_INTERVAL):
-            if self._reads != heard:
-                heard, stopped = self._reads, False
-            elif self._is_running():
+        stopped = False
+        pause: float = PROBE_INTERVAL
+        while not ended.wait(pause):
+            pause = PROBE_INTERVAL - (time.monotonic() - self._heard)
+            if pause > 0:
+                stopped = False
+                continue
+            pause = PROBE_INTERVAL
+            if self._is_running():
                 stopped = False
             elif stopped:
                 self.hang_up()

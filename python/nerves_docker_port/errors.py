@@ -319,17 +319,17 @@ def out_of_memory(step: str, status: int, last_lines: str, log: str) -> RunnerEr
 
 
 def container_gone(container: str) -> RunnerError:
-    """A step's container went away under it, and with it the status that it would have ended with."""
+    """A container went away while it ran, and with it the status that it would have ended with."""
     return RunnerError(
         Code.STEP_FAILED,
-        f"The container {container} was removed by somebody else before its step had ended.",
+        f"The container {container} was removed by somebody else before it had ended.",
         hint="See what removes containers at this engine (`docker rm -f`, a clean-up job), then run the command again: "
         "the build continues where it was.",
     )
 
 
 def container_name_taken(container: str) -> RunnerError:
-    """A step's container cannot be made: there is one of its name, and it does not go away."""
+    """A container cannot be made: there is one of its name, and it does not go away."""
     return RunnerError(
         Code.VOLUME_BUSY,
         f"There is a container called {container} already, and it stays.",

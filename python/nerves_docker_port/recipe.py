@@ -13,6 +13,7 @@ import secrets
 import shlex
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +30,7 @@ from nerves_docker_port.protocol import StageName
 from nerves_docker_port.reporter import Reporter, stage
 from nerves_docker_port.request import Request
 from nerves_docker_port.shell_script import SHELL_SCRIPT
+from nerves_docker_port.steps import Splitter, Step, new_token, to_command
 from nerves_docker_port.terminal import Conversation
 from nerves_docker_port.workspace import PLATFORM, Workspace, open_workspace
 
@@ -57,19 +59,15 @@ def build(request: Request, environ: Mapping[str, str], reporter: Reporter, canc
         for text in resources.advice(site.engine.capabilities, request.settings, request.names.download_dir):
             reporter.warning(text)
         reporter.headline("Starting Build... (this may take a while)")
-        _run(
-            site,
-            "create_build",
-            [f"{PLATFORM}/create-build.sh", site.workspace.defconfig, site.workspace.workdir],
-        )
-        _run(site, "make", ["make", *request.make_args])
-        return _pack_and_copy(site)
+        create = [f"{PLATFORM}/create-build.sh", site.workspace.defconfig, site.workspace.workdir]
+        steps = [Step("create_build", create), Step("make", ["make", *request.make_args])]
+        return _pack_and_copy(site, "build", after=steps)
 
 
 def archive(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> Artifact:
     """Pack what has been built and bring the archive to the download directory."""
     with _preflight(request, environ, reporter, cancellation, log="archive.log", needs_tree=True) as site:
-        return _reusable(site) or _pack_and_copy(site)
+        return _reusable(site) or _pack_and_copy(site, "archive")
 
 
 def clean(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> list[str]:
@@ -120,7 +118,7 @@ def shell(
             workspace,
         ),
     ):
-        step = workspace.step(
+        made = workspace.container(
             "shell",
             # The words after the script are its arguments: no path becomes part of a program.
             [
@@ -128,7 +126,7 @@ def shell(
                 *(f"{PLATFORM}/create-build.sh", workspace.defconfig, workspace.workdir),
             ],
         )
-        spec = replace(step, console=conversation.size)
+        spec = replace(made, console=conversation.size)
         ended = container.run_on_terminal(engine, spec, conversation, reporter.warning, cancellation)
         if ended.status != 0:
             raise errors.shell_died(ended.status, out_of_memory=ended.out_of_memory)
@@ -244,35 +242,73 @@ def _stage(site: Site, name: StageName) -> Iterator[None]:
     site.record["stages"].append([name, round((time.monotonic() - started) * 1000)])
 
 
-def _run(site: Site, name: StageName, command: Sequence[str]) -> None:
-    """Run one step to a good end."""
-    with _ended(site, name, command):
-        pass
-
-
 @contextmanager
-def _ended(site: Site, name: StageName, command: Sequence[str]) -> Iterator[container.Exit]:
-    """Run one step to a good end; its container is there until the body is left."""
-    spec = site.workspace.step(name, command)
-    with ExitStack() as stack:
-        with _stage(site, name):
-            done = stack.enter_context(
-                container.ended(site.engine, spec, site.log.write, site.reporter.warning, site.cancellation)
-            )
-            site.log.end_step()
-            if done.status != 0:
-                raise _failure(site, name, spec, done)
+def _ended(site: Site, name: str, steps: Sequence[Step]) -> Iterator[container.Exit]:
+    """Run the steps to a good end, in one container; it is there until the body is left."""
+    token = new_token()
+    spec = site.workspace.container(name, to_command(steps, token))
+    progress = _Progress(site, steps)
+    output = Splitter(token, site.log.write, progress.end)
+    with container.ended(site.engine, spec, output.feed, site.reporter.warning, site.cancellation) as done:
+        output.finish()
+        progress.finish(done)
         yield done
 
 
-def _failure(site: Site, name: StageName, spec: container.Spec, ended: container.Exit) -> errors.RunnerError:
-    """What to say of a step that ended badly, from its status and the log."""
+class _Progress:
+    """Which of a container's steps is under way. Each is a stage of the flow, and may have a headline."""
+
+    def __init__(self, site: Site, steps: Sequence[Step]) -> None:
+        self._site = site
+        self._left = deque(steps)
+        self._failed = False
+        self._begin()
+
+    def end(self, name: str, status: int) -> None:
+        """The container says that the step ``name`` has ended."""
+        # What it said of those before may have been lost with a connection.
+        while self._left and self._left[0].name != name:
+            self._next()
+        if status == 0:
+            self._next()
+        else:
+            self._failed = True
+
+    def finish(self, ended: container.Exit) -> None:
+        """The container has ended. Raises ``RunnerError`` where a step did not end well."""
+        self._site.log.end_step()
+        if ended.status != 0:
+            # Who is killed says nothing. Of anything else we should have heard: it may have been any of them.
+            known = self._failed or ended.status > 128
+            raise _failure(self._site, [self._left[0]] if known and self._left else [*self._left], ended)
+        while self._left:
+            self._next()
+
+    def _begin(self) -> None:
+        self._started = time.monotonic()
+        if self._left:
+            step = self._left[0]
+            if step.headline is not None:
+                self._site.reporter.headline(step.headline)
+            self._site.reporter.stage_started(step.name)
+
+    def _next(self) -> None:
+        self._site.log.end_step()
+        milliseconds = round((time.monotonic() - self._started) * 1000)
+        step = self._left.popleft()
+        self._site.reporter.stage_finished(step.name, milliseconds)
+        self._site.record["stages"].append([step.name, milliseconds])
+        self._begin()
+
+
+def _failure(site: Site, steps: Sequence[Step], ended: container.Exit) -> errors.RunnerError:
+    """What to say of a container that ended badly, in one of ``steps``, from its status and the log."""
     last_lines = site.log.last_lines()
     log = str(site.log.path)
-    if name == "make_system" and "No rule to make target 'system'" in last_lines:
+    if "make_system" in (step.name for step in steps) and "No rule to make target 'system'" in last_lines:
         package, names = site.request.package, site.request.names
         return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
-    command = shlex.join(spec.command)
+    command = " && ".join(shlex.join(step.command) for step in steps)
     # The engine's flag tells of the container's own limit, the compiler's driver (gcc.c) of the whole engine's.
     if ended.out_of_memory or "Killed signal terminated program" in last_lines:
         return errors.out_of_memory(command, ended.status, last_lines, log)
@@ -286,11 +322,18 @@ def _failure(site: Site, name: StageName, spec: container.Spec, ended: container
     return errors.no_network(failed) if errors.says_no_network(last_lines) else failed
 
 
-def _pack_and_copy(site: Site) -> Artifact:
-    """Pack the system in the build directory, then bring the archive to the host, whole or not at all."""
+def _pack_and_copy(site: Site, name: str, *, after: Sequence[Step] = ()) -> Artifact:
+    """Pack the system in the build directory, then bring the archive to the host, whole or not at all.
+
+    The steps that come before run in the same container.
+    """
     names = site.request.names
-    site.reporter.headline("Creating artifact archive")
-    with _ended(site, "make_system", ["make", "system", f"NERVES_ARTIFACT_NAME={names.artifact}"]) as packed:
+    pack = Step(
+        "make_system",
+        ["make", "system", f"NERVES_ARTIFACT_NAME={names.artifact}"],
+        headline="Creating artifact archive",
+    )
+    with _ended(site, name, [*after, pack]) as packed:
         site.reporter.headline("Copying artifact archive to host")
         with _stage(site, "copy"):
             artifact = fetch(
@@ -333,7 +376,7 @@ def _changed_since(site: Site, since: str) -> bool:
     """Whether anything in the build directory has changed after ``since`` (seconds since 1970, the engine's clock)."""
     found = bytearray()
     with _stage(site, "check_tree"):
-        spec = site.workspace.changed_step(since)
+        spec = site.workspace.changed_container(since)
         done = container.run(site.engine, spec, found.extend, site.reporter.warning, site.cancellation)
     return done.status != 0 or bool(found)
 

@@ -8,6 +8,7 @@ writes frames, and one runs the flow, which alone talks to the engine.
 
 from __future__ import annotations
 
+import gc
 import queue
 import signal
 import threading
@@ -69,6 +70,8 @@ class Session:
         # The docker SDK takes longer to import than all the rest; the shim is still asking Nerves for names.
         import nerves_docker_port.recipe  # noqa: F401
 
+        gc.freeze()
+        gc.enable()
         stop = self._serve()
         return self._end(stop)
 

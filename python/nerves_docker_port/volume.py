@@ -27,7 +27,7 @@ from nerves_docker_port.request import Names, Package
 
 _ID_LENGTH = 16
 HOLD_TIMEOUT = 30.0
-"""Seconds that a hold from another host may go without a container of its session. Between two steps it has none."""
+"""Seconds that a hold from another host may go without a container of its session. At its ends a flow has none."""
 
 _ID_ALPHABET = string.ascii_letters + string.digits + "_"
 
@@ -212,7 +212,7 @@ def sweep(engine: Engine, volume: str) -> None:
 def check_free(engine: Engine, volume: str) -> None:
     """Raise ``:volume_busy`` if a running container, ours or not, uses ``volume``."""
     for container in _containers(engine, volume):
-        # A created or exited container of ours is a step that is about to start or be removed.
+        # A created or exited container of ours is one that is about to start or be removed.
         if container.get("State") in ("running", "paused", "restarting") and not _is_dead(container.get("Labels")):
             inspected = _inspect(engine, str(container["Id"]))
             if inspected is not None:
@@ -222,7 +222,7 @@ def check_free(engine: Engine, volume: str) -> None:
 def check_unheld(engine: Engine, volume: str) -> None:
     """Raise ``:volume_busy`` if somebody uses or holds ``volume`` now; ``hold`` is what makes sure of it."""
     check_free(engine, volume)
-    # A build that is between two steps has no running container, but it holds the volume.
+    # A flow that has no container yet, or no longer, holds the volume all the same.
     holder = _inspect(engine, _hold_name(volume))
     if holder is not None and _is_alive(engine, volume, holder):
         raise _busy(engine, volume, holder)
@@ -237,7 +237,7 @@ def _containers(engine: Engine, volume: str) -> list[Mapping[str, Any]]:
 
 
 def _busy(engine: Engine, volume: str, container: Mapping[str, Any]) -> errors.RunnerError:
-    """The error for a volume that ``container`` (inspected) uses; of a hold, its session's running step is named."""
+    """The error for a volume that ``container`` (inspected) uses; of a hold, its session's container is named."""
     session = label(container["Config"].get("Labels"), "session")
     if session is not None and str(container["Name"]).endswith("-hold"):
         for other in _containers(engine, volume):

@@ -1,4 +1,4 @@
-"""How a step sees the host: its working directory, environment, mounts, and the user it works as.
+"""How a container sees the host: its working directory, environment, mounts, and the user it works as.
 
 The one place that decides this, for both generations of image. The recipe does not know the difference.
 """
@@ -53,14 +53,14 @@ if [ -d /nerves/ssh ]; then
 fi
 """
 
-# Runs as root before the step's command, then becomes the person who ran Mix. Arguments: uid, gid, the command.
+# Runs as root before the container's command, then becomes the person who ran Mix. Arguments: uid, gid, the command.
 #
 # The image's user `nerves` has a uid of its own (1005 from nerves_system_br 1.28.1 on), and that user may not
 # write anybody else's package directory (nerves #402). It keeps its name, home and sudo rule, but gets the uid and
 # gid of the caller. Its entries go first: an image may already have a user with that uid (Ubuntu's have `ubuntu`,
 # 1000), and a look-up by uid takes the first. Not `usermod`: it walks the whole home, the build tree included.
 #
-# Every step begins with this, and each program in it costs a millisecond or two: the shell does by itself what it can.
+# Every flow begins with this, and each program in it costs a millisecond or two: the shell does by itself what it can.
 # (0.7 of the time that it took with `id`, `grep` and `mkdir`.)
 _BECOME_CALLER = (
     r"""
@@ -95,7 +95,7 @@ find "$home" -xdev -path "$PWD" -prune -o ! -uid "$uid" -printf '%D %p\0' 2>/dev
 """
     + _GIVE_SSH
     + r"""
-# The build tree is given over once, the top last: what is interrupted is taken up again by the next step.
+# The build tree is given over once, the top last: what is interrupted is taken up again by the next container.
 [ "$owner" = "$uid" ] || find . -xdev -depth ! -uid "$uid" -exec chown -h "$uid:$gid" {} +
 # The output's pipes belong to root by now; `> /dev/stderr` opens them anew. By way of a copy of 2: while its own 2 goes
 # elsewhere, so does (in dash) the shell's.
@@ -178,8 +178,8 @@ class Workspace:
         """Whether the image's own entrypoint makes the caller's user: those up to 1.27 do, from `UID` and `GID`."""
         return self.generation.entrypoint_makes_user and bool(self.image.entrypoint)
 
-    def step(self, name: str, command: Sequence[str]) -> Spec:
-        """The container for one step of the build."""
+    def container(self, name: str, command: Sequence[str]) -> Spec:
+        """The container that runs a command as the build user."""
         prepare = _GIVE_WORKDIR if self.makes_user else _BECOME_CALLER
         return self._spec(
             name,
@@ -194,7 +194,7 @@ class Workspace:
             user="0:0",
         )
 
-    def changed_step(self, since: str) -> Spec:
+    def changed_container(self, since: str) -> Spec:
         """The container that names something in the build directory that changed after ``since``, if there is any.
 
         Asked is the time of the last change of the inode, which no program sets back (GNU find, "-newerXY").
@@ -207,8 +207,8 @@ class Workspace:
             entrypoint=("find",),
             user="0:0",
         )
-        # It needs none, and the engine takes time to set one up.
-        return replace(spec, network="none")
+        # It needs none, and setting one up takes the engine as long as all the rest.
+        return replace(spec, networked=False)
 
     def _spec(
         self,

@@ -452,7 +452,7 @@ def test_labels_tell_whose_every_object_is(system: System, client: docker.Docker
         assert helper.wait_until(lambda: client.containers.list(filters={"volume": system.volume}))
         found = client.containers.list(filters={"volume": system.volume})
         labels = found[0].labels
-        assert labels["nerves-docker-port.step"] == "make"
+        assert labels["nerves-docker-port.step"] == "build"
         assert labels["nerves-docker-port.volume"] == system.volume
         assert re.fullmatch(r"[0-9a-f]{16}", labels["nerves-docker-port.session"])
         assert f" {helper.process.pid} " in labels["nerves-docker-port.owner"]

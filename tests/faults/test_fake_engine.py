@@ -81,15 +81,30 @@ def test_half_a_frame_then_a_close_is_told_and_the_status_is_the_true_one(
 ) -> None:
     world.engine.runs["make"] = Run([frame(b"whole\n"), half, Container.cut], status=status)
     conversation = world.run()
-    assert conversation.warnings == [f"The output of {make_name(world)} broke off; the last of it is not in the log."]
+    assert conversation.warnings == [f"The output of {build_name(world)} broke off; the last of it is not in the log."]
     assert world.log.startswith(b"whole\n")
     if status == 0:
         conversation.value()
     else:
         assert conversation.error is not None
         assert conversation.error["code"] == "step_failed"
-        assert "`make` ended with exit status 2" in conversation.error["message"]
+        # What the container said of the step went with the connection: it may have been the next one, too.
+        assert "`make && make system NERVES_ARTIFACT_NAME=" in conversation.error["message"]
+        assert "` ended with exit status 2" in conversation.error["message"]
     assert world.engine.names == []
+
+
+def test_a_step_whose_end_was_lost_with_the_connection_has_ended_when_a_later_one_has(world: FaultWorld) -> None:
+    def cut(container: Container) -> None:
+        container.cut()
+
+    world.engine.runs["create_build"] = Run([cut])
+    world.engine.runs["make"] = Run([Container.wait_for_attach, Container.wait_for_attach, frame(b"here\n")])
+    conversation = world.run()
+    conversation.value()
+    assert conversation.finished == ["preflight", "create_build", "make", "make_system", "copy"]
+    assert len(conversation.warnings) == 1
+    assert world.log == b"here\n"
 
 
 def test_silence_for_much_longer_than_any_request_may_take_is_a_builds_right(world: FaultWorld) -> None:
@@ -111,7 +126,7 @@ def test_a_stream_that_is_cut_while_the_container_runs_on_is_taken_up_again(worl
     world.engine.runs["make"] = Run([frame(b"before\n"), cut_and_wait, frame(b"after\n")], status=status)
     conversation = world.run()
     assert conversation.warnings == [
-        f"The connection to the output of {make_name(world)} was lost; what it wrote meanwhile is not in the log."
+        f"The connection to the output of {build_name(world)} was lost; what it wrote meanwhile is not in the log."
     ]
     assert world.log == b"before\nafter\n"
     if status == 0:
@@ -155,9 +170,7 @@ def test_a_container_that_somebody_else_removed_is_called_that(world: FaultWorld
     world.engine.on_step("POST", action, "make", no_such_container)
     error = world.fail()
     assert error["code"] == "step_failed"
-    assert error["message"] == (
-        f"The container {make_name(world)} was removed by somebody else before its step had ended."
-    )
+    assert error["message"] == (f"The container {build_name(world)} was removed by somebody else before it had ended.")
     assert "run the command again" in error["hint"]
     assert world.engine.names == []
 
@@ -166,7 +179,7 @@ def test_a_container_that_is_removed_while_it_runs_is_called_that(world: FaultWo
     world.engine.runs["make"] = Run([frame(b"before\n"), world.engine.discard])
     error = world.fail()
     assert error["code"] == "step_failed"
-    assert "was removed by somebody else before its step had ended" in error["message"]
+    assert "was removed by somebody else before it had ended" in error["message"]
 
 
 @pytest.mark.parametrize(("method", "action"), [("GET", "json"), ("DELETE", "")])
@@ -195,11 +208,11 @@ def test_a_removal_that_is_under_way_already_is_fine(world: FaultWorld) -> None:
     assert world.engine.names == []
 
 
-def conflict_on_make(world: FaultWorld, *, times: int) -> None:
+def conflict_on_build(world: FaultWorld, *, times: int) -> None:
     left = [times]
 
     def conflict(exchange: Exchange) -> None:
-        if "-make-" in exchange.asked.query["name"] and left[0] > 0:
+        if "-build-" in exchange.asked.query["name"] and left[0] > 0:
             left[0] -= 1
             exchange.error(409, "Conflict. The container name is already in use")
         else:
@@ -209,15 +222,15 @@ def conflict_on_make(world: FaultWorld, *, times: int) -> None:
 
 
 def test_a_name_that_is_taken_for_a_moment_is_waited_for(world: FaultWorld) -> None:
-    conflict_on_make(world, times=3)
+    conflict_on_build(world, times=3)
     world.run().value()
 
 
 def test_a_name_that_stays_taken_is_called_that(world: FaultWorld) -> None:
-    conflict_on_make(world, times=1_000_000)
+    conflict_on_build(world, times=1_000_000)
     error = world.fail()
     assert error["code"] == "volume_busy"
-    assert make_name(world) in error["message"]
+    assert build_name(world) in error["message"]
     assert "docker rm -f" in error["hint"]
     assert world.engine.names == []
 
@@ -240,7 +253,7 @@ def test_an_error_of_the_engine_is_told_in_its_words_whatever_they_look_like(wor
     errors = world.errors(("POST", "/containers/.*/start", refuse_with(body)) for body in bodies)
     for error, told in zip(errors, bodies.values(), strict=True):
         assert error["code"] == "internal"
-        assert "The engine reported an error in the step my_system-" in error["message"]
+        assert "The engine reported an error while it ran the container my_system-" in error["message"]
         assert told in error["message"]
         assert error["hint"] is not None
 
@@ -253,8 +266,8 @@ def test_an_error_of_the_engine_says_what_was_being_done(world: FaultWorld) -> N
         ("GET", "/images/.*"): "while it looked for the image builder:new",
         ("GET", "/containers/json"): "while it listed ",
         ("POST", "/containers/create"): f"while it reserved the volume {world.volume}",
-        ("POST", "/containers/.*/attach"): f"in the step {world.volume}-create-build-",
-        ("POST", "/containers/.*/wait"): f"in the step {world.volume}-create-build-",
+        ("POST", "/containers/.*/attach"): f"while it ran the container {world.volume}-build-",
+        ("POST", "/containers/.*/wait"): f"while it ran the container {world.volume}-build-",
     }
     errors = world.errors(
         (method, path, lambda exchange: exchange.error(500, "the disk fell off")) for method, path in doing
@@ -270,7 +283,7 @@ def test_a_container_that_cannot_be_removed_is_a_warning_after_a_good_step(world
     conversation = world.run()
     conversation.value()
     (warning,) = conversation.warnings
-    assert f"while it removed the container of {make_name(world)}: device or resource busy" in warning
+    assert f"while it removed the container of {build_name(world)}: device or resource busy" in warning
 
 
 def test_a_failing_step_is_told_even_if_its_container_cannot_be_removed(world: FaultWorld) -> None:
@@ -370,7 +383,10 @@ def test_an_engine_that_freezes_under_a_silent_build_is_found_out(world: FaultWo
     world.engine.runs["make"] = Run([frame(b"before\n"), lambda _container: world.engine.freeze(), 600])
     error = world.fail(engine__REQUEST_TIMEOUT=1)
     assert error["code"] == "engine_unreachable"
-    assert f"stopped answering in the step {make_name(world)}: it did not answer in time" in error["message"]
+    assert (
+        f"stopped answering while it ran the container {build_name(world)}: it did not answer in time"
+        in error["message"]
+    )
     assert "the build continues where it was" in error["hint"]
     # The engine wakes, and the next command finds what was left.
     world.engine.thaw()
@@ -405,7 +421,7 @@ def test_an_engine_that_goes_in_mid_build_is_called_that(world: FaultWorld) -> N
     world.engine.runs["make"] = Run([frame(b"before\n"), go, 600])
     error = world.fail()
     assert error["code"] == "engine_unreachable"
-    assert f"stopped answering in the step {make_name(world)}: Connection refused" in error["message"]
+    assert f"stopped answering while it ran the container {build_name(world)}: Connection refused" in error["message"]
     assert "journalctl" in error["hint"]
     assert world.log == b"before\n"
 
@@ -619,7 +635,7 @@ def test_another_build_on_the_volume_is_refused_by_name(world: FaultWorld) -> No
     assert "docker stop somebody" in error["hint"]
 
 
-def make_name(world: FaultWorld) -> str:
-    """The name of the container of the step ``make``."""
+def build_name(world: FaultWorld) -> str:
+    """The name of the build's container."""
     names = [asked.query["name"] for asked in world.engine.requests("POST", "/containers/create")]
-    return next(name for name in names if "-make-" in name and "-make-system-" not in name)
+    return next(name for name in names if "-build-" in name)

@@ -74,7 +74,7 @@ def test_the_one_that_is_refused_is_told_by_whom_since_when_and_how_to_stop_it(
             error = system.run(op).error
             assert error is not None
             assert error["code"] == "volume_busy"
-            assert f"{container.name} (make, started " in error["message"]
+            assert f"{container.name} (build, started " in error["message"]
             assert f"docker stop {container.name}" in error["hint"]
         assert time.monotonic() - started < 15
         # The remedy works.

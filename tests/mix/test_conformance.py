@@ -1,8 +1,8 @@
 """What the stock runner did, scenario by scenario, against what ours does: real Mix, real engine, one table.
 
 The recordings in `tests/conformance/stock-1.14.1` hold every `docker` invocation of the stock runner (Nerves 1.14.1).
-Here the same command runs with our runner behind a socket that keeps what the engine is asked for; each container must
-be the same in image, command, working directory, environment and mounts, in the same order. Where it is not,
+Here the same command runs with our runner behind a socket that keeps what the engine is asked for; each step must be
+the same in image, command, working directory, environment and mounts, in the same order. Where it is not,
 `DIFFERENCES` says how and why; a difference that is not in the table fails, so does an entry without its difference.
 """
 
@@ -21,7 +21,7 @@ from integration.project import Project, lay_out
 
 from support.images import NEW, OLD
 from support.recorder import Recorder
-from support.recordings import RECORDINGS, Container, recorded_containers, seen_containers
+from support.recordings import RECORDINGS, Container, commands, recorded_containers, seen_containers
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,12 @@ DIFFERENCES = {
     ): "fault 1: any uid builds; ours becomes the caller before the command",
     ("clean", "user and entrypoint"): "fault 1",
     ("make_fails", "user and entrypoint"): "fault 1",
-    ("artifact_old_image", "user and entrypoint"): "speed: the volume's owner is changed in the step's own container",
+    ("artifact_old_image", "user and entrypoint"): "speed: the volume's owner is changed in the container of the steps",
     ("artifact_old_image", "no container for chown"): "speed",
+    ("artifact_new_image", "steps in one container"): "speed: a container for each costs more than all that is in it",
+    ("artifact_old_image", "steps in one container"): "speed",
+    ("clean", "steps in one container"): "speed",
+    ("make_fails", "steps in one container"): "speed; what failed is told as before, and nothing after it has run",
     ("artifact_new_image", "no container for cp"): "fault 3: the engine hands the artifact over; never half a one",
     ("artifact_old_image", "no container for cp"): "fault 3",
     ("clean", "no container for cp"): "fault 3",
@@ -120,7 +124,8 @@ def test_the_same_work_as_the_stock_runner(
                 differences.add("containers")
             _check_everything_was_made(project)
         else:
-            _compare(expected, seen, differences)
+            # A container knows of the steps after the one that failed. Their headlines, below, must not be there.
+            _compare(expected, seen if ended.returncode == 0 else seen[: len(expected)], differences)
             if ended.returncode == 0 and scenario.task == ("nerves.artifact",):
                 _check_everything_was_made(project)
             if "Create image" in recording["printed"] and "Create image" not in ended.stdout:
@@ -134,6 +139,8 @@ def test_the_same_work_as_the_stock_runner(
             stock = (body.get("Entrypoint"), body.get("User"))
             if stock != (None, None):
                 differences.add("user and entrypoint")
+            if len(commands(body["Cmd"])) > 1:
+                differences.add("steps in one container")
     finally:
         _remove_volume(client, project)
     if "outcome" in differences:

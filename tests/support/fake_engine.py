@@ -39,6 +39,8 @@ ARTIFACT = gzip.compress(b"a whole artifact, read to its end\n" * 1000, mtime=0)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
 
 _LABEL = "nerves-docker-port."
+_SCRIPT = "nerves-docker-port-steps"
+"""The name under which the helper's script for several steps runs; token and steps are its arguments."""
 _PATIENCE = 30
 """Seconds after which a fake that waits for something gives up, so that no test can hang on it."""
 
@@ -76,6 +78,7 @@ class Container:
     created: str
     status: str = "created"
     exit_code: int = 0
+    oom_killed: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     streams: list[Exchange] = field(default_factory=list)
@@ -92,6 +95,25 @@ class Container:
         if self.name.endswith("-hold"):
             return "hold"
         return self.labels.get(_LABEL + "step", "")
+
+    @property
+    def steps(self) -> list[str]:
+        """The steps that its command runs, by name; none for a container that is one command."""
+        return [name for name, _words in self._script[1]]
+
+    @property
+    def _script(self) -> tuple[str, list[tuple[str, list[str]]]]:
+        """The token of the helper's script, and the steps that it is to run."""
+        words = list(self.config.get("Cmd") or [])
+        if _SCRIPT not in words:
+            return "", []
+        token, *rest = words[words.index(_SCRIPT) + 1 :]
+        steps = []
+        while rest:
+            count = int(rest[1])
+            steps.append((rest[0], rest[2 : 2 + count]))
+            rest = rest[2 + count :]
+        return token, steps
 
     @property
     def mounts(self) -> list[dict[str, Any]]:
@@ -127,6 +149,24 @@ class Container:
         assert self.attached.acquire(timeout=_PATIENCE), f"nobody attached to {self.name} again"
 
     def _live(self) -> None:
+        token, steps = self._script
+        status = 0
+        for name, _words in steps or [(self.step, [])]:
+            self.run = self.engine.runs.get(name, Run())
+            self.oom_killed = self.oom_killed or self.run.oom_killed
+            self.engine.started.append(name)
+            ended = self._play()
+            if ended is None:
+                return
+            status = ended
+            if token:
+                self.emit(frame(b"\x1e%s %s %d\x1e" % (token.encode(), name.encode(), status)))
+            if status != 0:
+                break
+        self._end(status)
+
+    def _play(self) -> int | None:
+        """Do what the run says; its status, or nothing where the container has been stopped."""
         for item in self.run.output:
             if self.stopping.is_set() and not self.run.ignores_term:
                 break
@@ -140,10 +180,10 @@ class Container:
                 self.stopping.wait(item)
         if self.stopping.is_set():
             self._end(143)
-            return
+            return None
         if self.run.effect is not None:
             self.run.effect(self)
-        self._end(self.run.status)
+        return self.run.status
 
     def _end(self, status: int) -> None:
         if self.ended.is_set():
@@ -341,7 +381,7 @@ class FakeEngine:
         self.info: Any = {"SecurityOptions": ["name=seccomp,profile=builtin"]}
         self.pull_events: list[dict[str, Any]] = [{"status": "Pulling from builder"}]
         self.started: list[str] = []
-        """The steps whose containers were started, in order."""
+        """The steps that were begun, in order."""
         self.forgotten: list[Exchange] = []
         """Streams that nobody will ever write to or close: their connections died on the way."""
         self.closing = threading.Event()
@@ -403,7 +443,7 @@ class FakeEngine:
             if asked.method != method or parts[1] != "containers" or parts[3:] != ([action] if action else []):
                 return False
             found = self.find(parts[2])
-            return found is not None and found.step == step
+            return found is not None and step in (found.step, *found.steps)
 
         self._hooks.append(_Rule(matches, hook, times))
 
@@ -616,7 +656,6 @@ class FakeEngine:
             exchange.answer(304)
             return
         container.status = "running"
-        self.started.append(container.step)
         exchange.answer(204)
         threading.Thread(target=self._live, args=(container,), name=container.name, daemon=True).start()
 
@@ -655,7 +694,7 @@ class FakeEngine:
                 "State": {
                     "Status": container.status,
                     "Running": container.status == "running",
-                    "OOMKilled": container.status == "exited" and container.run.oom_killed,
+                    "OOMKilled": container.status == "exited" and container.oom_killed,
                     "ExitCode": container.exit_code,
                 },
                 "Config": {"Labels": container.labels},

@@ -49,7 +49,7 @@ def recorded_containers(recording: dict[str, Any]) -> list[Container]:
 
 
 def seen_containers(created: list[dict[str, Any]], placeholders: dict[str, str], image_id: str) -> list[Container]:
-    """The containers that the engine was asked to make, likewise."""
+    """What the engine was asked to run, likewise; of a container with several steps, each as if it had its own."""
 
     def replaced(text: str) -> str:
         for value, placeholder in placeholders.items():
@@ -63,13 +63,29 @@ def seen_containers(created: list[dict[str, Any]], placeholders: dict[str, str],
             + (",readonly" if m["ReadOnly"] else "")
             for m in body["HostConfig"]["Mounts"]
         ]
-        found.append(
+        found += [
             Container(
                 "<image>" if body["Image"] == image_id else body["Image"],
-                [replaced(word) for word in body["Cmd"]],
+                [replaced(word) for word in command],
                 body["WorkingDir"],
                 body["Env"],
                 mounts,
             )
-        )
+            for command in commands(body["Cmd"])
+        ]
+    return found
+
+
+def commands(words: list[str]) -> list[list[str]]:
+    """The commands in a container's: one for each step, or the words themselves."""
+    script = "nerves-docker-port-steps"
+    if script not in words:
+        return [words]
+    # After the script its token, then for each step its name, the number of its words, and these.
+    rest = words[words.index(script) + 2 :]
+    found = []
+    while rest:
+        count = int(rest[1])
+        found.append(rest[2 : 2 + count])
+        rest = rest[2 + count :]
     return found

@@ -41,7 +41,7 @@ def _start(tmux: Tmux, project: Project, make_args: str) -> None:
 
 def _builds(client: docker.DockerClient, volume: str) -> bool:
     found = client.containers.list(filters={"label": f"nerves-docker-port.volume={volume}"})
-    return any(container.labels["nerves-docker-port.step"] == "make" for container in found)
+    return any(row[-1].startswith("make") for container in found for row in container.top()["Processes"])
 
 
 def _ctrl_c_twice(tmux: Tmux) -> None:

@@ -25,7 +25,7 @@ defmodule NervesDockerPort.BuildRunner do
   """
   @spec build(package(), package() | nil, keyword()) :: {:ok, Path.t()}
   def build(package, toolchain, opts) do
-    {:ok, artifact_path(:build, Request.new(package, toolchain, opts))}
+    {:ok, artifact_path(:build, fn -> Request.new(package, toolchain, opts) end)}
   end
 
   @doc """
@@ -35,7 +35,7 @@ defmodule NervesDockerPort.BuildRunner do
   """
   @spec archive(package(), package() | nil, keyword()) :: {:ok, Path.t()}
   def archive(package, toolchain, opts) do
-    {:ok, artifact_path(:archive, Request.new(package, toolchain, opts))}
+    {:ok, artifact_path(:archive, fn -> Request.new(package, toolchain, opts) end)}
   end
 
   @doc """
@@ -43,7 +43,7 @@ defmodule NervesDockerPort.BuildRunner do
   """
   @spec clean(package()) :: :ok
   def clean(package) do
-    _removed = Helper.request(:clean, Request.new(package, nil, []))
+    _removed = Helper.request(:clean, fn -> Request.new(package, nil, []) end)
     :ok
   end
 

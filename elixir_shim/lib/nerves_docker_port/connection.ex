@@ -18,7 +18,7 @@ defmodule NervesDockerPort.Connection do
   # Events that wait before `:log` and `:progress` are dropped: some screens full of headlines.
   @max_waiting 1_000
 
-  defstruct [:port, :owner, :asker, :ended, waiting: :queue.new(), dropped: 0]
+  defstruct [:port, :owner, :asker, :ended, :parked, waiting: :queue.new(), dropped: 0]
 
   @typedoc """
   What there is to know next:
@@ -64,6 +64,22 @@ defmodule NervesDockerPort.Connection do
   end
 
   @doc """
+  Keeps the helper for a next request, which has to come within `timeout` milliseconds: then the port is closed.
+  """
+  @spec park(pid(), timeout()) :: :ok
+  def park(connection, timeout), do: GenServer.call(connection, {:park, timeout}, :infinity)
+
+  @doc """
+  Takes a parked connection up again. `:gone` where that is too late, or where the helper has ended or said something since.
+  """
+  @spec take_up(pid()) :: :ok | :gone
+  def take_up(connection) do
+    GenServer.call(connection, :take_up, :infinity)
+  catch
+    :exit, _gone -> :gone
+  end
+
+  @doc """
   Closes the port, which tells the helper to stop. Closing twice is fine.
   """
   @spec close(pid()) :: :ok
@@ -102,6 +118,20 @@ defmodule NervesDockerPort.Connection do
     {:noreply, answer(%{state | asker: {from, start_timer(timeout)}})}
   end
 
+  def handle_call({:park, timeout}, _from, state) do
+    {:reply, :ok, %{state | parked: :erlang.start_timer(timeout, self(), :parked)}}
+  end
+
+  def handle_call(:take_up, _from, state) do
+    stop_timer(state.parked)
+
+    if state.ended == nil and :queue.is_empty(state.waiting) do
+      {:reply, :ok, %{state | parked: nil}}
+    else
+      {:stop, :normal, :gone, state}
+    end
+  end
+
   @impl GenServer
   def handle_info({port, {:data, frame}}, %{port: port, ended: nil} = state) do
     {:noreply, frame |> Protocol.decode() |> take(state) |> answer()}
@@ -118,6 +148,10 @@ defmodule NervesDockerPort.Connection do
   def handle_info({:timeout, timer, :next}, %{asker: {from, timer}} = state) do
     GenServer.reply(from, :timeout)
     {:noreply, %{state | asker: nil}}
+  end
+
+  def handle_info({:timeout, timer, :parked}, %{parked: timer} = state) do
+    {:stop, :normal, state}
   end
 
   def handle_info({:DOWN, owner, :process, _pid, _reason}, %{owner: owner} = state) do

@@ -11,7 +11,8 @@ defmodule NervesDockerPort.Helper do
   @typedoc "What the helper can be asked to do."
   @type op :: :build | :archive | :clean | :shell | :doctor | :volumes
 
-  @id 1
+  # How long a helper waits for the next request. Nerves unpacks what was built before it has it packed.
+  @park_timeout 60_000
 
   # From the start of Python to the first frame. Measured: 0.05 s; a cold disk may take seconds.
   @hello_timeout 30_000
@@ -22,31 +23,70 @@ defmodule NervesDockerPort.Helper do
   @doc """
   Has the helper do `op`, and gives the value of its outcome: see `docs/protocol.md`.
 
-  Returns when the helper is done; a build takes hours. When the calling process dies, the helper cancels and goes.
+  `args` are the request's, or a function that makes them, which is called while the helper starts. Returns when the helper
+  is done; a build takes hours. When the calling process dies, the helper cancels and goes.
+
+  After a build the helper stays for a minute: `mix nerves.artifact` asks for the archive next, and starting a helper takes
+  as long as all that it has to do then. It goes with the calling process, and serves nobody else.
 
   Options:
 
     * `:command` - a `NervesDockerPort.Command`, instead of the one that the environment and the configuration say
     * `:hello_timeout` - milliseconds to wait for the helper's first message (30 000)
+    * `:park_timeout` - milliseconds that the helper stays after a build (60 000)
     * `:dot_every` - milliseconds of silence before a dot is printed (10 000)
 
   Raises `Mix.Error` where the helper cannot be started, breaks the protocol or dies, and where its outcome is an error.
   """
-  @spec request(op(), map(), keyword()) :: term()
+  @spec request(op(), map() | (() -> map()), keyword()) :: term()
   def request(op, args, options \\ []) do
     command = Keyword.get_lazy(options, :command, &Command.resolve/0)
-    connection = open(command)
+    conversation = parked(command) || %{connection: open(command), id: 0}
+    conversation = %{conversation | id: conversation.id + 1}
 
     outcome =
       try do
-        converse(connection, command, {:request, @id, op, args}, options)
-      after
-        Connection.close(connection)
+        converse(conversation, command, op, args, options)
+      catch
+        kind, reason ->
+          Connection.close(conversation.connection)
+          :erlang.raise(kind, reason, __STACKTRACE__)
       end
 
     case outcome do
-      {:ok, value} -> value
-      {:error, message} -> Mix.raise(message)
+      {:ok, value} when op == :build ->
+        park(conversation, command, Keyword.get(options, :park_timeout, @park_timeout))
+        value
+
+      {:ok, value} ->
+        Connection.close(conversation.connection)
+        value
+
+      {:error, message} ->
+        Connection.close(conversation.connection)
+        Mix.raise(message)
+    end
+  end
+
+  # A helper sees the environment that it was started in.
+  defp park(conversation, command, timeout) do
+    :ok = Connection.park(conversation.connection, timeout)
+    Process.put(__MODULE__, {conversation, command, System.get_env()})
+  end
+
+  defp parked(command) do
+    environment = System.get_env()
+
+    case Process.delete(__MODULE__) do
+      {conversation, ^command, ^environment} ->
+        if Connection.take_up(conversation.connection) == :ok, do: conversation
+
+      {conversation, _other_command, _other_environment} ->
+        Connection.close(conversation.connection)
+        nil
+
+      nil ->
+        nil
     end
   end
 
@@ -64,17 +104,22 @@ defmodule NervesDockerPort.Helper do
     end
   end
 
-  defp converse(connection, command, request, options) do
-    with :ok <- greet(connection, command, Keyword.get(options, :hello_timeout, @hello_timeout)) do
-      :ok = Connection.send_message(connection, request)
+  defp converse(%{connection: connection, id: id}, command, op, args, options) do
+    args = if is_function(args), do: args.(), else: args
+
+    with :ok <- greet(id, connection, command, Keyword.get(options, :hello_timeout, @hello_timeout)) do
+      :ok = Connection.send_message(connection, {:request, id, op, args})
       console = Console.new(Keyword.take(options, [:dot_every]))
-      {outcome, console} = listen(connection, console)
+      {outcome, console} = listen(connection, id, console)
       _console = Console.end_line(console)
       outcome
     end
   end
 
-  defp greet(connection, command, timeout) do
+  # A helper says hello once.
+  defp greet(id, _connection, _command, _timeout) when id > 1, do: :ok
+
+  defp greet(_id, connection, command, timeout) do
     version = Protocol.version()
 
     case Connection.next(connection, timeout) do
@@ -89,25 +134,25 @@ defmodule NervesDockerPort.Helper do
     end
   end
 
-  defp listen(connection, console) do
+  defp listen(connection, id, console) do
     case Connection.next(connection, Console.patience(console)) do
-      {:message, {:event, @id, event}} ->
+      {:message, {:event, ^id, event}} ->
         case Console.show(console, event) do
-          {:ok, console} -> listen(connection, console)
-          :unknown -> {unknown({:event, @id, event}), console}
+          {:ok, console} -> listen(connection, id, console)
+          :unknown -> {unknown({:event, id, event}), console}
         end
 
-      {:message, {:ask, @id, ref, {:yes_no, text, default}}}
+      {:message, {:ask, ^id, ref, {:yes_no, text, default}}}
       when is_integer(ref) and is_binary(text) and is_boolean(default) ->
         {answer, console} = Console.yes?(console, text, default)
         :ok = Connection.send_message(connection, {:answer, ref, answer})
-        listen(connection, console)
+        listen(connection, id, console)
 
-      {:message, {:done, @id, {:ok, value}}} ->
+      {:message, {:done, ^id, {:ok, value}}} ->
         {{:ok, value}, console}
 
       # The helper gives 0 where it could not read so far as the request's number.
-      {:message, {:done, id, {:error, error}}} when id in [0, @id] ->
+      {:message, {:done, of, {:error, error}}} when of in [0, id] ->
         {failure(error), console}
 
       {:message, other} ->
@@ -120,7 +165,7 @@ defmodule NervesDockerPort.Helper do
         {{:error, died(status)}, console}
 
       :timeout ->
-        listen(connection, Console.idle(console))
+        listen(connection, id, Console.idle(console))
     end
   end
 

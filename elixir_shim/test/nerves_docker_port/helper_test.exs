@@ -22,7 +22,7 @@ defmodule NervesDockerPort.HelperTest do
   defp event(event), do: say({:event, 1, event})
 
   defp request(directory, steps, options \\ []) do
-    Helper.request(:build, @args, [command: fake_helper(directory, steps)] ++ options)
+    Helper.request(:archive, @args, [command: fake_helper(directory, steps)] ++ options)
   end
 
   defp error(directory, steps, options \\ []) do
@@ -38,7 +38,7 @@ defmodule NervesDockerPort.HelperTest do
       assert request(directory, [say(hello()), {:read, sent}, done(%{path: "/dl/a", size: 3})]) ==
                %{path: "/dl/a", size: 3}
 
-      assert saved_term(sent) == {:request, 1, :build, @args}
+      assert saved_term(sent) == {:request, 1, :archive, @args}
     end
 
     test "takes nil and false as values", %{directory: directory} do
@@ -165,6 +165,119 @@ defmodule NervesDockerPort.HelperTest do
       argv = Path.join(directory, "argv")
       request(directory, [{:argv, argv}, :greet, done()])
       assert await_file(argv) == ~s(["port"])
+    end
+  end
+
+  describe "after a build" do
+    defp steps(directory) do
+      [
+        {:pid, Path.join(directory, "pid")},
+        :greet,
+        say({:done, 1, {:ok, %{path: "/dl/built"}}}),
+        {:read, Path.join(directory, "second")},
+        say({:event, 2, {:headline, "Packing"}}),
+        say({:done, 2, {:ok, %{path: "/dl/packed"}}}),
+        {:wait_for_eof, Path.join(directory, "eof")}
+      ]
+    end
+
+    defp archive(command), do: Helper.request(:archive, @args, command: command)
+
+    test "the same helper serves what comes next, and goes with that", %{directory: directory} do
+      command = fake_helper(directory, steps(directory))
+      assert Helper.request(:build, @args, command: command) == %{path: "/dl/built"}
+      refute File.exists?(Path.join(directory, "eof"))
+
+      assert archive(command) == %{path: "/dl/packed"}
+      assert saved_term(Path.join(directory, "second")) == {:request, 2, :archive, @args}
+      assert printed() == ["|Docker| Packing", ""]
+      assert await_file(Path.join(directory, "eof")) == "end of input"
+    end
+
+    test "it goes by itself where nothing comes", %{directory: directory} do
+      pid = Path.join(directory, "pid")
+      command = fake_helper(directory, steps(directory))
+      Helper.request(:build, @args, command: command, park_timeout: 50)
+      await("the helper to go", fn -> not os_process_alive?(await_file(pid)) end)
+
+      command = fake_helper(directory, [:greet, done(%{path: "/dl/packed anew"})])
+      assert archive(command) == %{path: "/dl/packed anew"}
+    end
+
+    test "it goes with the process that asked for it", %{directory: directory} do
+      command = fake_helper(directory, steps(directory))
+      task = Task.async(fn -> Helper.request(:build, @args, command: command) end)
+      Task.await(task)
+      pid = await_file(Path.join(directory, "pid"))
+      await("the helper to go", fn -> not os_process_alive?(pid) end)
+    end
+
+    test "one that has died meanwhile is replaced", %{directory: directory} do
+      pid = Path.join(directory, "pid")
+      command = fake_helper(directory, steps(directory))
+      Helper.request(:build, @args, command: command)
+      {_, 0} = System.cmd("kill", ["-KILL", await_file(pid)])
+      await("the helper to go", fn -> not os_process_alive?(await_file(pid)) end)
+      # The end of a process is known to the system a moment earlier than to the BEAM.
+      Process.sleep(200)
+
+      ^command = fake_helper(directory, [:greet, done(%{path: "/dl/packed anew"})])
+      assert archive(command) == %{path: "/dl/packed anew"}
+    end
+
+    test "one that was started in another environment is replaced", %{directory: directory} do
+      System.put_env("DOCKER_HOST", "unix:///one.sock")
+      on_exit(fn -> System.delete_env("DOCKER_HOST") end)
+      command = fake_helper(directory, steps(directory))
+      Helper.request(:build, @args, command: command)
+
+      System.put_env("DOCKER_HOST", "unix:///another.sock")
+      ^command = fake_helper(directory, [:greet, done(%{path: "/dl/packed anew"})])
+      assert archive(command) == %{path: "/dl/packed anew"}
+      pid = await_file(Path.join(directory, "pid"))
+      await("the first helper to go", fn -> not os_process_alive?(pid) end)
+    end
+
+    test "that failed, the helper goes", %{directory: directory} do
+      error = %{code: :step_failed, message: "`make` ended", hint: nil, log: nil}
+
+      steps = [
+        :greet,
+        say({:done, 1, {:error, error}}),
+        {:wait_for_eof, Path.join(directory, "eof")}
+      ]
+
+      error(directory, steps)
+      assert await_file(Path.join(directory, "eof")) == "end of input"
+    end
+  end
+
+  describe "arguments that have to be made" do
+    test "are made while the helper starts", %{directory: directory} do
+      pid = Path.join(directory, "pid")
+      sent = Path.join(directory, "sent")
+      steps = [{:pid, pid}, say(hello()), {:read, sent}, done()]
+
+      Helper.request(:clean, fn -> Map.put(@args, :pid, await_file(pid)) end,
+        command: fake_helper(directory, steps)
+      )
+
+      assert {:request, 1, :clean, %{pid: _}} = saved_term(sent)
+    end
+
+    test "and cannot be are an error, and the helper goes", %{directory: directory} do
+      steps = [
+        {:pid, Path.join(directory, "pid")},
+        say(hello()),
+        {:wait_for_eof, Path.join(directory, "eof")}
+      ]
+
+      assert_raise Mix.Error, "Set HOME.", fn ->
+        Helper.request(:clean, fn -> Mix.raise("Set HOME.") end, command: fake_helper(directory, steps))
+      end
+
+      pid = await_file(Path.join(directory, "pid"))
+      await("the helper to go", fn -> not os_process_alive?(pid) end)
     end
   end
 
