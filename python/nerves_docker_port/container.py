@@ -10,7 +10,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -146,7 +146,7 @@ def ended(
         with engine.failures(doing), _still_there(spec.name):
             # Attached before the start, so that no byte is missed: the engine keeps no log to read it from later.
             output = _Output(engine, container, doing)
-            with cancellation.on_cancel(lambda: _interrupt(engine, container, output)):
+            with closing(output), cancellation.on_cancel(lambda: _interrupt(engine, container, output)):
                 engine.api.start(container)
                 # A cancellation that came before the start found nothing to stop.
                 cancellation.check()
@@ -379,6 +379,10 @@ class _Output:
         """Raise the error of an engine that has stopped answering."""
         if self._lost is not None:
             raise self._lost
+
+    def close(self) -> None:
+        """Give the connection back, read to its end or not."""
+        self._stream.close()
 
     def hang_up(self) -> None:
         """Make ``drain`` return, from another thread. What has arrived is still read."""

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import docker
@@ -105,11 +106,33 @@ def _current_context_name() -> str:
 class Engine:
     """A connected engine. ``api`` is the SDK's low-level client; it is safe to use from several threads."""
 
-    def __init__(self, endpoint: Endpoint, api: docker.APIClient, capabilities: Capabilities) -> None:
+    def __init__(self, endpoint: Endpoint, api: docker.APIClient, version: Mapping[str, Any]) -> None:
+        """``version`` is what the engine answered when it was asked for that."""
         self.endpoint = endpoint
         self.api = api
-        self.capabilities = capabilities
+        self._version = version
         self._lost = False
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What the engine says of itself: asked once, where it is needed, for it takes longer than most answers.
+
+        Raises ``RunnerError``.
+        """
+        with self.failures("while it was asked about itself"):
+            info = self.api.info()
+        security = [str(option) for option in info.get("SecurityOptions") or []]
+        return Capabilities(
+            engine_version=str(self._version.get("Version", "unknown")),
+            api_version=str(self._version["ApiVersion"]),
+            architecture=str(self._version.get("Arch", "")),
+            # `docker info` and Podman alike list "name=rootless" there.
+            rootless=any("name=rootless" in option for option in security),
+            cpus=_count(info.get("NCPU")),
+            memory=_count(info.get("MemTotal")),
+            name=str(info.get("Name") or ""),
+            system=str(info.get("OperatingSystem") or ""),
+        )
 
     @classmethod
     def connect(cls, environ: Mapping[str, str]) -> Engine:
@@ -151,31 +174,7 @@ class Engine:
             raise errors.engine_too_old(str(spoken), str(MINIMUM_API))
         newest = Version(DEFAULT_DOCKER_API_VERSION)
         api._version = str(min(spoken, newest))  # type: ignore[attr-defined]  # noqa: SLF001  # the SDK has no other way without a second request
-        engine = cls(
-            endpoint,
-            api,
-            Capabilities(
-                engine_version=str(version.get("Version", "unknown")),
-                api_version=str(spoken),
-                architecture=str(version.get("Arch", "")),
-                rootless=False,
-            ),
-        )
-        with engine.failures("while it was asked about itself"):
-            info = api.info()
-        security = [str(option) for option in info.get("SecurityOptions") or []]
-        engine.capabilities = Capabilities(
-            engine_version=engine.capabilities.engine_version,
-            api_version=engine.capabilities.api_version,
-            architecture=engine.capabilities.architecture,
-            # `docker info` and Podman alike list "name=rootless" there.
-            rootless=any("name=rootless" in option for option in security),
-            cpus=_count(info.get("NCPU")),
-            memory=_count(info.get("MemTotal")),
-            name=str(info.get("Name") or ""),
-            system=str(info.get("OperatingSystem") or ""),
-        )
-        return engine
+        return cls(endpoint, api, version)
 
     def networks(self) -> list[str]:
         """The names of the networks that a container can be put into."""

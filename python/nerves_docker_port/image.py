@@ -11,7 +11,7 @@ from typing import Any
 
 import docker.errors
 
-from nerves_docker_port import errors, image_build, image_pull
+from nerves_docker_port import errors
 from nerves_docker_port.build_context import Context
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import Engine, label, labels
@@ -90,6 +90,7 @@ def ensure(
     *,
     policy: Policy,
     environ: Mapping[str, str],
+    before_work: Callable[[], None],
     open_log: Callable[[], BuildLog],
 ) -> Image:
     """The wanted image: the engine's own, pulled, or built from its Dockerfile; in this order.
@@ -100,14 +101,16 @@ def ensure(
     that name. Who publishes such an image says so by the registry's name (``docker.io/me/my_system:0.1.0``), or with
     ``pull: :always``.
 
-    ``open_log`` is called if the image is built; the output goes there.
+    ``before_work`` is called before anything is asked, pulled or built, and may refuse it; ``open_log`` if the image is
+    built: the output goes there.
     Raises ``RunnerError`` ``:image_unavailable``, ``:image_build_failed`` or ``:disk_full``.
     """
     builder = _Builder(engine, wanted, reporter, cancellation, policy, environ, open_log)
     image = None if policy.pull == "always" else find(engine, wanted.tag)
     if image is not None:
-        image = builder.renewed(image)
+        image = builder.renewed(image, before_work)
     else:
+        before_work()
         image = _pulled(engine, wanted, builder.context, policy, reporter, cancellation, builder.created)
     if image.is_foreign(engine):
         native = engine.capabilities.architecture
@@ -136,6 +139,9 @@ def _pulled(
         why_not = "its tag names no registry, so it is meant to be built from its Dockerfile"
     if why_not is not None:
         return otherwise(errors.image_unavailable(wanted.tag, why_not, dockerfile, pulled=False))
+    # Not on top: where the image is there, as it nearly always is, it is not waited for.
+    from nerves_docker_port import image_pull
+
     reporter.headline("Trying to pull image")
     with stage(reporter, "pull"):
         reason = image_pull.pull(engine, wanted.tag, reporter, cancellation)
@@ -183,7 +189,7 @@ class _Builder:
             raise unavailable
         return self._built(self.context, self._digest(self.context))
 
-    def renewed(self, image: Image) -> Image:
+    def renewed(self, image: Image, before_work: Callable[[], None]) -> Image:
         """The image, built again if we built it and its Dockerfile or context has changed since.
 
         An image that was not built here has no digest to compare, and is left alone.
@@ -194,6 +200,7 @@ class _Builder:
         digest = self._digest(self.context)
         if digest == made_from:
             return image
+        before_work()
         changed = f"{self.context.dockerfile}, or what it uses, has changed since the image {self._tag} was built."
         if self._may_build(f"{changed}\nBuild it again?"):
             return self._built(self.context, digest)
@@ -213,6 +220,8 @@ class _Builder:
             raise errors.context_unreadable(str(context.root), str(error)) from error
 
     def _built(self, context: Context, digest: str) -> Image:
+        from nerves_docker_port import image_build
+
         self._reporter.headline("Create image")
         log = self._open_log()
         with stage(self._reporter, "build_image"):

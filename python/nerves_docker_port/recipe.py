@@ -187,7 +187,6 @@ def _held(
         else:
             name = volume.ensure_name(request.package, request.names)
             volume.ensure(engine, name, request.package)
-        volume.check_unheld(engine, name)
         found = image.ensure(
             engine,
             request.image,
@@ -195,6 +194,7 @@ def _held(
             cancellation,
             policy=image.Policy(request.settings.pull, request.settings.create_image, request.interactive),
             environ=environ,
+            before_work=lambda: volume.check_unheld(engine, name),
             open_log=open_log,
         )
         workspace = open_workspace(engine, request, found, name, session)

@@ -93,14 +93,15 @@ class Splitter:
             self._on_output(data)
             return
         data, self._held = self._held + data, b""
-        position = 0
-        while (found := data.find(self._mark, position)) >= 0:
+        position = start = 0
+        while (found := data.find(self._mark, start)) >= 0:
             end = _END.match(data, found + len(self._mark))
             if end is None:
-                break
+                start = found + 1
+                continue
             self._pass_on(data[position:found])
             self._on_end(end[1].decode(), int(end[2]))
-            position = end.end()
+            position = start = end.end()
         rest = data[position:]
         keep = self._beginning_of_mark(rest)
         self._held = rest[keep:]

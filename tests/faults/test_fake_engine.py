@@ -260,10 +260,10 @@ def test_an_error_of_the_engine_is_told_in_its_words_whatever_they_look_like(wor
 
 def test_an_error_of_the_engine_says_what_was_being_done(world: FaultWorld) -> None:
     doing = {
-        ("GET", "/info"): "while it was asked about itself",
         ("GET", "/volumes/.*"): f"while it looked for the volume {world.volume}",
         ("POST", "/volumes/create"): f"while it made the volume {world.volume}",
         ("GET", "/images/.*"): "while it looked for the image builder:new",
+        ("GET", "/info"): "while it was asked about itself",
         ("GET", "/containers/json"): "while it listed ",
         ("POST", "/containers/create"): f"while it reserved the volume {world.volume}",
         ("POST", "/containers/.*/attach"): f"while it ran the container {world.volume}-build-",
