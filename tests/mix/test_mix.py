@@ -9,9 +9,11 @@ from pathlib import Path
 
 import docker
 import pytest
+from integration.host import REPOSITORY
 from integration.project import Project, lay_out
 
 from support.images import NEW, OLD
+from support.port import wait_until
 from support.system import ours, owner
 
 
@@ -50,6 +52,19 @@ def test_the_artifact_goes_where_path_says(project: Project) -> None:
     assert ended.returncode == 0, ended.stdout
     (artifact,) = elsewhere.iterdir()
     assert artifact.read_bytes() == (project.downloads / artifact.name).read_bytes()
+
+
+def test_one_helper_builds_and_archives_and_goes_with_mix(project: Project, directory: Path) -> None:
+    packaged = REPOSITORY / "elixir_shim" / "priv" / "python"
+    started = directory / "started"
+    helper = directory / "helper"
+    helper.write_text(f'#!/bin/sh\necho $$ >> "{started}"\nexec python3 -I "{packaged}" "$@"\n')
+    helper.chmod(0o755)
+    ended = project.mix("nerves.artifact", NERVES_DOCKER_PORT_COMMAND=str(helper))
+    assert ended.returncode == 0, ended.stdout
+    assert "|Docker| Reusing artifact archive from " in ended.stdout
+    (pid,) = started.read_text().split()
+    assert wait_until(lambda: not Path(f"/proc/{pid}").exists())
 
 
 def test_a_failing_make_ends_mix_with_one_error_and_spares_the_artifact(

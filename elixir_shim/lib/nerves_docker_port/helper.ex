@@ -68,20 +68,27 @@ defmodule NervesDockerPort.Helper do
     end
   end
 
-  # A helper sees the environment that it was started in.
   defp park(conversation, command, timeout) do
     :ok = Connection.park(conversation.connection, timeout)
-    Process.put(__MODULE__, {conversation, command, System.get_env()})
+    Process.put(__MODULE__, {conversation, command, engine_variables()})
+  end
+
+  # A helper sees the environment that it was started in. Nerves changes much of it once a system is built (the compiler's
+  # variables, its own); what would lead to another engine has to be the same.
+  defp engine_variables do
+    Map.filter(System.get_env(), fn {name, _value} ->
+      String.starts_with?(name, "DOCKER_") or name in ["HOME", "SSH_AUTH_SOCK"]
+    end)
   end
 
   defp parked(command) do
-    environment = System.get_env()
+    variables = engine_variables()
 
     case Process.delete(__MODULE__) do
-      {conversation, ^command, ^environment} ->
+      {conversation, ^command, ^variables} ->
         if Connection.take_up(conversation.connection) == :ok, do: conversation
 
-      {conversation, _other_command, _other_environment} ->
+      {conversation, _other_command, _other_variables} ->
         Connection.close(conversation.connection)
         nil
 

@@ -188,6 +188,10 @@ defmodule NervesDockerPort.HelperTest do
       assert Helper.request(:build, @args, command: command) == %{path: "/dl/built"}
       refute File.exists?(Path.join(directory, "eof"))
 
+      # As Nerves does it for what is compiled next.
+      System.put_env("NERVES_SYSTEM", directory)
+      on_exit(fn -> System.delete_env("NERVES_SYSTEM") end)
+
       assert archive(command) == %{path: "/dl/packed"}
       assert saved_term(Path.join(directory, "second")) == {:request, 2, :archive, @args}
       assert printed() == ["|Docker| Packing", ""]
@@ -225,7 +229,7 @@ defmodule NervesDockerPort.HelperTest do
       assert archive(command) == %{path: "/dl/packed anew"}
     end
 
-    test "one that was started in another environment is replaced", %{directory: directory} do
+    test "one that was started for another engine is replaced", %{directory: directory} do
       System.put_env("DOCKER_HOST", "unix:///one.sock")
       on_exit(fn -> System.delete_env("DOCKER_HOST") end)
       command = fake_helper(directory, steps(directory))
