@@ -9,8 +9,8 @@ from __future__ import annotations
 # themselves. The shell is not `exec`ed, so a container that ends with another status than 0 did not come to its end.
 SHELL_SCRIPT = r"""
 # Engines before API version 1.42 tell the terminal its size once the program runs.
-tries=0
-while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ "$((tries += 1))" -lt 50 ]; do sleep 0.05; done
+ndp_tries=0
+while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ "$((ndp_tries += 1))" -lt 50 ]; do sleep 0.05; done
 
 printf '\033]0;Nerves Shell\007\n\033[1;7m  Preparing Nerves Shell  \033[0m\n'
 {
@@ -21,12 +21,12 @@ echo 'Updating build directory.'
 echo 'This will take a while if it is the first time...'
 # Ctrl-C ends create-build.sh, not the shell that is to come.
 trap : INT
-output=$("$@")
-status=$?
+ndp_output=$("$@")
+ndp_status=$?
 trap - INT
-if [ "$status" -ne 0 ]; then
-  printf '%s\n' "$output"
-  printf '\n\033[1;31m%s ended with exit status %s\033[0m\n' "${1##*/}" "$status"
+if [ "$ndp_status" -ne 0 ]; then
+  printf '%s\n' "$ndp_output"
+  printf '\n\033[1;31m%s ended with exit status %s\033[0m\n' "${1##*/}" "$ndp_status"
   echo 'The build directory may not be complete. What it said is above; the shell opens all the same.'
 fi
 printf '\nUse \033[33mctrl+d\033[0m or \033[33mexit\033[0m to leave the container shell\n\n'

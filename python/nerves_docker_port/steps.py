@@ -24,24 +24,26 @@ from nerves_docker_port.protocol import StageName
 # without job control lets what it starts in the background ignore SIGINT and SIGQUIT; not for longer, because with it
 # `wait` ends when the step is only stopped.
 #
+# What is exported to the container may have any name that does not begin with ndp_: the steps must see it as it is.
+#
 # Both outputs of a step go through one pipe: through two, what went to standard error would arrive before or after what
 # was written next to it, and after the step's end.
 _SCRIPT = r"""
-token=$1; shift
+ndp_token=$1; shift
 exec 8>&1 2>/dev/null
-step= stopped=
-trap 'stopped=1; [ -z "$step" ] || kill -TERM "$step"' TERM
+ndp_step= ndp_stopped=
+trap 'ndp_stopped=1; [ -z "$ndp_step" ] || kill -TERM "$ndp_step"' TERM
 while [ $# -gt 0 ]; do
-  [ -z "$stopped" ] || exit 143
-  name=$1 words=("${@:3:$2}"); shift $(($2 + 2))
-  set -m; "${words[@]}" >&8 2>&8 8>&- & step=$!; set +m
-  [ -z "$stopped" ] || kill -TERM "$step"
-  while wait "$step"; status=$?; kill -0 "$step"; do :; done
-  step=
-  printf '\036%s %s %d\036' "$token" "$name" "$status" >&8
-  [ "$status" = 0 ] || exit "$status"
+  [ -z "$ndp_stopped" ] || exit 143
+  ndp_name=$1 ndp_words=("${@:3:$2}"); shift $(($2 + 2))
+  set -m; "${ndp_words[@]}" >&8 2>&8 8>&- & ndp_step=$!; set +m
+  [ -z "$ndp_stopped" ] || kill -TERM "$ndp_step"
+  while wait "$ndp_step"; ndp_status=$?; kill -0 "$ndp_step"; do :; done
+  ndp_step=
+  printf '\036%s %s %d\036' "$ndp_token" "$ndp_name" "$ndp_status" >&8
+  [ "$ndp_status" = 0 ] || exit "$ndp_status"
 done
-[ -z "$stopped" ] || exit 143
+[ -z "$ndp_stopped" ] || exit 143
 """
 
 _LONGEST_NAME = 32

@@ -30,8 +30,8 @@ SSH_AGENT = "/nerves/ssh-agent.sock"
 # UseKeychain is an option of Apple's ssh, an error for any other (Apple Technical Note TN2449).
 _GIVE_SSH = r"""
 if [ -d /nerves/ssh ]; then
-  [ -d "$home/.ssh" ] || mkdir -p "$home/.ssh"
-  known=$(cat "$home/.ssh/known_hosts" /root/.ssh/known_hosts 2>/dev/null) || :
+  [ -d "$ndp_home/.ssh" ] || mkdir -p "$ndp_home/.ssh"
+  ndp_known=$(cat "$ndp_home/.ssh/known_hosts" /root/.ssh/known_hosts 2>/dev/null) || :
   (
     umask 077
     cd /nerves/ssh
@@ -40,16 +40,18 @@ if [ -d /nerves/ssh ]; then
         if [ -f "$f" ]; then cat "$f" > "$0/$f"
         elif [ ! -L "$f" ] && [ ! -d "$0/$f" ]; then mkdir "$0/$f"
         fi
-      done' "$home/.ssh" {} + || :
-    known=$( (cat "$home/.ssh/known_hosts" || :; printf '\n%s\n' "$known") 2>/dev/null | awk 'NF && !seen[$0]++')
-    [ -z "$known" ] || printf '%s\n' "$known" > "$home/.ssh/known_hosts"
+      done' "$ndp_home/.ssh" {} + || :
+    ndp_known=$(
+      (cat "$ndp_home/.ssh/known_hosts" || :; printf '\n%s\n' "$ndp_known") 2>/dev/null | awk 'NF && !seen[$0]++'
+    )
+    [ -z "$ndp_known" ] || printf '%s\n' "$ndp_known" > "$ndp_home/.ssh/known_hosts"
     # No other file of the person's is read but by way of this one.
-    [ -f "$home/.ssh/config" ] || exit 0
+    [ -f "$ndp_home/.ssh/config" ] || exit 0
     export LC_ALL=C
-    grep -rliZE '^[[:space:]]*UseKeychain' "$home/.ssh" | xargs -0r sed -i -E '/^[[:space:]]*UseKeychain/Id' || :
+    grep -rliZE '^[[:space:]]*UseKeychain' "$ndp_home/.ssh" | xargs -0r sed -i -E '/^[[:space:]]*UseKeychain/Id' || :
   )
-  chmod 700 "$home/.ssh"
-  chown -R "$uid:$gid" "$home/.ssh"
+  chmod 700 "$ndp_home/.ssh"
+  chown -R "$ndp_uid:$ndp_gid" "$ndp_home/.ssh"
 fi
 """
 
@@ -60,52 +62,54 @@ fi
 # gid of the caller. Its entries go first: an image may already have a user with that uid (Ubuntu's have `ubuntu`,
 # 1000), and a look-up by uid takes the first. Not `usermod`: it walks the whole home, the build tree included.
 #
+# What is exported to the container may have any name that does not begin with ndp_: the steps must see it as it is.
+#
 # Every flow begins with this, and each program in it costs a millisecond or two: the shell does by itself what it can.
 # (0.7 of the time that it took with `id`, `grep` and `mkdir`.)
 _BECOME_CALLER = (
     r"""
 set -e
-uid=$1 gid=$2; shift 2
-home=/home/nerves
-found= others=
+ndp_uid=$1 ndp_gid=$2; shift 2
+ndp_home=/home/nerves
+ndp_found= ndp_others=
 others() {
-  others=
+  ndp_others=
   [ -f "$1" ] || return 0
-  while IFS= read -r line || [ -n "$line" ]; do
-    case $line in nerves:*) found=$line ;; *) others="$others$line
+  while IFS= read -r ndp_line || [ -n "$ndp_line" ]; do
+    case $ndp_line in nerves:*) ndp_found=$ndp_line ;; *) ndp_others="$ndp_others$ndp_line
 " ;; esac
   done < "$1"
 }
 others /etc/passwd
-case $found in
-  nerves:*:"$uid":"$gid":*:*:*) ;;
+case $ndp_found in
+  nerves:*:"$ndp_uid":"$ndp_gid":*:*:*) ;;
   *)
-    printf '%s\n%s' "nerves:x:$uid:$gid::$home:/bin/bash" "$others" > /etc/passwd
+    printf '%s\n%s' "nerves:x:$ndp_uid:$ndp_gid::$ndp_home:/bin/bash" "$ndp_others" > /etc/passwd
     others /etc/group
-    printf '%s\n%s' "nerves:x:$gid:" "$others" > /etc/group
+    printf '%s\n%s' "nerves:x:$ndp_gid:" "$ndp_others" > /etc/group
     ;;
 esac
 # What the engine made on the way to a mount is root's, too. What is mounted there is not ours to give.
-[ -d "$home" ] || mkdir -p "$home"
+[ -d "$ndp_home" ] || mkdir -p "$ndp_home"
 # Of both: device and owner.
-here=$(stat -c '%d %u' "$home" .)
-owner=${here##* } here=${here%% *}
-find "$home" -xdev -path "$PWD" -prune -o ! -uid "$uid" -printf '%D %p\0' 2>/dev/null \
-  | sed -zn "s/^$here //p" | xargs -0r chown -h "$uid:$gid" 2>/dev/null || :
+ndp_here=$(stat -c '%d %u' "$ndp_home" .)
+ndp_owner=${ndp_here##* } ndp_here=${ndp_here%% *}
+find "$ndp_home" -xdev -path "$PWD" -prune -o ! -uid "$ndp_uid" -printf '%D %p\0' 2>/dev/null \
+  | sed -zn "s/^$ndp_here //p" | xargs -0r chown -h "$ndp_uid:$ndp_gid" 2>/dev/null || :
 """
     + _GIVE_SSH
     + r"""
 # The build tree is given over once, the top last: what is interrupted is taken up again by the next container.
-[ "$owner" = "$uid" ] || find . -xdev -depth ! -uid "$uid" -exec chown -h "$uid:$gid" {} +
+[ "$ndp_owner" = "$ndp_uid" ] || find . -xdev -depth ! -uid "$ndp_uid" -exec chown -h "$ndp_uid:$ndp_gid" {} +
 # The output's pipes belong to root by now; `> /dev/stderr` opens them anew. By way of a copy of 2: while its own 2 goes
 # elsewhere, so does (in dash) the shell's.
 exec 8>&2
-chown "$uid" "/proc/$$/fd/1" "/proc/$$/fd/8" 2>/dev/null || :
+chown "$ndp_uid" "/proc/$$/fd/1" "/proc/$$/fd/8" 2>/dev/null || :
 exec 8>&-
-export HOME="$home"
+export HOME="$ndp_home"
 # GNU tar's and coreutils' configure refuse to run as root without this.
-[ "$uid" != 0 ] || export FORCE_UNSAFE_CONFIGURE=1
-exec setpriv --reuid="$uid" --regid="$gid" --init-groups "$@"
+[ "$ndp_uid" != 0 ] || export FORCE_UNSAFE_CONFIGURE=1
+exec setpriv --reuid="$ndp_uid" --regid="$ndp_gid" --init-groups "$@"
 """
 )
 
@@ -115,25 +119,25 @@ exec setpriv --reuid="$uid" --regid="$gid" --init-groups "$@"
 _GIVE_WORKDIR = (
     r"""
 set -e
-uid=$1 gid=$2; shift 2
-[ "$(stat -c %u:%g .)" = "$uid:$gid" ] || chown "$uid:$gid" .
+ndp_uid=$1 ndp_gid=$2; shift 2
+[ "$(stat -c %u:%g .)" = "$ndp_uid:$ndp_gid" ] || chown "$ndp_uid:$ndp_gid" .
 # Where either is 0, the entrypoint stays root. Otherwise it makes a user, and does not furnish a home that is there.
-if [ "$uid" = 0 ] || [ "$gid" = 0 ]; then
-  home=/root
+if [ "$ndp_uid" = 0 ] || [ "$ndp_gid" = 0 ]; then
+  ndp_home=/root
 else
-  home=/home/nerves
-  if [ -d /nerves/ssh ] || [ -d "$home" ]; then
-    mkdir -p "$home"
-    cp -a /etc/skel/. "$home/" 2>/dev/null || :
-    here=$(stat -c %d "$home")
-    find "$home" -xdev -printf '%D %p\0' | sed -zn "s/^$here //p" | xargs -0r chown -h "$uid:$gid"
+  ndp_home=/home/nerves
+  if [ -d /nerves/ssh ] || [ -d "$ndp_home" ]; then
+    mkdir -p "$ndp_home"
+    cp -a /etc/skel/. "$ndp_home/" 2>/dev/null || :
+    ndp_here=$(stat -c %d "$ndp_home")
+    find "$ndp_home" -xdev -printf '%D %p\0' | sed -zn "s/^$ndp_here //p" | xargs -0r chown -h "$ndp_uid:$ndp_gid"
   fi
 fi
 """
     + _GIVE_SSH
     + r"""
 # A shell's terminal is the shell's.
-[ ! -t 1 ] || chown "$uid" "/proc/$$/fd/1"
+[ ! -t 1 ] || chown "$ndp_uid" "/proc/$$/fd/1"
 exec "$@"
 """
 )

@@ -82,6 +82,17 @@ def test_env_is_set_in_every_step(system: System) -> None:
     assert said(system, 'echo "$GREETING|$MORE"', config, variables={"NERVES_DOCKER_ENV": "MORE=x"}) == ["|x"]
 
 
+@CONTAINERS
+def test_env_may_have_the_names_that_a_script_would_take(
+    make_system: MakeSystem, uid: int, image: str, version: str
+) -> None:
+    system = make_system(uid=uid, image=image, platform_version=version)
+    names = ("name", "status", "step", "token", "words", "stopped", "uid", "gid", "home", "found", "owner", "line")
+    config = keyword(env=keyword(**dict.fromkeys(names, "mine")))
+    probe = "".join(f'echo "{name}=${name}"\n' for name in names)
+    assert said(system, probe, config) == [f"{name}=mine" for name in names]
+
+
 def test_pass_env_brings_variables_of_the_host(system: System) -> None:
     config = keyword(pass_env=["MY_TOKEN", "NOT_SET"])
     probe = 'echo "$MY_TOKEN|${NOT_SET-unset}|${OTHER-unset}"'
