@@ -104,6 +104,7 @@ class Spec:
     network: str | None = None
     """A network at the engine; ``None`` is the engine's default."""
     networked: bool = True
+    """Without, it has a network of its own that nobody sets up."""
     console: tuple[int, int] | None = None
     """Rows and columns of a terminal that the container gets; ``None`` where the output goes to a log."""
 
@@ -270,6 +271,8 @@ def _create(engine: Engine, spec: Spec) -> str:
         "OpenStdin": spec.console is not None,
         "Tty": spec.console is not None,
         "NetworkDisabled": not spec.networked,
+        # An image may say another, and then nobody would pass it on to make.
+        "StopSignal": "SIGTERM",
         "HostConfig": {
             "Mounts": [mount.to_api() for mount in spec.mounts],
             # The engine keeps no second copy of the log; the stream runs several times faster for it.

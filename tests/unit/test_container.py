@@ -69,6 +69,7 @@ def test_what_the_engine_is_asked_for_is_a_structure_and_no_string(watched: Watc
     assert body["Env"] == ["UID=1000", "TERM=dumb"]
     assert body["Labels"] == {"nerves-docker-port.step": "make"}
     assert body["Tty"] is False
+    assert body["StopSignal"] == "SIGTERM"
     assert body["HostConfig"]["Mounts"] == [
         {"Type": "volume", "Source": "v", "Target": "/home/nerves/project", "ReadOnly": False},
         {"Type": "bind", "Source": "/a, 'b'/ü", "Target": "/nerves/env", "ReadOnly": True},
