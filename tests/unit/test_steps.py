@@ -100,10 +100,17 @@ def test_a_step_that_dies_of_a_signal_has_a_shells_status(number: signal.Signals
 
 
 def test_a_step_sees_nothing_of_the_script() -> None:
-    """No signal that is ignored, no descriptor but the first three: as in a container of its own."""
-    events, _ = run(["sh", "-c", "grep SigIgn /proc/self/status; ls /proc/self/fd | wc -l; readlink /proc/self/fd/0"])
-    # The fourth is the directory that `ls` reads.
-    assert events[0] == b"SigIgn:\t0000000000000000\n4\n/dev/null\n"
+    """No signal that is ignored, no further descriptor, no variable: all as if it had been started by itself."""
+    look = "grep SigIgn /proc/self/status; ls /proc/self/fd; readlink /proc/self/fd/0; env | grep -v ^_= | sort"
+    events, _ = run(["sh", "-c", look])
+    alone = subprocess.run(["sh", "-c", look], stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
+    # What bash itself exports, whatever it runs.
+    added = [b"SHLVL=", b"PWD=", b"OLDPWD="]
+    assert _without(bytes(events[0]), added) == _without(alone, added)  # type: ignore[arg-type]
+
+
+def _without(lines: bytes, beginnings: list[bytes]) -> list[bytes]:
+    return [line for line in lines.split(b"\n") if not line.startswith(tuple(beginnings))]
 
 
 def test_a_step_is_asked_to_end_as_the_container_is_and_no_other_begins() -> None:
