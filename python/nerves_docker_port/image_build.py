@@ -85,10 +85,11 @@ class _Output:
         """Keep output."""
         self._log.write(data)
 
-    def step(self, text: bytes) -> None:
-        """A step begins."""
+    def step(self, text: bytes, *, may_fail: bool = True) -> None:
+        """A step begins; with ``may_fail``, it is the one to blame if the build fails now."""
         shown = clean(text)
-        self.failed_step = shown.decode("utf-8", "replace")
+        if may_fail:
+            self.failed_step = shown.decode("utf-8", "replace")
         self._reporter.log(b">>> " + shown)
 
 
@@ -294,11 +295,8 @@ class _BuildKitSteps:
             if number not in self._steps:
                 name = b" (%s)" % stage if stage else b""
                 self._steps[number] = b"Step %s/%s%s : %s" % (current, total, name, text)
-                failed = self._output.failed_step
-                self._output.step(self._steps[number])
                 # Steps run side by side: one that is told of after the error was cancelled for it.
-                if self.reason is not None:
-                    self._output.failed_step = failed
+                self._output.step(self._steps[number], may_fail=self.reason is None)
         elif match := _BUILDKIT_ERROR.match(line):
             if match[1] in self._steps:
                 self._output.failed_step = self._steps[match[1]].decode("utf-8", "replace")

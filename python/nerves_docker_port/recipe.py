@@ -13,7 +13,6 @@ import secrets
 import shlex
 import shutil
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -247,27 +246,30 @@ def _ended(site: Site, name: str, steps: Sequence[Step]) -> Iterator[container.E
     """Run the steps to a good end, in one container; it is there until the body is left."""
     token = new_token()
     spec = site.workspace.container(name, to_command(steps, token))
-    progress = _Progress(site, steps)
-    output = Splitter(token, site.log.write, progress.end)
-    with container.ended(site.engine, spec, output.feed, site.reporter.warning, site.cancellation) as done:
-        output.finish()
-        progress.finish(done)
-        yield done
+    with ExitStack() as under_way:
+        progress = _Progress(site, steps, under_way)
+        output = Splitter(token, site.log.write, progress.end)
+        with container.ended(site.engine, spec, output.feed, site.reporter.warning, site.cancellation) as done:
+            output.finish()
+            progress.finish(done)
+            yield done
 
 
 class _Progress:
-    """Which of a container's steps is under way. Each is a stage of the flow, and may have a headline."""
+    """Which of a container's steps is ``under_way``. Each is a stage of the flow, and may have a headline."""
 
-    def __init__(self, site: Site, steps: Sequence[Step]) -> None:
+    def __init__(self, site: Site, steps: Sequence[Step], under_way: ExitStack) -> None:
         self._site = site
-        self._left = deque(steps)
+        self._steps = steps
+        self._done = 0
+        self._under_way = under_way
         self._failed = False
         self._begin()
 
     def end(self, name: str, status: int) -> None:
         """The container says that the step ``name`` has ended."""
         # What it said of those before may have been lost with a connection.
-        while self._left and self._left[0].name != name:
+        while self._steps[self._done].name != name:
             self._next()
         if status == 0:
             self._next()
@@ -280,25 +282,24 @@ class _Progress:
         if ended.status != 0:
             # Who is killed says nothing. Of anything else we should have heard: it may have been any of them.
             known = self._failed or ended.status > 128
-            raise _failure(self._site, [self._left[0]] if known and self._left else [*self._left], ended)
-        while self._left:
+            # None is left where the container was killed just after the last.
+            suspects = self._steps[self._done :] or self._steps[-1:]
+            raise _failure(self._site, suspects[:1] if known else suspects, ended)
+        while self._done < len(self._steps):
             self._next()
 
     def _begin(self) -> None:
-        self._started = time.monotonic()
-        if self._left:
-            step = self._left[0]
-            if step.headline is not None:
-                self._site.reporter.headline(step.headline)
-            self._site.reporter.stage_started(step.name)
+        step = self._steps[self._done]
+        if step.headline is not None:
+            self._site.reporter.headline(step.headline)
+        self._under_way.enter_context(_stage(self._site, step.name))
 
     def _next(self) -> None:
         self._site.log.end_step()
-        milliseconds = round((time.monotonic() - self._started) * 1000)
-        step = self._left.popleft()
-        self._site.reporter.stage_finished(step.name, milliseconds)
-        self._site.record["stages"].append([step.name, milliseconds])
-        self._begin()
+        self._under_way.close()
+        self._done += 1
+        if self._done < len(self._steps):
+            self._begin()
 
 
 def _failure(site: Site, steps: Sequence[Step], ended: container.Exit) -> errors.RunnerError:

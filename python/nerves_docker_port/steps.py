@@ -1,8 +1,8 @@
 """Several steps in one container: the script that runs them, and what tells here where one ends and the next begins.
 
-A container costs a third of a second, a command in it a few milliseconds. So the steps of a flow share one, and the
-script says at the end of each how it went. It says so in the output itself: that way it needs no second connection,
-arrives in its place among the log's bytes, and works wherever the output arrives. What it says is taken out again.
+A container costs more than all that a runner does in it. So the steps of a flow share one, and the script says at the
+end of each how it went. It says so in the output itself: that way it needs no second connection, arrives in its place
+among the log's bytes, and works wherever the output arrives. What it says is taken out again.
 
 Knows neither the engine nor what a step is for.
 """

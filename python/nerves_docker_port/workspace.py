@@ -101,11 +101,8 @@ find "$ndp_home" -xdev -path "$PWD" -prune -o ! -uid "$ndp_uid" -printf '%D %p\0
     + r"""
 # The build tree is given over once, the top last: what is interrupted is taken up again by the next container.
 [ "$ndp_owner" = "$ndp_uid" ] || find . -xdev -depth ! -uid "$ndp_uid" -exec chown -h "$ndp_uid:$ndp_gid" {} +
-# The output's pipes belong to root by now; `> /dev/stderr` opens them anew. By way of a copy of 2: while its own 2 goes
-# elsewhere, so does (in dash) the shell's.
-exec 8>&2
-chown "$ndp_uid" "/proc/$$/fd/1" "/proc/$$/fd/8" 2>/dev/null || :
-exec 8>&-
+# The output's pipe belongs to root by now; `> /dev/stderr` opens it anew: both outputs of a step are this one.
+chown "$ndp_uid" "/proc/$$/fd/1" 2>/dev/null || :
 export HOME="$ndp_home"
 # GNU tar's and coreutils' configure refuse to run as root without this.
 [ "$ndp_uid" != 0 ] || export FORCE_UNSAFE_CONFIGURE=1
@@ -212,7 +209,7 @@ class Workspace:
             user="0:0",
         )
         # It needs none, and setting one up takes the engine as long as all the rest.
-        return replace(spec, networked=False)
+        return replace(spec, network=None, networked=False)
 
     def _spec(
         self,

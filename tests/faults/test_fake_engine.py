@@ -16,6 +16,7 @@ from nerves_docker_port.wire import Atom
 from support.fake_engine import ARTIFACT, STDERR, STREAM_HEAD, Container, Exchange, Hook, Run, frame
 from support.fault_world import FaultWorld
 from support.port import wait_until
+from support.script import steps_in
 
 MISSING = "builder:missing"
 
@@ -95,16 +96,26 @@ def test_half_a_frame_then_a_close_is_told_and_the_status_is_the_true_one(
 
 
 def test_a_step_whose_end_was_lost_with_the_connection_has_ended_when_a_later_one_has(world: FaultWorld) -> None:
-    def cut(container: Container) -> None:
-        container.cut()
-
-    world.engine.runs["create_build"] = Run([cut])
+    world.engine.runs["create_build"] = Run([Container.cut])
     world.engine.runs["make"] = Run([Container.wait_for_attach, Container.wait_for_attach, frame(b"here\n")])
     conversation = world.run()
     conversation.value()
     assert conversation.finished == ["preflight", "create_build", "make", "make_system", "copy"]
     assert len(conversation.warnings) == 1
     assert world.log == b"here\n"
+
+
+def test_a_container_that_is_killed_just_after_its_last_step_is_a_failure_of_that(world: FaultWorld) -> None:
+    def end_well_and_be_killed(container: Container) -> None:
+        token, _steps = steps_in(container.config["Cmd"])
+        container.emit(frame(f"\x1e{token} make_system 0\x1e".encode()))
+        container._end(137)
+
+    world.engine.runs["make_system"] = Run([end_well_and_be_killed])
+    error = world.fail()
+    assert error["code"] == "step_failed"
+    assert "`make system NERVES_ARTIFACT_NAME=" in error["message"]
+    assert "` ended with exit status 137" in error["message"]
 
 
 def test_silence_for_much_longer_than_any_request_may_take_is_a_builds_right(world: FaultWorld) -> None:
@@ -170,7 +181,7 @@ def test_a_container_that_somebody_else_removed_is_called_that(world: FaultWorld
     world.engine.on_step("POST", action, "make", no_such_container)
     error = world.fail()
     assert error["code"] == "step_failed"
-    assert error["message"] == (f"The container {build_name(world)} was removed by somebody else before it had ended.")
+    assert error["message"] == f"The container {build_name(world)} was removed by somebody else before it had ended."
     assert "run the command again" in error["hint"]
     assert world.engine.names == []
 

@@ -30,6 +30,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from support.script import steps_in
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -39,8 +41,6 @@ ARTIFACT = gzip.compress(b"a whole artifact, read to its end\n" * 1000, mtime=0)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
 
 _LABEL = "nerves-docker-port."
-_SCRIPT = "nerves-docker-port-steps"
-"""The name under which the helper's script for several steps runs; token and steps are its arguments."""
 _PATIENCE = 30
 """Seconds after which a fake that waits for something gives up, so that no test can hang on it."""
 
@@ -103,17 +103,7 @@ class Container:
 
     @property
     def _script(self) -> tuple[str, list[tuple[str, list[str]]]]:
-        """The token of the helper's script, and the steps that it is to run."""
-        words = list(self.config.get("Cmd") or [])
-        if _SCRIPT not in words:
-            return "", []
-        token, *rest = words[words.index(_SCRIPT) + 1 :]
-        steps = []
-        while rest:
-            count = int(rest[1])
-            steps.append((rest[0], rest[2 : 2 + count]))
-            rest = rest[2 + count :]
-        return token, steps
+        return steps_in(self.config.get("Cmd") or [])
 
     @property
     def mounts(self) -> list[dict[str, Any]]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from support.script import steps_in
+
 RECORDINGS = Path(__file__).parent.parent / "conformance" / "stock-1.14.1"
 
 
@@ -78,14 +80,5 @@ def seen_containers(created: list[dict[str, Any]], placeholders: dict[str, str],
 
 def commands(words: list[str]) -> list[list[str]]:
     """The commands in a container's: one for each step, or the words themselves."""
-    script = "nerves-docker-port-steps"
-    if script not in words:
-        return [words]
-    # After the script its token, then for each step its name, the number of its words, and these.
-    rest = words[words.index(script) + 2 :]
-    found = []
-    while rest:
-        count = int(rest[1])
-        found.append(rest[2 : 2 + count])
-        rest = rest[2 + count :]
-    return found
+    _token, steps = steps_in(words)
+    return [command for _name, command in steps] or [words]

@@ -53,18 +53,15 @@ defmodule NervesDockerPort.Helper do
           :erlang.raise(kind, reason, __STACKTRACE__)
       end
 
+    if op == :build and match?({:ok, _value}, outcome) do
+      park(conversation, command, Keyword.get(options, :park_timeout, @park_timeout))
+    else
+      Connection.close(conversation.connection)
+    end
+
     case outcome do
-      {:ok, value} when op == :build ->
-        park(conversation, command, Keyword.get(options, :park_timeout, @park_timeout))
-        value
-
-      {:ok, value} ->
-        Connection.close(conversation.connection)
-        value
-
-      {:error, message} ->
-        Connection.close(conversation.connection)
-        Mix.raise(message)
+      {:ok, value} -> value
+      {:error, message} -> Mix.raise(message)
     end
   end
 
