@@ -12,7 +12,7 @@ BIN := $(VENV)/bin
 WORLD := $(PYTHON) integration/world.py
 IMAGES := --image new --image new-1.28.0 --image old
 PACKAGED := elixir_shim/priv/python/__main__.py
-HELPER_SOURCES := $(wildcard python/nerves_docker_port/*.py) python/package_helper.py requirements/runtime.txt
+HELPER_SOURCES := $(shell find python/nerves_docker_port -name '*.py' -o -name '*.sh') python/package_helper.py requirements/runtime.txt
 
 ## demo: `mix nerves.artifact` on the miniature system, to an artifact
 demo: package

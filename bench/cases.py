@@ -11,7 +11,7 @@ from bench.measure import Case, Limit, Sample
 from bench.place import WORKDIRS, Log, Place
 from integration.project import Project
 
-from nerves_docker_port.engine import Engine
+from nerves_docker_port.engine.client import Engine
 from support.images import NEW, OLD
 
 LATENCY = (600, 40)

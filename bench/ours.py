@@ -17,10 +17,10 @@ from bench.measure import Sample, timed, usage
 from bench.place import TOOLS, Log, Place, check_log
 from integration.host import WorldError
 
-from nerves_docker_port.artifact import fetch
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import Engine
-from nerves_docker_port.wire import Atom
+from nerves_docker_port.engine.artifact import fetch
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.port.wire import Atom
 from support.port import PYTHON, Helper, packaged_command
 
 MIB = 1024 * 1024

@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words == ["port"]:
         return _port()
     if words[:1] == ["shell"]:
-        from nerves_docker_port import shell
+        from nerves_docker_port.shell import command as shell
 
         return shell.main(words[1:], os.environ)
     if words[:1] == ["doctor"]:
-        from nerves_docker_port import doctor
+        from nerves_docker_port.doctor import examine as doctor
 
         return doctor.main(words[1:], os.environ)
     if words == ["version"]:
@@ -45,7 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _port() -> int:
-    from nerves_docker_port.hello import FD_IN, FD_OUT, say_hello, secure_descriptors
+    from nerves_docker_port.port.hello import FD_IN, FD_OUT, say_hello, secure_descriptors
 
     try:
         secure_descriptors()
@@ -60,7 +60,7 @@ def _port() -> int:
     # Next to nothing that is imported is garbage, and looking for it takes a tenth of the time. The session lets the
     # collector go on when all is there.
     gc.disable()
-    from nerves_docker_port.session import Session
+    from nerves_docker_port.port.session import Session
 
     status = Session(FD_IN, FD_OUT, os.environ).run()
     sys.stderr.flush()

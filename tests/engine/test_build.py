@@ -18,7 +18,7 @@ import docker
 import pytest
 from docker.types import Mount
 
-from nerves_docker_port.wire import Atom
+from nerves_docker_port.port.wire import Atom
 from support.images import NEW, NEW_1_28_0, OLD
 from support.system import System, ours, owner
 

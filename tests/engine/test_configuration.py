@@ -16,7 +16,7 @@ import docker
 import pytest
 from integration.host import apt_install
 
-from nerves_docker_port.wire import Atom, Term
+from nerves_docker_port.port.wire import Atom, Term
 from support.images import NEW, OLD
 from support.port import Conversation
 from support.requests import keyword

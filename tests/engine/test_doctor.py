@@ -15,8 +15,8 @@ from typing import Any
 import docker
 import pytest
 
-from nerves_docker_port import owner
-from nerves_docker_port.wire import Atom
+from nerves_docker_port.port.wire import Atom
+from nerves_docker_port.volume import owner
 from support.fake_engine import FakeEngine
 from support.images import NEW, OLD
 from support.port import Helper, packaged_command

@@ -18,11 +18,11 @@ import docker
 import pytest
 from integration.buildx import ensure_buildx
 
-from nerves_docker_port import transfer
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import Engine
-from nerves_docker_port.image_pull import pull
-from nerves_docker_port.wire import Atom
+from nerves_docker_port.engine import transfer
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.image.pull import pull
+from nerves_docker_port.port.wire import Atom
 from support.images import NEW
 from support.port import Conversation
 from support.registry import INDEX, PASSWORD, USER, Registry, Relay

@@ -11,7 +11,7 @@ from typing import Any
 import docker
 import pytest
 
-from nerves_docker_port.wire import Atom, Term
+from nerves_docker_port.port.wire import Atom, Term
 from support.images import NEW
 from support.port import Conversation
 from support.system import System

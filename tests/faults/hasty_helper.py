@@ -1,6 +1,6 @@
 """The helper with shorter waits: the same program, some of its constants changed before it starts.
 
-    NERVES_HASTY='{"engine.REQUEST_TIMEOUT": 1}' python hasty_helper.py port
+    NERVES_HASTY='{"engine.client.REQUEST_TIMEOUT": 1}' python hasty_helper.py port
 
 A test that shows what happens after a timeout need not sit through it. Nothing but numbers can be changed.
 """
@@ -18,7 +18,7 @@ from nerves_docker_port.__main__ import main
 def hasten() -> None:
     """Set the constants that the environment names, in their modules."""
     for name, value in json.loads(os.environ["NERVES_HASTY"]).items():
-        module_name, _, constant = name.partition(".")
+        module_name, _, constant = name.rpartition(".")
         module = importlib.import_module(f"nerves_docker_port.{module_name}")
         assert isinstance(getattr(module, constant), (int, float)), name
         setattr(module, constant, value)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nerves_docker_port.wire import Atom
+from nerves_docker_port.port.wire import Atom
 from support.fake_engine import ARTIFACT, STDERR, STREAM_HEAD, Container, Exchange, Hook, Run, frame
 from support.fault_world import FaultWorld
 from support.port import wait_until
@@ -410,7 +410,7 @@ def test_an_engine_that_freezes_under_a_silent_build_is_found_out(world: FaultWo
 def test_a_cancellation_does_not_wait_for_a_frozen_engine(world: FaultWorld, end: str) -> None:
     world.engine.runs["make"] = Run([frame(b">>> before\n"), lambda _container: world.engine.freeze(), 600])
     # So long that it is not found out before the cancellation; then the stop is waited for.
-    hasty = {"container__PROBE_INTERVAL": 600, "engine__REQUEST_TIMEOUT": 1, "session__END_TIMEOUT": 1}
+    hasty = {"engine__container__PROBE_INTERVAL": 600, "engine__client__REQUEST_TIMEOUT": 1, "port__session__END_TIMEOUT": 1}
     with world.helper(**hasty) as helper:
         helper.start("build", world.args())
         conversation = helper.follow(until_stage="make")

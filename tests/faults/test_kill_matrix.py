@@ -18,7 +18,7 @@ from typing import Any
 import docker
 import pytest
 
-from nerves_docker_port.wire import Atom
+from nerves_docker_port.port.wire import Atom
 from support.beam import Beam, helpers
 from support.images import NEW
 from support.port import Helper, wait_until

@@ -17,7 +17,7 @@ from typing import Any
 import docker
 import pytest
 
-from nerves_docker_port.wire import Atom
+from nerves_docker_port.port.wire import Atom
 from support.images import NEW
 from support.port import Conversation, Helper, wait_until
 from support.system import System, ours

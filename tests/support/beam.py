@@ -14,8 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
-from nerves_docker_port import wire
-from nerves_docker_port.wire import Term
+from nerves_docker_port.port import wire
+from nerves_docker_port.port.wire import Term
 from support.port import ROOT, packaged_command
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from nerves_docker_port.wire import Term
+from nerves_docker_port.port.wire import Term
 from support.fake_engine import FakeEngine, Hook
 from support.port import Conversation, Helper
 from support.requests import arguments
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 IMAGE = "builder:new"
 
 HASTY = {
-    "engine.REQUEST_TIMEOUT": 20,
-    "engine.LOST_TIMEOUT": 1,
-    "container.PROBE_INTERVAL": 0.2,
-    "container.SETTLE_TIMEOUT": 1,
-    "container.NAME_TIMEOUT": 1,
-    "container.STOP_GRACE": 1,
-    "transfer.PROBE_INTERVAL": 0.2,
+    "engine.client.REQUEST_TIMEOUT": 20,
+    "engine.client.LOST_TIMEOUT": 1,
+    "engine.container.PROBE_INTERVAL": 0.2,
+    "engine.container.SETTLE_TIMEOUT": 1,
+    "engine.container.NAME_TIMEOUT": 1,
+    "engine.container.STOP_GRACE": 1,
+    "engine.transfer.PROBE_INTERVAL": 0.2,
 }
 """The helper's waits, shorter where the wait is certain. Where something must come in time, a busy machine has enough
 of it; a test in which nothing comes makes that time short itself."""

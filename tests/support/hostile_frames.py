@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nerves_docker_port import wire
+from nerves_docker_port.port import wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

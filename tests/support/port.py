@@ -19,8 +19,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from nerves_docker_port import wire
-from nerves_docker_port.wire import Atom, Term
+from nerves_docker_port.port import wire
+from nerves_docker_port.port.wire import Atom, Term
 
 if TYPE_CHECKING:
     from typing_extensions import Self

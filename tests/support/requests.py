@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from nerves_docker_port.wire import Atom, Term
+from nerves_docker_port.port.wire import Atom, Term
 
 
 def package_struct(app: str, path: Path | str, config: list[Term], *, version: str = "0.1.0", **fields: Term) -> Term:

@@ -16,7 +16,7 @@ from typing import Any
 
 import docker
 
-from nerves_docker_port.wire import Term
+from nerves_docker_port.port.wire import Term
 from support.port import Conversation, Helper, packaged_command
 from support.requests import arguments
 

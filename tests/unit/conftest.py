@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nerves_docker_port.engine import Engine
+from nerves_docker_port.engine.client import Engine
 from support.fake_engine import FakeEngine
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from nerves_docker_port.build_context import Context, sources
+from nerves_docker_port.image.context import Context, sources
 
 
 @pytest.mark.parametrize(

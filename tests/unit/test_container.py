@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nerves_docker_port import container
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.container import Exit, Mount, Spec
-from nerves_docker_port.engine import Engine
+from nerves_docker_port.engine import container
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.engine.container import Exit, Mount, Spec
 from nerves_docker_port.errors import Code, RunnerError
 from support.fake_engine import STDERR, Container, Exchange, FakeEngine, Run, frame
 from support.port import wait_until

@@ -17,8 +17,8 @@ import docker.errors
 import pytest
 import requests
 
-from nerves_docker_port import engine as engine_module
-from nerves_docker_port.engine import Engine, find_endpoint, label, labels
+from nerves_docker_port.engine import client as engine_module
+from nerves_docker_port.engine.client import Engine, find_endpoint, label, labels
 from nerves_docker_port.errors import Code, RunnerError
 from support.fake_engine import Exchange, FakeEngine
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from nerves_docker_port import image
-from nerves_docker_port.engine import Engine
+from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.errors import Code, RunnerError
-from nerves_docker_port.image import Image
-from nerves_docker_port.request import NEW, OLD
+from nerves_docker_port.image import ensure as image
+from nerves_docker_port.image.ensure import Image
+from nerves_docker_port.request.request import NEW, OLD
 from support.fake_engine import FakeEngine
 
 

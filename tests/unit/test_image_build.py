@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from unittest.mock import Mock
 
-from nerves_docker_port import image_build
-from nerves_docker_port.output import BuildLog
+from nerves_docker_port.image import build as image_build
+from nerves_docker_port.record.log import BuildLog
 
 
 def test_a_step_that_buildkit_tells_of_after_the_error_is_not_the_one_that_failed(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nerves_docker_port import journal
+from nerves_docker_port.record import journal
 
 
 def test_records_are_read_back_in_order_with_the_time_they_were_written(tmp_path: Path) -> None:

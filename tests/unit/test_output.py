@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nerves_docker_port.errors import Code, RunnerError
-from nerves_docker_port.output import BuildLog, Headlines
+from nerves_docker_port.record.log import BuildLog, Headlines
 
 HEADLINE = b"\x1b[7m>>> hello 1.0 Building\x1b[27m\n"
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nerves_docker_port import owner
-from nerves_docker_port.owner import Owner, this_process
+from nerves_docker_port.volume import owner
+from nerves_docker_port.volume.owner import Owner, this_process
 from support.port import PYTHON
 
 
 def owner_of_a_process_that_has_ended() -> Owner:
     ended = subprocess.run(
-        [sys.executable, "-c", "from nerves_docker_port.owner import *; print(this_process().to_label())"],
+        [sys.executable, "-c", "from nerves_docker_port.volume.owner import *; print(this_process().to_label())"],
         env={**os.environ, "PYTHONPATH": str(PYTHON)},
         capture_output=True,
         text=True,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from nerves_docker_port import hello, protocol
-from nerves_docker_port.protocol import (
+from nerves_docker_port.port import hello, protocol
+from nerves_docker_port.port.protocol import (
     Answer,
     Ask,
     Cancel,
@@ -24,7 +24,7 @@ from nerves_docker_port.protocol import (
     Warning,  # noqa: A004
     parse,
 )
-from nerves_docker_port.wire import Atom, Opaque, Term, WireError, decode, encode
+from nerves_docker_port.port.wire import Atom, Opaque, Term, WireError, decode, encode
 
 PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
 

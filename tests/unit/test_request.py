@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from nerves_docker_port import wire
 from nerves_docker_port.errors import Code, RunnerError
-from nerves_docker_port.request import NEW, OLD, Platform, Request, container_path, from_args
-from nerves_docker_port.wire import Atom, Opaque, Term
+from nerves_docker_port.port import wire
+from nerves_docker_port.port.wire import Atom, Opaque, Term
+from nerves_docker_port.request.request import NEW, OLD, Platform, Request, container_path, from_args
 from support.requests import arguments, keyword, package_struct
 
 PACKAGES = Path(__file__).parent.parent / "conformance" / "packages"

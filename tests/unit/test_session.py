@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from nerves_docker_port import __version__, wire
-from nerves_docker_port.wire import Atom
+from nerves_docker_port import __version__
+from nerves_docker_port.port import wire
+from nerves_docker_port.port.wire import Atom
 from support.port import Helper, plain
 
 

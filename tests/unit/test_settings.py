@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
-from nerves_docker_port import errors, settings, wire
-from nerves_docker_port.request import from_args
-from nerves_docker_port.settings import HostMount, Settings
-from nerves_docker_port.wire import Atom, Term
+from nerves_docker_port import errors
+from nerves_docker_port.port import wire
+from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.request import settings
+from nerves_docker_port.request.request import from_args
+from nerves_docker_port.request.settings import HostMount, Settings
 from support.requests import arguments, keyword
 
 PACKAGES = Path(__file__).parent.parent / "conformance" / "packages"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerves_docker_port.steps import Splitter, Step, new_token, to_command
+from nerves_docker_port.flows.steps import Splitter, Step, new_token, to_command
 from support.port import wait_until
 
 TOKEN = "0123456789abcdef0123456789abcdef"

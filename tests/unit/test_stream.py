@@ -16,7 +16,7 @@ from typing import Any
 import docker
 import pytest
 
-from nerves_docker_port.stream import Stream
+from nerves_docker_port.engine.stream import Stream
 
 UPGRADED = b"HTTP/1.1 101 UPGRADED\r\nContent-Type: application/vnd.docker.raw-stream\r\nConnection: Upgrade\r\n"
 UPGRADED += b"Upgrade: tcp\r\n\r\n"

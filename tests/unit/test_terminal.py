@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerves_docker_port import errors, shell
-from nerves_docker_port.terminal import Outer, Screen, Terminal, window_size
-from nerves_docker_port.wire import Atom
+from nerves_docker_port import errors
+from nerves_docker_port.port.wire import Atom
+from nerves_docker_port.shell import command as shell
+from nerves_docker_port.shell.terminal import Outer, Screen, Terminal, window_size
 
 
 def test_what_a_program_changed_is_undone() -> None:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from nerves_docker_port import volume
-from nerves_docker_port.engine import Engine
+from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.errors import Code, RunnerError
-from nerves_docker_port.owner import this_process
-from nerves_docker_port.request import Names, Package
+from nerves_docker_port.request.request import Names, Package
+from nerves_docker_port.volume import build_volume as volume
+from nerves_docker_port.volume.owner import this_process
 from support.fake_engine import FakeEngine
 from support.port import PYTHON
 
@@ -102,8 +102,8 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 def test_processes_that_start_at_once_agree_on_the_id(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from nerves_docker_port.request import *;"
-        "from nerves_docker_port import volume; p = Path(sys.argv[1]);"
+        "import sys; from pathlib import Path; from nerves_docker_port.request.request import *;"
+        "from nerves_docker_port.volume import build_volume as volume; p = Path(sys.argv[1]);"
         "package = Package('my_system', p, '', ''); names = Names('N', '', p, p, p, p);"
         "sys.stdin.read(); print(volume.ensure_name(package, names))"
     )

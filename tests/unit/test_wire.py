@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nerves_docker_port import wire
-from nerves_docker_port.wire import Atom, FrameReader, Opaque, Term, WireError, decode, encode, write_frame
+from nerves_docker_port.port import wire
+from nerves_docker_port.port.wire import Atom, FrameReader, Opaque, Term, WireError, decode, encode, write_frame
 from support.erlang_peer import ErlangPeer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PACKAGES = sorted((Path(__file__).parents[1] / "conformance" / "packages").glob("*.etf"))
-PYTHONPATH = str(Path(wire.__file__).parents[1])
+PYTHONPATH = str(Path(wire.__file__).parents[2])
 CANCEL_7 = bytes.fromhex("83 68 02 77 06 63 61 6e 63 65 6c 61 07")  # docs/protocol.md, *Example in bytes*
 
 
@@ -390,7 +390,7 @@ def test_the_largest_term_that_is_allowed_fits_into_512_mib(element: bytes) -> N
     script = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))
-from nerves_docker_port.wire import decode
+from nerves_docker_port.port.wire import decode
 count = 999_999
 assert len(decode(b"\\x83l" + count.to_bytes(4, "big") + {element!r} * count + b"j")) == count
 """
@@ -488,7 +488,7 @@ def test_writing_to_a_peer_that_is_gone_is_a_broken_pipe() -> None:
 
 def test_a_port_as_the_shim_opens_it_gives_every_term_back() -> None:
     echo = (
-        "from nerves_docker_port.wire import FrameReader, decode, encode, write_frame\n"
+        "from nerves_docker_port.port.wire import FrameReader, decode, encode, write_frame\n"
         "reader = FrameReader(3)\n"
         "while (frame := reader.read_frame()) is not None:\n"
         "    write_frame(4, encode(decode(frame)))\n"

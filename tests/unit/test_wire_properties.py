@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from nerves_docker_port import wire
-from nerves_docker_port.wire import Atom, Opaque, Term, WireError, decode, encode
+from nerves_docker_port.port import wire
+from nerves_docker_port.port.wire import Atom, Opaque, Term, WireError, decode, encode
 from support.erlang_peer import ErlangPeer
 from support.hostile_frames import damaged
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PACKAGES = sorted((Path(__file__).parents[1] / "conformance" / "packages").glob("*.etf"))
 HOSTILE_FRAMES = Path(__file__).parents[1] / "support" / "hostile_frames.py"
-PYTHONPATH = str(Path(wire.__file__).parents[1])
+PYTHONPATH = str(Path(wire.__file__).parents[2])
 
 TERMS_OF_PYTHON = 10_000
 TERMS_OF_ERLANG = 15_000

@@ -28,7 +28,7 @@ import requests
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import REQUEST_TIMEOUT, Engine, hang_up
+from nerves_docker_port.engine.client import REQUEST_TIMEOUT, Engine, hang_up
 
 _CHUNK = 1 << 20
 

@@ -20,10 +20,10 @@ from typing import Any
 import docker.errors
 
 from nerves_docker_port import errors
-from nerves_docker_port.container import remove as remove_container
-from nerves_docker_port.engine import LABEL, Engine, label, labels
-from nerves_docker_port.owner import Owner, this_process
-from nerves_docker_port.request import Names, Package
+from nerves_docker_port.engine.client import LABEL, Engine, label, labels
+from nerves_docker_port.engine.container import remove as remove_container
+from nerves_docker_port.request.request import Names, Package
+from nerves_docker_port.volume.owner import Owner, this_process
 
 _ID_LENGTH = 16
 HOLD_TIMEOUT = 30.0

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.stream import Stream
+from nerves_docker_port.engine.stream import Stream
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on

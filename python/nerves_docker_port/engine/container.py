@@ -21,8 +21,8 @@ from packaging.version import Version
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import PROBE_INTERVAL, Engine, hang_up
-from nerves_docker_port.stream import Stream
+from nerves_docker_port.engine.client import PROBE_INTERVAL, Engine, hang_up
+from nerves_docker_port.engine.stream import Stream
 
 STOP_GRACE = 5
 """Seconds between TERM and KILL for a container that is to end."""

@@ -19,12 +19,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nerves_docker_port import errors, protocol, wire
+from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.wire import Term
+from nerves_docker_port.port import protocol, wire
+from nerves_docker_port.port.wire import Term
 
 if TYPE_CHECKING:
-    from nerves_docker_port.request import Request
+    from nerves_docker_port.request.request import Request
 
 QUEUE_LIMIT = 4 * 1024 * 1024
 """Bytes of events that may wait for a reader; what comes beyond is counted instead."""
@@ -68,7 +69,7 @@ class Session:
             signal.signal(number, self._on_signal)
         threading.Thread(target=self._read, name="reader", daemon=True).start()
         # The docker SDK takes longer to import than all the rest; the shim is still asking Nerves for names.
-        import nerves_docker_port.recipe  # noqa: F401
+        import nerves_docker_port.flows.recipe  # noqa: F401
 
         gc.freeze()
         gc.enable()
@@ -163,7 +164,8 @@ class _Flow:
             return protocol.Done(self.id, _error(errors.internal(f"{type(error).__name__}: {error}")))
 
     def _value(self) -> Term:
-        from nerves_docker_port import recipe, request
+        from nerves_docker_port.flows import recipe
+        from nerves_docker_port.request import request
 
         operations: dict[str, Callable[[request.Request], Term]] = {
             "build": lambda wanted: self._artifact(recipe.build(wanted, self._environ, self, self.cancellation)),
@@ -185,13 +187,14 @@ class _Flow:
         return operation(wanted)
 
     def _prepared_shell(self, wanted: Request) -> Term:
-        from nerves_docker_port import recipe, shell
+        from nerves_docker_port.flows import recipe
+        from nerves_docker_port.shell import command as shell
 
         recipe.prepare_shell(wanted, self._environ, self, self.cancellation)
         return {wire.Atom("spec"): str(shell.write_spec(self._request.args, self._environ))}
 
     def _doctor(self) -> Term:
-        from nerves_docker_port import doctor
+        from nerves_docker_port.doctor import examine as doctor
 
         found = doctor.subject(self._request.args, self._environ)
         findings = list(doctor.examine(found, self._environ, self.cancellation))
@@ -202,7 +205,8 @@ class _Flow:
         }
 
     def _volumes(self) -> Term:
-        from nerves_docker_port import request, volumes
+        from nerves_docker_port.request import request
+        from nerves_docker_port.volume import prune as volumes
 
         args = self._request.args
         self._interactive = request.is_interactive(args)
@@ -219,7 +223,7 @@ class _Flow:
         return {wire.Atom("removed"): list[Term](removed), wire.Atom("text"): text}
 
     def _artifact(self, artifact: object) -> Term:
-        from nerves_docker_port.artifact import Artifact
+        from nerves_docker_port.engine.artifact import Artifact
 
         assert isinstance(artifact, Artifact)
         return {

@@ -16,7 +16,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from nerves_docker_port.terminal import Terminal
+from nerves_docker_port.shell.terminal import Terminal
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -93,8 +93,9 @@ class Guardian:
         terminal.reset_screen()
 
     def _remove(self, volumes: list[str]) -> None:
-        from nerves_docker_port import errors, volume
-        from nerves_docker_port.engine import Engine
+        from nerves_docker_port import errors
+        from nerves_docker_port.engine.client import Engine
+        from nerves_docker_port.volume import build_volume as volume
 
         for seconds in _LOOKS:
             time.sleep(seconds)

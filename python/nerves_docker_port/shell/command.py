@@ -15,12 +15,13 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from nerves_docker_port import errors, wire
+from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.guardian import Guardian
-from nerves_docker_port.protocol import Error, StageName, Unit
-from nerves_docker_port.terminal import Conversation, Outer, Terminal
-from nerves_docker_port.wire import Atom, Term
+from nerves_docker_port.port import wire
+from nerves_docker_port.port.protocol import Error, StageName, Unit
+from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.shell.guardian import Guardian
+from nerves_docker_port.shell.terminal import Conversation, Outer, Terminal
 
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
 """What decides which engine it is. The shell is opened at the engine where it was prepared, whichever the command line
@@ -107,7 +108,13 @@ def _open(spec: Path, environ: Mapping[str, str], cancellation: Cancellation, ou
     args, engine = read_spec(spec)
     kept = {name: value for name, value in environ.items() if name not in ENGINE_VARIABLES}
     with Guardian(terminal, {**kept, **engine}, lambda: remove_spec(spec)) as guardian:
-        from nerves_docker_port import recipe, request, volume
+        from nerves_docker_port.flows import recipe
+
+        # The terminal that counts is this one.
+        from nerves_docker_port.request import request
+
+        # The terminal that counts is this one.
+        from nerves_docker_port.volume import build_volume as volume
 
         # The terminal that counts is this one.
         term: dict[Term, Term] = {"TERM": environ["TERM"]} if environ.get("TERM") else {}

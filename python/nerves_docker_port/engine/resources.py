@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
 
-from nerves_docker_port.engine import Capabilities
-from nerves_docker_port.settings import Settings
+from nerves_docker_port.engine.client import Capabilities
+from nerves_docker_port.request.settings import Settings
 
 State: TypeAlias = Literal["ok", "warning", "problem"]
 

@@ -12,13 +12,13 @@ from typing import Any
 import docker.errors
 
 from nerves_docker_port import errors
-from nerves_docker_port.build_context import Context
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import Engine, label, labels
-from nerves_docker_port.output import BuildLog
-from nerves_docker_port.reporter import Reporter, stage
-from nerves_docker_port.request import NEW, OLD, Generation, ImageConfig
-from nerves_docker_port.settings import CreateImage, Pull
+from nerves_docker_port.engine.client import Engine, label, labels
+from nerves_docker_port.image.context import Context
+from nerves_docker_port.record.log import BuildLog
+from nerves_docker_port.record.reporter import Reporter, stage
+from nerves_docker_port.request.request import NEW, OLD, Generation, ImageConfig
+from nerves_docker_port.request.settings import CreateImage, Pull
 
 CREATE_QUESTION = "The Nerves Docker build_runner needs to create the image.\nProceed?"
 """The stock runner's words."""
@@ -140,7 +140,7 @@ def _pulled(
     if why_not is not None:
         return otherwise(errors.image_unavailable(wanted.tag, why_not, dockerfile, pulled=False))
     # Not on top: where the image is there, as it nearly always is, it is not waited for.
-    from nerves_docker_port import image_pull
+    from nerves_docker_port.image import pull as image_pull
 
     reporter.headline("Trying to pull image")
     with stage(reporter, "pull"):
@@ -220,7 +220,7 @@ class _Builder:
             raise errors.context_unreadable(str(context.root), str(error)) from error
 
     def _built(self, context: Context, digest: str) -> Image:
-        from nerves_docker_port import image_build
+        from nerves_docker_port.image import build as image_build
 
         self._reporter.headline("Create image")
         log = self._open_log()

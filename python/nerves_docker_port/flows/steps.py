@@ -14,7 +14,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nerves_docker_port.protocol import StageName
+from nerves_docker_port.port.protocol import StageName
 
 # Arguments: the token, then for each step its name, the number of its words, and these words.
 #

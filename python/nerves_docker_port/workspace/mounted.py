@@ -11,12 +11,12 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 from nerves_docker_port import errors
-from nerves_docker_port.container import Limits, Mount, Spec
-from nerves_docker_port.engine import Engine
-from nerves_docker_port.image import Image
-from nerves_docker_port.request import Generation, Request, container_path
-from nerves_docker_port.settings import Settings
-from nerves_docker_port.volume import container_labels
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.engine.container import Limits, Mount, Spec
+from nerves_docker_port.image.ensure import Image
+from nerves_docker_port.request.request import Generation, Request, container_path
+from nerves_docker_port.request.settings import Settings
+from nerves_docker_port.volume.build_volume import container_labels
 
 PLATFORM = "/nerves/env/platform"
 DOWNLOADS = "/nerves/dl"

@@ -17,7 +17,7 @@ from typing import IO, Any, TypeVar
 import requests
 
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import PROBE_INTERVAL, Engine, hang_up
+from nerves_docker_port.engine.client import PROBE_INTERVAL, Engine, hang_up
 
 PULL_TIMEOUT = 600
 """Seconds without an event after which a pull counts as stalled. The engine itself waits for a registry without end;

@@ -16,9 +16,9 @@ from docker import auth
 from docker.credentials.errors import StoreError
 from docker.utils import config, parse_repository_tag
 
-from nerves_docker_port import transfer
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import Engine
+from nerves_docker_port.engine import transfer
+from nerves_docker_port.engine.client import Engine
 
 HELPER_TIMEOUT = 60
 """Seconds that a credential helper has: time enough to type a passphrase, where it has somebody to ask."""

@@ -16,9 +16,9 @@ from pathlib import Path
 from packaging.version import InvalidVersion, Version
 
 from nerves_docker_port import errors
-from nerves_docker_port import settings as settings_module
-from nerves_docker_port.settings import Settings
-from nerves_docker_port.wire import Atom, Term
+from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.request import settings as settings_module
+from nerves_docker_port.request.settings import Settings
 
 NEW_GENERATION = Version("1.28.0")
 """From this nerves_system_br on, the image works as user `nerves` in /home/nerves/project (Nerves' docker.ex)."""

@@ -11,10 +11,11 @@ from typing import Any
 
 from docker.utils import parse_repository_tag
 
-from nerves_docker_port import credentials, errors, transfer
+from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import Engine
-from nerves_docker_port.reporter import Reporter
+from nerves_docker_port.engine import credentials, transfer
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.record.reporter import Reporter
 
 PROGRESS_INTERVAL = 0.2
 """Seconds between two progress events. The engine sends ten a second for each layer."""

@@ -17,13 +17,15 @@ from typing import Any, Literal, TypeAlias
 
 import requests
 
-from nerves_docker_port import errors, journal, volume
+from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import LABEL, Engine, label
-from nerves_docker_port.owner import Owner
-from nerves_docker_port.reporter import Reporter
-from nerves_docker_port.request import Names, Package, Request
-from nerves_docker_port.resources import size
+from nerves_docker_port.engine.client import LABEL, Engine, label
+from nerves_docker_port.engine.resources import size
+from nerves_docker_port.record import journal
+from nerves_docker_port.record.reporter import Reporter
+from nerves_docker_port.request.request import Names, Package, Request
+from nerves_docker_port.volume import build_volume as volume
+from nerves_docker_port.volume.owner import Owner
 
 Past: TypeAlias = Literal["gone", "past"]
 

@@ -19,13 +19,14 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from nerves_docker_port import credentials, errors, transfer
-from nerves_docker_port.build_context import Context
+from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import Engine
-from nerves_docker_port.image_pull import Progress, error_in
-from nerves_docker_port.output import BuildLog, clean
-from nerves_docker_port.reporter import Reporter
+from nerves_docker_port.engine import credentials, transfer
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.image.context import Context
+from nerves_docker_port.image.pull import Progress, error_in
+from nerves_docker_port.record.log import BuildLog, clean
+from nerves_docker_port.record.reporter import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

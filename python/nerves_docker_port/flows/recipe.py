@@ -20,18 +20,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from nerves_docker_port import container, errors, image, journal, resources, volume
-from nerves_docker_port.artifact import Artifact, fetch, is_whole
+from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import Engine
-from nerves_docker_port.output import BuildLog
-from nerves_docker_port.protocol import StageName
-from nerves_docker_port.reporter import Reporter, stage
-from nerves_docker_port.request import Request
-from nerves_docker_port.shell_script import SHELL_SCRIPT
-from nerves_docker_port.steps import Splitter, Step, new_token, to_command
-from nerves_docker_port.terminal import Conversation
-from nerves_docker_port.workspace import PLATFORM, Workspace, open_workspace
+from nerves_docker_port.engine import container, resources
+from nerves_docker_port.engine.artifact import Artifact, fetch, is_whole
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.flows.steps import Splitter, Step, new_token, to_command
+from nerves_docker_port.image import ensure as image
+from nerves_docker_port.port.protocol import StageName
+from nerves_docker_port.record import journal
+from nerves_docker_port.record.log import BuildLog
+from nerves_docker_port.record.reporter import Reporter, stage
+from nerves_docker_port.request.request import Request
+from nerves_docker_port.shell.script import SHELL_SCRIPT
+from nerves_docker_port.shell.terminal import Conversation
+from nerves_docker_port.volume import build_volume as volume
+from nerves_docker_port.workspace.mounted import PLATFORM, Workspace, open_workspace
 
 
 @dataclass(frozen=True)

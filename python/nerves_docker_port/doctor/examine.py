@@ -18,15 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from nerves_docker_port import __version__, container, errors, image, resources, volumes
+from nerves_docker_port import __version__, errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.container import Mount, Spec
-from nerves_docker_port.engine import Engine, labels
-from nerves_docker_port.image import Image
-from nerves_docker_port.owner import this_process
-from nerves_docker_port.request import Request, from_args
-from nerves_docker_port.resources import State, size
-from nerves_docker_port.wire import Atom, Term
+from nerves_docker_port.engine import container, resources
+from nerves_docker_port.engine.client import Engine, labels
+from nerves_docker_port.engine.container import Mount, Spec
+from nerves_docker_port.engine.resources import State, size
+from nerves_docker_port.image import ensure as image
+from nerves_docker_port.image.ensure import Image
+from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.request.request import Request, from_args
+from nerves_docker_port.volume import prune as volumes
+from nerves_docker_port.volume.owner import this_process
 
 OUR_RUNNER = "Elixir.NervesDockerPort.BuildRunner"
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
 from nerves_docker_port import errors
-from nerves_docker_port.wire import Atom, Term
+from nerves_docker_port.port.wire import Atom, Term
 
 Ssh: TypeAlias = Literal["dir", "agent"]
 Pull: TypeAlias = Literal["missing", "always", "never"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
-from nerves_docker_port.wire import Atom, Opaque, Term, WireError
+from nerves_docker_port.port.wire import Atom, Opaque, Term, WireError
 
 Op: TypeAlias = Literal["build", "archive", "clean", "shell", "doctor", "volumes"]
 StageName: TypeAlias = Literal[
