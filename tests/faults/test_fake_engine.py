@@ -121,7 +121,7 @@ def test_a_container_that_is_killed_just_after_its_last_step_is_a_failure_of_tha
 def test_silence_for_much_longer_than_any_request_may_take_is_a_builds_right(world: FaultWorld) -> None:
     # 3 s are twice the request timeout here, and 15 probes; 90 s are 1.5 times the real one, and 3 probes.
     world.engine.runs["make"] = Run([frame(b"before\n"), 3, frame(b"after\n")])
-    conversation = world.run(engine__REQUEST_TIMEOUT=1.5)
+    conversation = world.run(engine__client__REQUEST_TIMEOUT=1.5)
     conversation.value()
     assert world.log == b"before\nafter\n"
     assert conversation.warnings == []
@@ -365,7 +365,7 @@ def test_an_answer_that_never_comes_is_not_waited_for(world: FaultWorld) -> None
                 ("GET", "/containers/.*/json"),
             )
         ],
-        engine__REQUEST_TIMEOUT=1,
+        engine__client__REQUEST_TIMEOUT=1,
     )
     assert len(errors) == 6
     for error in errors:
@@ -377,14 +377,14 @@ def test_an_answer_that_never_comes_is_not_waited_for(world: FaultWorld) -> None
 def test_a_wait_that_is_never_answered_is_replaced_by_a_look(world: FaultWorld) -> None:
     world.engine.on("POST", "/containers/.*/wait", never)
     world.engine.runs["make_system"] = Run(status=7)
-    error = world.fail(container__SETTLE_TIMEOUT=0.3)
+    error = world.fail(engine__container__SETTLE_TIMEOUT=0.3)
     assert error["code"] == "step_failed"
     assert "exit status 7" in error["message"]
 
 
 def test_a_removal_that_is_never_answered_is_a_warning(world: FaultWorld) -> None:
     world.engine.on_step("DELETE", "", "make", never)
-    conversation = world.run(engine__REQUEST_TIMEOUT=1)
+    conversation = world.run(engine__client__REQUEST_TIMEOUT=1)
     conversation.value()
     (warning,) = conversation.warnings
     assert "it did not answer in time" in warning
@@ -392,7 +392,7 @@ def test_a_removal_that_is_never_answered_is_a_warning(world: FaultWorld) -> Non
 
 def test_an_engine_that_freezes_under_a_silent_build_is_found_out(world: FaultWorld) -> None:
     world.engine.runs["make"] = Run([frame(b"before\n"), lambda _container: world.engine.freeze(), 600])
-    error = world.fail(engine__REQUEST_TIMEOUT=1)
+    error = world.fail(engine__client__REQUEST_TIMEOUT=1)
     assert error["code"] == "engine_unreachable"
     assert (
         f"stopped answering while it ran the container {build_name(world)}: it did not answer in time"
@@ -410,7 +410,11 @@ def test_an_engine_that_freezes_under_a_silent_build_is_found_out(world: FaultWo
 def test_a_cancellation_does_not_wait_for_a_frozen_engine(world: FaultWorld, end: str) -> None:
     world.engine.runs["make"] = Run([frame(b">>> before\n"), lambda _container: world.engine.freeze(), 600])
     # So long that it is not found out before the cancellation; then the stop is waited for.
-    hasty = {"engine__container__PROBE_INTERVAL": 600, "engine__client__REQUEST_TIMEOUT": 1, "port__session__END_TIMEOUT": 1}
+    hasty = {
+        "engine__container__PROBE_INTERVAL": 600,
+        "engine__client__REQUEST_TIMEOUT": 1,
+        "port__session__END_TIMEOUT": 1,
+    }
     with world.helper(**hasty) as helper:
         helper.start("build", world.args())
         conversation = helper.follow(until_stage="make")
@@ -509,7 +513,9 @@ def pull_then(end: Hook) -> Hook:
 
 def pull_fails(world: FaultWorld, hook: Hook, *, silence: float = 1) -> dict[str, str]:
     world.engine.on("POST", "/images/create", hook)
-    error = world.fail(changes={"image": MISSING}, transfer__PULL_TIMEOUT=silence, engine__REQUEST_TIMEOUT=1)
+    error = world.fail(
+        changes={"image": MISSING}, engine__transfer__PULL_TIMEOUT=silence, engine__client__REQUEST_TIMEOUT=1
+    )
     assert world.engine.names == []
     return error
 
@@ -590,7 +596,7 @@ def test_a_slow_pull_is_waited_for_and_its_progress_told(world: FaultWorld) -> N
 @pytest.mark.parametrize("hook", [never, pull_then(never)], ids=["no answer", "no further event"])
 def test_a_silent_pull_is_cancelled_at_once(world: FaultWorld, hook: Hook) -> None:
     world.engine.on("POST", "/images/create", hook)
-    with world.helper(transfer__PROBE_INTERVAL=600) as helper:
+    with world.helper(engine__transfer__PROBE_INTERVAL=600) as helper:
         helper.start("build", world.args(image=MISSING))
         conversation = helper.follow(until_stage="pull")
         assert wait_until(lambda: world.engine.requests("POST", "/images/create"))
@@ -626,7 +632,7 @@ def test_a_cancelled_build_ends_whatever_the_engine_says_to_the_stop(world: Faul
     if hook is not None:
         world.engine.on("POST", "/containers/.*/stop", hook)
     world.engine.runs["make"] = Run([frame(b"before\n"), 600], ignores_term=True)
-    with world.helper(engine__REQUEST_TIMEOUT=1) as helper:
+    with world.helper(engine__client__REQUEST_TIMEOUT=1) as helper:
         helper.start("build", world.args())
         conversation = helper.follow(until_stage="make")
         assert wait_until(lambda: world.log != b"")
