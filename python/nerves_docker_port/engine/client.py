@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import http.client
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from docker.tls import TLSConfig
 from docker.utils import kwargs_from_env
 from packaging.version import InvalidVersion, Version
 
-from nerves_docker_port import errors
+from nerves_docker_port import errors, text
 
 LABEL = "nerves-docker-port"
 """Prefix of every label that we set; nothing at the engine without it is ever touched."""
@@ -175,6 +176,24 @@ class Engine:
         newest = Version(DEFAULT_DOCKER_API_VERSION)
         api._version = str(min(spoken, newest))  # type: ignore[attr-defined]  # noqa: SLF001  # the SDK has no other way without a second request
         return cls(endpoint, api, version)
+
+    @property
+    def api_version(self) -> str:
+        """The version of the API that is spoken with this engine."""
+        return str(self.api.api_version)
+
+    def now(self) -> float:
+        """The time by the engine's own clock, in seconds since 1970. Raises what the SDK raises."""
+        told = text.parse_time(str(self.api.info().get("SystemTime") or ""))
+        return time.time() if told is None else told
+
+    def wait_forever(self, response: requests.Response) -> None:
+        """Let whoever reads the body of this answer wait for as long as it takes."""
+        self.api._disable_socket_timeout(self.api._get_raw_response_socket(response))  # type: ignore[attr-defined]  # noqa: SLF001
+
+    def has_answered(self) -> None:
+        """The engine answers again after it did not."""
+        self._lost = False
 
     def networks(self) -> list[str]:
         """The names of the networks that a container can be put into."""

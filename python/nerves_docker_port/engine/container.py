@@ -1,18 +1,22 @@
-"""One container from its beginning to its end: create, attach, start, drain, wait, inspect, remove.
+"""What the engine can be asked to do with one container: create, start, attach, signal, rename, copy, remove.
 
-The rules of docs/architecture.md ("Containers") live here. Knows nothing of what it is for.
+Knows neither what a container is for nor when any of this is done.
 """
 
 from __future__ import annotations
 
 import http.client
+import io
+import json
+import posixpath
 import struct
-import threading
+import tarfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 import docker.errors
 import requests
@@ -20,21 +24,15 @@ import urllib3.exceptions
 from packaging.version import Version
 
 from nerves_docker_port import errors
-from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine.client import PROBE_INTERVAL, Engine, hang_up
+from nerves_docker_port.engine.client import Engine, hang_up
 from nerves_docker_port.engine.stream import Stream
 
-STOP_GRACE = 5
-"""Seconds between TERM and KILL for a container that is to end."""
+STOP_GRACE = 8
+"""Seconds between the engine's TERM and its KILL for a container that is to end. The container's own script gives the
+programs below it five seconds (scripts/session.sh)."""
 
-SETTLE_TIMEOUT = 10
-"""Seconds that a container may take to have ended once its output has. One that takes longer runs on."""
-
-RECONNECT_TIMEOUT = 2
-"""The same where a person waits for the terminal's connection to be made again."""
-
-NAME_TIMEOUT = 10
-"""Seconds that an earlier container of the same name may take to go."""
+REMOVE_TIMEOUT = 10.0
+"""Seconds to wait for a removal that somebody else has begun."""
 
 CONSOLE_SIZE_API = Version("1.42")
 """From this API version on, a container's terminal has its size from the start
@@ -51,6 +49,14 @@ _GATHER = 0.002
 us woken for each: with the pause, 500,000 lines take 0.7 of the time and a third of the CPU, which are the build's."""
 
 _HEADER = struct.Struct(">BxxxL")
+
+
+class NameTakenError(Exception):
+    """The engine has a container of this name already."""
+
+
+class NoContainerError(Exception):
+    """The container is not there (any more), or it does not run."""
 
 
 @dataclass(frozen=True)
@@ -89,17 +95,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Spec:
-    """A container to run. ``entrypoint`` and ``user`` are the image's where they are ``None``."""
+    """A container to make."""
 
     name: str
     image: str
-    command: Sequence[str]
-    workdir: str
-    env: Sequence[str]
-    mounts: Sequence[Mount]
+    entrypoint: Sequence[str]
+    command: Sequence[str] = ()
+    workdir: str = ""
+    env: Sequence[str] = ()
+    mounts: Sequence[Mount] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
-    entrypoint: Sequence[str] | None = None
-    user: str | None = None
     limits: Limits = field(default_factory=Limits)
     network: str | None = None
     """A network at the engine; ``None`` is the engine's default."""
@@ -108,356 +113,281 @@ class Spec:
     console: tuple[int, int] | None = None
     """Rows and columns of a terminal that the container gets; ``None`` where the output goes to a log."""
 
+    def to_api(self, api_version: Version) -> dict[str, object]:
+        """The body of the request that creates it."""
+        console_size = (
+            {"ConsoleSize": list(self.console)} if self.console and api_version >= CONSOLE_SIZE_API else {}
+        )
+        return {
+            "Image": self.image,
+            "Entrypoint": list(self.entrypoint),
+            "Cmd": list(self.command),
+            "WorkingDir": self.workdir,
+            "Env": list(self.env),
+            "Labels": dict(self.labels),
+            # Every container begins as root; the scripts below it become somebody else.
+            "User": "0:0",
+            "AttachStdin": self.console is not None,
+            "OpenStdin": self.console is not None,
+            "StdinOnce": False,
+            "Tty": self.console is not None,
+            "NetworkDisabled": not self.networked,
+            # An image may name another signal, which the container's script would not understand.
+            "StopSignal": "SIGTERM",
+            "HostConfig": {
+                "Mounts": [mount.to_api() for mount in self.mounts],
+                # The engine keeps no second copy of the log; the stream runs several times faster for it.
+                "LogConfig": {"Type": "none", "Config": {}},
+                # The container goes when it has ended, although nobody asks for it: its helper may be dead.
+                "AutoRemove": True,
+                # The script is the first program itself: bash passes signals to its traps and waits for orphans, and
+                # not every engine has an init program (Podman without catatonit).
+                "Init": False,
+                **self.limits.to_api(),
+                **console_size,
+                **({} if self.network is None else {"NetworkMode": self.network}),
+            },
+        }
 
-@dataclass(frozen=True)
-class Exit:
-    """How a container ended."""
 
-    status: int
-    out_of_memory: bool
-    container: str = ""
-    """Its id. It is there until the ``ended`` that gave it is left."""
-    finished_at: str = ""
-    """When its first process ended, by the engine's clock (RFC 3339); empty where that is not known."""
-
-
-def run(
-    engine: Engine,
-    spec: Spec,
-    on_output: Callable[[bytes], None],
-    on_warning: Callable[[str], None],
-    cancellation: Cancellation,
-) -> Exit:
-    """Run ``spec`` to its end; see ``ended``."""
-    with ended(engine, spec, on_output, on_warning, cancellation) as done:
-        return done
+def create(engine: Engine, spec: Spec) -> str:
+    """Create a container, do not start it; its id. Raises ``NameTakenError``, and what the SDK raises."""
+    try:
+        config = spec.to_api(Version(engine.api_version))
+        return str(engine.api.create_container_from_config(config, spec.name)["Id"])
+    except docker.errors.APIError as error:
+        if error.status_code == 409:
+            raise NameTakenError(spec.name) from error
+        raise
 
 
 @contextmanager
-def ended(
-    engine: Engine,
-    spec: Spec,
-    on_output: Callable[[bytes], None],
-    on_warning: Callable[[str], None],
-    cancellation: Cancellation,
-) -> Iterator[Exit]:
-    """Run ``spec`` to its end and give every byte of its output to ``on_output``, standard error among it.
-
-    The body finds the container ended, and can have the engine read files out of it. Whatever happens, the container is
-    gone afterwards. Raises ``RunnerError``.
-    """
-    doing = f"while it ran the container {spec.name}"
-    cancellation.check()
-    with _created(engine, spec, doing, on_warning) as container:
-        with engine.failures(doing), _still_there(spec.name):
-            # Attached before the start, so that no byte is missed: the engine keeps no log to read it from later.
-            output = _Output(engine, container, doing)
-            with closing(output), cancellation.on_cancel(lambda: _interrupt(engine, container, output)):
-                engine.api.start(container)
-                # A cancellation that came before the start found nothing to stop.
-                cancellation.check()
-                status = _follow(engine, container, spec.name, output, on_output, on_warning, cancellation)
-            done = _exit(engine, container, status)
-        yield done
+def there() -> Iterator[None]:
+    """Turns the engine's answer "no such container" in the body into ``NoContainerError``."""
+    try:
+        yield
+    except docker.errors.APIError as error:
+        text = str(error.explanation or "").lower()
+        # Old engines say 404, too, where the command is not in the image. 409: "container X is not running".
+        if (error.status_code == 404 and "no such container" in (text or "no such container")) or (
+            error.status_code == 409 and "not running" in text
+        ):
+            raise NoContainerError(text) from error
+        raise
 
 
-def run_on_terminal(
-    engine: Engine,
-    spec: Spec,
-    converse: Callable[[Stream, Callable[[int, int], None]], None],
-    on_warning: Callable[[str], None],
-    cancellation: Cancellation,
-) -> Exit:
-    """Run ``spec``, which has a console, to its end, with somebody at the other end of its terminal.
-
-    ``converse`` gets the stream of that terminal, and what tells the engine another size (rows, columns); it returns
-    when the stream ends. It is called again where the stream ended but the container did not. Whatever happens, the
-    container is gone afterwards. Raises ``RunnerError``.
-    """
-    doing = f"while it ran the container {spec.name}"
-    cancellation.check()
-    with _created(engine, spec, doing, on_warning) as container, engine.failures(doing), _still_there(spec.name):
-
-        def resize(rows: int, columns: int) -> None:
-            # A terminal of the wrong size is no reason to end; that the engine is lost is noticed elsewhere.
-            with suppress(docker.errors.DockerException, requests.RequestException):
-                engine.api.resize(container, rows, columns)
-
-        stream = _attach_terminal(engine, container)
+def start(engine: Engine, container: str) -> None:
+    """Start a container. Raises ``NoContainerError``."""
+    with there():
         engine.api.start(container)
-        if spec.console is not None:
-            resize(*spec.console)
-        while True:
-            try:
-                converse(stream, resize)
-            finally:
-                stream.close()
-            cancellation.check()
-            status = _wait(engine, container, RECONNECT_TIMEOUT)
-            if status is not None:
-                return _exit(engine, container, status)
-            stream = _attach_terminal(engine, container)
+
+
+def inspect(engine: Engine, container: str) -> Mapping[str, Any] | None:
+    """What the engine knows of the container with this name or id, ``None`` if there is none."""
+    try:
+        found: Mapping[str, Any] = engine.api.inspect_container(container)
+    except docker.errors.NotFound:
+        return None
+    return found
+
+
+def list_all(engine: Engine) -> list[Mapping[str, Any]]:
+    """Every container at the engine, running or not, as the engine's list has them.
+
+    Without filters: on some engines they match more than they say, and two questions would take two requests.
+    """
+    found: list[Mapping[str, Any]] = engine.api.containers(all=True)
+    return found
+
+
+def signal(engine: Engine, container: str, name: str, *, timeout: float) -> None:
+    """Send a signal to the container's first program. Raises ``NoContainerError``.
+
+    ``timeout`` is how many seconds the engine may take.
+    """
+    with there():
+        _checked(
+            engine.api.post(engine.url(f"/containers/{container}/kill"), params={"signal": name}, timeout=timeout)
+        )
+
+
+def rename(engine: Engine, container: str, name: str) -> None:
+    """Give a container another name, in one step. Raises ``NameTakenError`` and ``NoContainerError``."""
+    try:
+        with there():
+            engine.api.rename(container, name)
+    except docker.errors.APIError as error:
+        # Podman answers 500 with these words.
+        if error.status_code == 409 or "already in use" in str(error.explanation):
+            raise NameTakenError(name) from error
+        raise
 
 
 def stop(engine: Engine, container: str) -> None:
-    """End a container: TERM, then KILL. One that is gone or not running is fine."""
-    with engine.cleaning_up():
+    """End a container: TERM, and KILL after ``STOP_GRACE`` seconds. One that is gone or not running is fine."""
+    with suppress(NoContainerError), there():
         engine.api.stop(container, timeout=STOP_GRACE)
 
 
-def _interrupt(engine: Engine, container: str, output: _Output) -> None:
-    stop(engine, container)
-    # Where it could not be stopped, the flow must not wait for it to end; it is removed by force.
-    output.hang_up()
-
-
-def _follow(
-    engine: Engine,
-    container: str,
-    name: str,
-    output: _Output,
-    on_output: Callable[[bytes], None],
-    on_warning: Callable[[str], None],
-    cancellation: Cancellation,
-) -> int:
-    """Pass the output on until the container has ended; its exit status.
-
-    A stream that breaks looks like one that ends: only the container's state tells them apart.
-    """
-    while True:
-        whole = output.drain(on_output)
-        cancellation.check()
-        output.check()
-        status = _wait(engine, container, SETTLE_TIMEOUT)
-        cancellation.check()
-        if status is None:
-            on_warning(f"The connection to the output of {name} was lost; what it wrote meanwhile is not in the log.")
-            output.attach()
-            cancellation.check()
-        else:
-            if not whole:
-                on_warning(f"The output of {name} broke off; the last of it is not in the log.")
-            return status
-
-
-@contextmanager
-def _created(engine: Engine, spec: Spec, doing: str, on_warning: Callable[[str], None]) -> Iterator[str]:
-    with engine.failures(doing):
-        container = _create(engine, spec)
-    try:
-        yield container
-    except BaseException:
-        with engine.cleaning_up():
-            remove(engine, container)
-        raise
-    try:
-        with engine.failures(f"while it removed the container of {spec.name}"):
-            remove(engine, container)
-    except errors.RunnerError as error:
-        # It has done its work. The next command removes what is left.
-        on_warning(error.message)
-
-
-def _create(engine: Engine, spec: Spec) -> str:
-    config: dict[str, object] = {
-        "Image": spec.image,
-        "Cmd": list(spec.command),
-        "WorkingDir": spec.workdir,
-        "Env": list(spec.env),
-        "Labels": dict(spec.labels),
-        "AttachStdout": True,
-        "AttachStderr": True,
-        "AttachStdin": spec.console is not None,
-        "OpenStdin": spec.console is not None,
-        "Tty": spec.console is not None,
-        "NetworkDisabled": not spec.networked,
-        # An image may say another, and then nobody would pass it on to make.
-        "StopSignal": "SIGTERM",
-        "HostConfig": {
-            "Mounts": [mount.to_api() for mount in spec.mounts],
-            # The engine keeps no second copy of the log; the stream runs several times faster for it.
-            "LogConfig": {"Type": "none", "Config": {}},
-            # A first process that passes signals on and reaps: make as process 1 would ignore TERM (signal(7) handlers
-            # that are not set are ignored for process 1).
-            "Init": True,
-            **spec.limits.to_api(),
-            **_console_size(engine, spec),
-            **({} if spec.network is None else {"NetworkMode": spec.network}),
-        },
-    }
-    if spec.entrypoint is not None:
-        config["Entrypoint"] = list(spec.entrypoint)
-    if spec.user is not None:
-        config["User"] = spec.user
-    deadline = time.monotonic() + NAME_TIMEOUT
-    while True:
-        try:
-            return str(engine.api.create_container_from_config(config, spec.name)["Id"])
-        except docker.errors.APIError as error:
-            # 409: the name is taken. A flow that is run again may find its last container still being removed.
-            if error.status_code != 409:
-                raise
-            if time.monotonic() > deadline:
-                raise errors.container_name_taken(spec.name) from error
-        time.sleep(0.1)
-
-
-def _console_size(engine: Engine, spec: Spec) -> dict[str, object]:
-    if spec.console is None or Version(engine.capabilities.api_version) < CONSOLE_SIZE_API:
-        return {}
-    return {"ConsoleSize": list(spec.console)}
-
-
-@contextmanager
-def _still_there(name: str) -> Iterator[None]:
-    try:
-        yield
-    except docker.errors.NotFound as error:
-        # Old engines say 404, too, where the command is not in the image.
-        if "no such container" not in str(error.explanation or "no such container").lower():
-            raise
-        raise errors.container_gone(name) from error
-
-
 def remove(engine: Engine, container: str) -> None:
-    """Remove a container by force, running or not. One that is gone, or just going, is fine."""
+    """Remove a container by force, running or not. One that is gone is fine; one that is just going is waited for."""
     try:
         engine.api.remove_container(container, force=True, v=True)
     except docker.errors.APIError as error:
-        # 409: "removal of container is already in progress", somebody else does it.
-        if error.status_code not in (404, 409):
+        if error.status_code == 404:
+            return
+        # 409: "removal of container is already in progress": somebody else does it, or the engine after its end.
+        if error.status_code != 409:
             raise
+        deadline = time.monotonic() + REMOVE_TIMEOUT
+        while inspect(engine, container) is not None and time.monotonic() < deadline:
+            time.sleep(0.05)
 
 
-def _wait(engine: Engine, container: str, timeout: int) -> int | None:
-    """The exit status of a container whose stream has ended, or ``None`` if it runs on regardless."""
-    try:
-        return int(engine.api.wait(container, timeout=timeout)["StatusCode"])
-    except requests.Timeout:
-        pass
-    except requests.ConnectionError as error:
-        # How requests reports urllib3's timeout while a body is read.
-        if "timed out" not in str(error):
-            raise
-    state = engine.api.inspect_container(container)["State"]
-    return None if state["Running"] else int(state["ExitCode"])
+def put_file(engine: Engine, container: str, path: str, data: bytes) -> None:
+    """Write a file of root's into the container's own layer. Raises ``NoContainerError``."""
+    directory, name = posixpath.split(path)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size, member.mode = len(data), 0o644
+        tar.addfile(member, io.BytesIO(data))
+    with there():
+        engine.api.put_archive(container, directory, packed.getvalue())
 
 
-def _exit(engine: Engine, container: str, status: int) -> Exit:
-    try:
-        state = engine.api.inspect_container(container)["State"]
-    except docker.errors.NotFound:
-        # Somebody else removed it, but it had ended, and its status is known.
-        return Exit(status, out_of_memory=False, container=container)
-    return Exit(
-        status,
-        out_of_memory=bool(state.get("OOMKilled")),
-        container=container,
-        finished_at=str(state.get("FinishedAt") or ""),
+def read_file(engine: Engine, container: str, path: str) -> bytes:
+    """The content of a small file of the container. Raises ``NoContainerError``."""
+    with there():
+        response = engine.api.get(
+            engine.url(f"/containers/{container}/archive"),
+            params={"path": path},
+            headers={"Accept-Encoding": "identity"},
+            timeout=engine.api.timeout,
+        )
+        _checked(response)
+    with tarfile.open(fileobj=io.BytesIO(response.content)) as tar:
+        member = tar.next()
+        content = None if member is None else tar.extractfile(member)
+        return b"" if content is None else content.read()
+
+
+@dataclass(frozen=True)
+class End:
+    """How a container ended, as far as the engine's events tell."""
+
+    status: int | None = None
+    """The exit status of its first program; ``None`` where the events do not tell it."""
+    out_of_memory: bool = False
+    killed: bool = False
+    """Somebody sent KILL, or removed it by force."""
+
+
+def how_it_ended(engine: Engine, container: str) -> End:
+    """What the engine remembers of the end of a container that has been removed meanwhile.
+
+    The engine keeps its last events (Docker: 256) and gives those of one container
+    (https://docs.docker.com/reference/api/engine/, "Monitor events").
+    """
+    now = engine.now()
+    response = engine.api.get(
+        engine.url("/events"),
+        params={"since": "0", "until": str(int(now) + 1), "filters": json.dumps({"container": [container]})},
+        timeout=engine.api.timeout,
     )
+    _checked(response)
+    status, out_of_memory, killed = None, False, False
+    for line in response.content.splitlines():
+        with suppress(ValueError, AttributeError):
+            event = json.loads(line)
+            action, attributes = str(event.get("Action")), event.get("Actor", {}).get("Attributes", {})
+            out_of_memory = out_of_memory or action == "oom"
+            killed = killed or (action == "kill" and str(attributes.get("signal")) in ("9", "SIGKILL", "killed"))
+            if action in ("die", "died"):
+                status = int(attributes.get("exitCode", attributes.get("containerExitCode", "")))
+    return End(status, out_of_memory, killed)
 
 
-class _Output:
-    """The output of one container, attached to; it may be attached to again where it breaks."""
+class Output:
+    """The output of one container, attached to.
 
-    def __init__(self, engine: Engine, container: str, doing: str) -> None:
-        self._engine = engine
-        self._container = container
-        self._doing = doing
-        self._heard = time.monotonic()
-        self._lost: errors.RunnerError | None = None
-        self.attach()
+    The stream is read as the body of an HTTP answer. The SDK's ``attach`` asks for an upgraded connection and then
+    reads its bare socket, past what the HTTP client has already buffered, so bytes that arrive with the headers are
+    lost. Without the upgrade the body is the same stream, up to the end of the connection.
+    """
 
-    def attach(self) -> None:
-        """Connect to what the container writes from now on."""
-        self._stream = _attach(self._engine, self._container)
+    def __init__(self, engine: Engine, container: str) -> None:
+        """Attach. Raises ``NoContainerError``, and what the SDK and requests raise."""
+        api = engine.api
+        self._response = api.post(
+            engine.url(f"/containers/{container}/attach"),
+            params={"stream": 1, "stdout": 1, "stderr": 1},
+            stream=True,
+            timeout=api.timeout,
+        )
+        with there():
+            _checked(self._response)
+        # The answer had to come in time; a build may be silent for as long as it likes.
+        engine.wait_forever(self._response)
+        # A frame whose end has not arrived yet: the beginning of its header, or how much of its payload is to come.
+        self._header = b""
+        self._remaining = 0
+        self._gather = False
 
-    def drain(self, on_output: Callable[[bytes], None]) -> bool:
-        """Give the output to ``on_output`` until the stream ends; whether it ended between two frames."""
-        ended = threading.Event()
-        threading.Thread(target=self._watch, args=(ended,), name="watch", daemon=True).start()
-        try:
-            return _drain(self._stream, on_output, self._hear)
-        except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError):
-            return False
-        finally:
-            ended.set()
+    @property
+    def is_whole(self) -> bool:
+        """Whether what was read so far ends with a whole frame."""
+        return self._remaining == 0 and not self._header
 
-    def check(self) -> None:
-        """Raise the error of an engine that has stopped answering."""
-        if self._lost is not None:
-            raise self._lost
+    def read(self) -> bytes | None:
+        """What has arrived, waited for; ``None`` when the stream has ended, be it well or because it broke.
+
+        Each frame has a header of eight bytes: the stream (1 byte), three zeros, the length (4 bytes, big endian)
+        (https://docs.docker.com/reference/api/engine/, "Stream format" of ContainerAttach).
+        """
+        while True:
+            if self._gather:
+                time.sleep(_GATHER)
+            try:
+                data = self._response.raw.read1(_READ_SIZE)
+            except (urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError):
+                return None
+            if not data:
+                return None
+            size = len(data)
+            if self._header:
+                data, self._header = self._header + data, b""
+            payloads = []
+            position, end = 0, len(data)
+            while position < end:
+                if self._remaining == 0:
+                    if end - position < _HEADER.size:
+                        self._header = data[position:]
+                        break
+                    self._remaining = _HEADER.unpack_from(data, position)[1]
+                    position += _HEADER.size
+                taken = data[position : position + self._remaining]
+                payloads.append(taken)
+                position += len(taken)
+                self._remaining -= len(taken)
+            self._gather = size < _SMALL_READ
+            if output := b"".join(payloads):
+                return output
+
+    def hang_up(self) -> None:
+        """Make ``read`` return ``None``, from another thread. What has arrived is still read."""
+        hang_up(self._response)
 
     def close(self) -> None:
         """Give the connection back, read to its end or not."""
-        self._stream.close()
-
-    def hang_up(self) -> None:
-        """Make ``drain`` return, from another thread. What has arrived is still read."""
-        hang_up(self._stream)
-
-    def _hear(self) -> None:
-        self._heard = time.monotonic()
-
-    def _watch(self, ended: threading.Event) -> None:
-        """Where nothing is heard, see that there is still something to hear, and hang up where there is not.
-
-        A build may be silent, but a frozen engine is silent, too, and so is a connection that died on its way.
-        """
-        stopped = False
-        pause: float = PROBE_INTERVAL
-        while not ended.wait(pause):
-            pause = PROBE_INTERVAL - (time.monotonic() - self._heard)
-            if pause > 0:
-                stopped = False
-                continue
-            pause = PROBE_INTERVAL
-            if self._is_running():
-                stopped = False
-            elif stopped:
-                self.hang_up()
-                return
-            else:
-                stopped = True
-
-    def _is_running(self) -> bool:
-        try:
-            with self._engine.failures(self._doing):
-                return bool(self._engine.api.inspect_container(self._container)["State"]["Running"])
-        except errors.RunnerError as error:
-            if error.code is errors.Code.ENGINE_UNREACHABLE:
-                self._lost = error
-                self.hang_up()
-            return False
+        self._response.close()
 
 
-def _attach(engine: Engine, container: str) -> requests.Response:
-    """The container's output as a response whose body is the stream.
-
-    Not the SDK's ``attach``: that asks for an upgraded connection and then reads its bare socket, past what the HTTP
-    client has already buffered, so bytes that arrive with the headers are lost. Without the upgrade the body is the
-    same stream, up to the end of the connection.
-    """
-    api = engine.api
-    response = api.post(
-        engine.url(f"/containers/{container}/attach"),
-        params={"stream": 1, "stdout": 1, "stderr": 1},
-        stream=True,
-        timeout=api.timeout,
-    )
-    try:
-        response.raise_for_status()
-    except requests.HTTPError as error:
-        docker.errors.create_api_error_from_http_exception(error)
-    # The answer had to come in time; a build may be silent for as long as it likes.
-    api._disable_socket_timeout(api._get_raw_response_socket(response))  # type: ignore[attr-defined]  # noqa: SLF001
-    return response
-
-
-def _attach_terminal(engine: Engine, container: str) -> Stream:
+def attach_terminal(engine: Engine, container: str) -> Stream:
     """The container's terminal, both ways: the connection itself, once the engine has answered.
 
     With the words for an upgrade, which some proxies want to see; any answer but an error will do.
+    Raises ``NoContainerError``, and what the SDK and requests raise.
     """
     response = engine.api.post(
         engine.url(f"/containers/{container}/attach"),
@@ -466,41 +396,20 @@ def _attach_terminal(engine: Engine, container: str) -> Stream:
         stream=True,
         timeout=engine.api.timeout,
     )
+    with there():
+        _checked(response)
+    return Stream(response)
+
+
+def resize(engine: Engine, container: str, rows: int, columns: int) -> None:
+    """Tell a container's terminal its size. That the engine does not take it is no reason to end."""
+    with suppress(docker.errors.DockerException, requests.RequestException):
+        engine.api.resize(container, rows, columns)
+
+
+def _checked(response: requests.Response) -> None:
+    """Raise the SDK's error for an answer that is one."""
     try:
         response.raise_for_status()
     except requests.HTTPError as error:
         docker.errors.create_api_error_from_http_exception(error)
-    return Stream(response)
-
-
-def _drain(response: requests.Response, on_output: Callable[[bytes], None], on_read: Callable[[], None]) -> bool:
-    """Give the payload of the engine's frames to ``on_output`` until the stream ends; whether the last one was whole.
-
-    Each frame has a header of eight bytes: the stream (1 byte), three zeros, the length (4 bytes, big endian)
-    (https://docs.docker.com/reference/api/engine/, "Stream format" of ContainerAttach).
-    """
-    pending = b""
-    remaining = 0
-    with response:
-        while data := response.raw.read1(_READ_SIZE):
-            on_read()
-            if pending:
-                data, pending = pending + data, b""
-            payloads = []
-            position, end = 0, len(data)
-            while position < end:
-                if remaining == 0:
-                    if end - position < _HEADER.size:
-                        pending = data[position:]
-                        break
-                    remaining = _HEADER.unpack_from(data, position)[1]
-                    position += _HEADER.size
-                taken = data[position : position + remaining]
-                payloads.append(taken)
-                position += len(taken)
-                remaining -= len(taken)
-            if output := b"".join(payloads):
-                on_output(output)
-            if end < _SMALL_READ:
-                time.sleep(_GATHER)
-    return remaining == 0 and not pending

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -43,6 +44,8 @@ class Stream:
             self.read_fd, self.write_fd = buffered.fileno(), ssh.stdin.fileno()
             os.set_blocking(self.read_fd, False)
             os.set_blocking(self.write_fd, False)
+        self.take_out: Callable[[bytes], bytes] | None = None
+        """Gets what arrives, and gives back what ``read`` is to give of it."""
         self._early = b""
         # Nothing there is None here and an exception there; what has ended ends at the next read, too.
         with suppress(OSError, ValueError):
@@ -55,6 +58,10 @@ class Stream:
 
     def read(self) -> bytes | None:
         """What has arrived, ``None`` if nothing has, and nothing (``b""``) at the end, be it a good or a bad one."""
+        data = self._read()
+        return self.take_out(data) or None if data and self.take_out is not None else data
+
+    def _read(self) -> bytes | None:
         if self._early:
             early, self._early = self._early, b""
             return early

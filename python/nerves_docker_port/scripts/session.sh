@@ -1,0 +1,76 @@
+# shellcheck shell=bash
+# The first program of a session's container: it decides how long the container lives.
+#
+# Arguments: the token of the marks, the patience in seconds, then the words of the program that runs the steps.
+#
+# The engine sends signals to this program only, because it is process 1 of the container:
+#   USR1  a heartbeat: the helper is still there.
+#   USR2  the helper has put something into the state directory; the program below is told.
+#   TERM  the container is to end.
+# Without a heartbeat for `patience` seconds the container ends by itself. The seconds are counted one by one: when a
+# laptop sleeps, or when somebody sets the clock, no second of this count passes.
+#
+# A program below that ends by itself is told of with the mark `below` (scripts/steps.sh says what a mark is).
+#
+# Names of variables here begin with ndp_, because the steps inherit the environment and must see every other name as
+# it was given to the container.
+ndp_token=$1 ndp_patience=$2
+shift 2
+ndp_state=/nerves-docker-port
+mkdir -p "$ndp_state"
+# The program below may work as another user, and appends to this file.
+(umask 0 && : >"$ndp_state/ended")
+mkfifo "$ndp_state/next"
+# Opened for reading and for writing, so that neither side ever waits for the other one to open it.
+exec 7<>"$ndp_state/next"
+
+ndp_missed=0 ndp_ending=
+trap 'ndp_missed=0' USR1
+trap 'echo >&7' USR2
+trap 'ndp_ending=stopped' TERM
+if [ -t 0 ]; then
+  # The shell of a person at the terminal: keys such as Ctrl-C are for the programs in the foreground, not for this one.
+  trap : INT QUIT TSTP HUP
+  # A program that is started in the background ignores SIGINT and SIGQUIT. The person's shell must not inherit that.
+  (
+    trap - INT QUIT TSTP HUP USR1 USR2 TERM
+    exec "$@"
+  ) <&0 &
+else
+  "$@" </dev/null &
+fi
+ndp_below=$!
+
+while [ -z "$ndp_ending" ]; do
+  sleep 1 &
+  ndp_tick=$!
+  # `wait -n` also returns when a signal has arrived.
+  while [ -z "$ndp_ending" ] && kill -0 "$ndp_tick" 2>/dev/null && kill -0 "$ndp_below" 2>/dev/null; do
+    wait -n 2>/dev/null
+  done
+  if ! kill -0 "$ndp_below" 2>/dev/null; then
+    wait "$ndp_below"
+    ndp_status=$?
+    printf '\036%s 0 below %d 0\036' "$ndp_token" "$ndp_status"
+    exit "$ndp_status"
+  fi
+  ndp_missed=$((ndp_missed + 1))
+  [ "$ndp_missed" -le "$ndp_patience" ] || ndp_ending=expired
+done
+
+# Everything else in the container gets TERM, so that make can remove what is half written. A shell at a terminal ignores
+# TERM and listens to HUP. What is still there after five seconds is killed by the kernel when process 1 has ended.
+[ ! -t 0 ] || kill -HUP -1
+kill -TERM -1
+kill -CONT -1
+ndp_left=50
+while [ "$ndp_left" -gt 0 ] && kill -0 -1 2>/dev/null; do
+  ndp_left=$((ndp_left - 1))
+  sleep 0.1
+done
+if [ "$ndp_ending" = expired ]; then
+  # The helper may still read the output although its heartbeats do not arrive.
+  printf '\036%s 0 expired 0 0\036' "$ndp_token"
+  exit 75
+fi
+exit 143

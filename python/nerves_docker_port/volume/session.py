@@ -1,0 +1,408 @@
+"""A session: one container that holds a build volume, lives as long as its helper is heard, and runs steps.
+
+The container's name is the lock (lock.py). Its life is the heartbeat: this process sends the container a signal every
+few seconds, and the script in it (scripts/session.sh) ends it when it has not heard one for ``patience`` seconds. So a
+build ends by itself after its helper was killed, after a power cut of the host, or when the network is gone; and a
+connection that is lost for less than that costs nothing but a gap in the log.
+
+Knows how steps come into the container and how one learns that they have ended, but not what a step is for.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import docker.errors
+import requests
+
+from nerves_docker_port import errors
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import container
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.engine.container import NameTakenError, NoContainerError, Output, Spec
+from nerves_docker_port.engine.stream import Stream
+from nerves_docker_port.volume import lock
+from nerves_docker_port.volume.steps import Mark, Splitter, Step, marks_in, to_file
+
+BEAT_INTERVAL = 10.0
+"""Seconds between two heartbeats, at most; a quarter of the patience where that is less."""
+
+RETRY_INTERVAL = 1.0
+"""Seconds between two attempts to reach an engine that does not answer."""
+
+EXPIRED = 75
+"""The exit status of scripts/session.sh after too long a time without a heartbeat."""
+
+STATE = "/nerves-docker-port"
+"""The directory in the container through which the helper and the scripts talk (scripts/session.sh)."""
+
+_T = TypeVar("_T")
+
+_FAILURES = (docker.errors.DockerException, requests.RequestException, errors.RunnerError, OSError)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step, or the container itself, has ended badly."""
+
+    step: int
+    """The index of the step among those that were to run."""
+    status: int
+    out_of_memory: bool
+
+
+class Session:
+    """One container on one volume. Every method but ``end`` is for one thread."""
+
+    def __init__(
+        self, engine: Engine, volume: str, spec: Spec, *, token: str, patience: int, probe: Path, doing: str
+    ) -> None:
+        """Take the volume. ``spec`` is the container, its first steps in its command; ``token`` is that of its marks.
+
+        ``probe`` is the file on the host that scripts/become_caller.sh may make to find out whom its files belong to.
+        ``doing`` completes "The engine stopped answering ...". Raises ``RunnerError`` ``:volume_busy``.
+        """
+        self.engine = engine
+        self.volume = volume
+        self._name = spec.name
+        self._console = spec.console
+        self._token = token
+        self._patience = patience
+        self._probe = probe
+        self._doing = doing
+        self._output: Output | None = None
+        self._last_number = 0
+        self._marks: list[Mark] = []
+        self.container = lock.take(engine, volume, spec)
+        self._heart = _Heart(engine, self.container, patience, doing)
+
+    # --- Steps -------------------------------------------------------------------------------------------------
+
+    def run(
+        self,
+        steps: Sequence[Step],
+        on_output: Callable[[bytes], None],
+        on_end: Callable[[int], None],
+        on_gap: Callable[[str], None],
+        cancellation: Cancellation,
+    ) -> Failure | None:
+        """Run the steps one after the other, up to the first that fails; how that failed, or ``None``.
+
+        The first call starts the container, whose command has these steps already. ``on_output`` gets every byte that
+        they write, ``on_end`` the index of each step that has ended well, ``on_gap`` what to say of output that was
+        lost with a connection. Raises ``RunnerError``: the engine is lost, the container was removed by somebody, or it
+        ended by itself because this process was not heard; and ``:cancelled``.
+        """
+        cancellation.check()
+        first = self._last_number
+        splitter = Splitter(self._token, on_output, self._marks.append)
+        with self._failures(), cancellation.on_cancel(self._interrupt):
+            if self._output is None:
+                # Attached before the start, so that no byte is missed: the engine keeps no log to read it from later.
+                self._output = Output(self.engine, self.container)
+                self._begin()
+            else:
+                self._deliver(steps)
+            # A cancellation that came before the start found nothing to stop.
+            cancellation.check()
+            done = 0
+            while done < len(steps):
+                data = self._output.read()
+                if data is not None:
+                    splitter.feed(data)
+                else:
+                    splitter.finish()
+                    cancellation.check()
+                    ended = self._reconnect(on_gap, cancellation)
+                    if ended is not None:
+                        # Marks that came with the last of the output say more than the end of the container.
+                        done, failure = self._by_marks(first, done, len(steps), on_end)
+                        return failure or (replace(ended, step=done) if done < len(steps) else None)
+                if self._marks:
+                    done, failure = self._by_marks(first, done, len(steps), on_end)
+                    if failure is not None:
+                        return failure
+        return None
+
+    def _by_marks(
+        self, first: int, done: int, count: int, on_end: Callable[[int], None]
+    ) -> tuple[int, Failure | None]:
+        """Take note of the marks that have come: how many steps are done now, and how the one after them failed."""
+        marks, self._marks = self._marks, []
+        for mark in marks:
+            if mark.number == 0:
+                if mark.name == "owner":
+                    self._answer_owner()
+                elif mark.name == "expired":
+                    raise errors.session_expired(self._patience)
+                elif mark.name == "below":
+                    return done, Failure(done, mark.status, out_of_memory=False)
+                continue
+            # A mark may arrive a second time after a connection was lost.
+            if mark.number <= self._last_number:
+                continue
+            self._last_number = mark.number
+            # Of the steps before it, the marks were lost; had one of them failed, this one would not have begun.
+            while done < min(mark.number - first - 1, count):
+                on_end(done)
+                done += 1
+            if mark.status != 0:
+                return done, Failure(done, mark.status, out_of_memory=mark.killed > 0)
+            on_end(done)
+            done += 1
+        return done, None
+
+    def _deliver(self, steps: Sequence[Step]) -> None:
+        container.put_file(self.engine, self.container, f"{STATE}/steps", to_file(steps))
+        self._notify()
+
+    def _answer_owner(self) -> None:
+        """The container asks whom the file belongs to that it has made as the image's own user."""
+        try:
+            answer = "image" if self._probe.stat().st_uid == self._caller() else "caller"
+        except OSError:
+            answer = "caller"
+        with suppress(OSError):
+            self._probe.unlink()
+        container.put_file(self.engine, self.container, f"{STATE}/owner", f"{answer}\n".encode())
+        self._notify()
+
+    def _caller(self) -> int:
+        """The owner of what this process makes in the directory of the probe."""
+        own = self._probe.with_name(f"{self._probe.name}-caller")
+        own.touch()
+        try:
+            return own.stat().st_uid
+        finally:
+            own.unlink()
+
+    def _notify(self) -> None:
+        container.signal(self.engine, self.container, "SIGUSR2", timeout=self.engine.api.timeout)
+
+    # --- A terminal --------------------------------------------------------------------------------------------
+
+    def run_on_terminal(
+        self,
+        converse: Callable[[Stream, Callable[[int, int], None]], None],
+        on_gap: Callable[[str], None],
+        cancellation: Cancellation,
+    ) -> Failure | None:
+        """Run the container, which has a console, to its end, with somebody at the other end of its terminal.
+
+        ``converse`` gets the stream of that terminal, and what tells the engine another size (rows, columns); it
+        returns when the stream ends. It is called again after a connection was lost. The result is ``None`` where the
+        program at the terminal ended with status 0. Raises ``RunnerError``.
+        """
+        cancellation.check()
+
+        def resize(rows: int, columns: int) -> None:
+            container.resize(self.engine, self.container, rows, columns)
+
+        shown: list[bytes] = []
+        splitter = Splitter(self._token, shown.append, self._on_terminal_mark)
+
+        def take_out(data: bytes) -> bytes:
+            splitter.feed(data)
+            data = b"".join(shown)
+            shown.clear()
+            return data
+
+        with self._failures():
+            stream = container.attach_terminal(self.engine, self.container)
+            self._begin()
+            if self._console is not None:
+                resize(*self._console)
+            while True:
+                stream.take_out = take_out
+                try:
+                    converse(stream, resize)
+                finally:
+                    stream.close()
+                cancellation.check()
+                reached = self._below() or self._until_reached(
+                    lambda: container.attach_terminal(self.engine, self.container), cancellation
+                )
+                if isinstance(reached, Failure):
+                    return None if reached.status == 0 else reached
+                stream = reached
+
+    def _on_terminal_mark(self, mark: Mark) -> None:
+        if mark.name == "owner":
+            self._answer_owner()
+        else:
+            self._marks.append(mark)
+
+
+    # --- Life --------------------------------------------------------------------------------------------------
+
+    def park(self) -> bool:
+        """Give the volume free, but keep the container for ``unpark``; whether that worked."""
+        try:
+            container.rename(self.engine, self.container, lock.parked_name(self.volume, self.container))
+        except (*_FAILURES, NoContainerError, NameTakenError):
+            return False
+        return True
+
+    def unpark(self) -> bool:
+        """Take the volume again; ``False`` where somebody else has it, or the container has gone meanwhile."""
+        try:
+            container.rename(self.engine, self.container, lock.session_name(self.volume))
+            lock.check_free(self.engine, self.volume, own=self.container)
+        except (*_FAILURES, NoContainerError, NameTakenError):
+            return False
+        return True
+
+    def end(self) -> None:
+        """End the container, if it is still there, and give the volume free."""
+        self._heart.stop()
+        if self._output is not None:
+            self._output.close()
+        with self.engine.cleaning_up():
+            container.remove(self.engine, self.container)
+
+    def _begin(self) -> None:
+        container.start(self.engine, self.container)
+        self._heart.start(self._hang_up)
+
+    def _hang_up(self) -> None:
+        if self._output is not None:
+            self._output.hang_up()
+
+    def _interrupt(self) -> None:
+        """Called when the flow is cancelled, in a thread of its own."""
+        with self.engine.cleaning_up():
+            container.stop(self.engine, self.container)
+        # Where it could not be stopped, the flow must not wait for it to end; it is removed by force.
+        self._hang_up()
+
+    def _reconnect(self, on_gap: Callable[[str], None], cancellation: Cancellation) -> Failure | None:
+        """The output has ended: attach to it again, or say how the container has ended."""
+        assert self._output is not None
+        whole = self._output.is_whole
+        self._output.close()
+        reached = self._until_reached(lambda: Output(self.engine, self.container), cancellation)
+        if isinstance(reached, Failure):
+            if not whole:
+                on_gap("The output of the build broke off; the last of it is not in the log.")
+            return reached
+        self._output = reached
+        on_gap("The connection to the output of the build was lost; what it wrote meanwhile is not in the log.")
+        with suppress(NoContainerError):
+            self._marks += marks_in(container.read_file(self.engine, self.container, f"{STATE}/ended"))
+        return None
+
+    def _until_reached(self, connect: Callable[[], _T], cancellation: Cancellation) -> _T | Failure:
+        """What ``connect`` gives, tried again while the heart is patient; or how the container has ended."""
+        while True:
+            cancellation.check()
+            self._heart.check()
+            try:
+                return connect()
+            except NoContainerError:
+                return self._ended()
+            except docker.errors.APIError:
+                raise
+            except (docker.errors.DockerException, requests.RequestException, OSError):
+                self._heart.hurry()
+            time.sleep(RETRY_INTERVAL)
+
+    def _ended(self) -> Failure:
+        """Why the container is not there any more. Raises ``RunnerError`` where that was not its own doing."""
+        below = self._below()
+        if below is not None:
+            return below
+        end = container.how_it_ended(self.engine, self.container)
+        if end.status == EXPIRED or any(mark.name == "expired" for mark in self._marks):
+            raise errors.session_expired(self._patience)
+        if end.out_of_memory or (end.status is not None and not end.killed):
+            return Failure(0, 137 if end.status is None else end.status, out_of_memory=end.out_of_memory)
+        if self._heart.trouble is not None:
+            # The engine could not be reached for a while: it was restarted, and has forgotten its containers.
+            raise self._heart.trouble
+        raise errors.container_gone(self._name)
+
+    def _below(self) -> Failure | None:
+        """How the program below scripts/session.sh has ended by itself, if a mark says so."""
+        for mark in self._marks:
+            if mark.name == "below":
+                return Failure(0, mark.status, out_of_memory=False)
+        return None
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        with self.engine.failures(self._doing):
+            try:
+                yield
+            except NoContainerError as error:
+                raise errors.container_gone(self._name) from error
+
+
+class _Heart:
+    """Sends the heartbeats, and knows whether the engine still takes them."""
+
+    def __init__(self, engine: Engine, name: str, patience: int, doing: str) -> None:
+        self._engine = engine
+        self._container = name
+        self._patience = patience
+        self._doing = doing
+        self._interval = min(BEAT_INTERVAL, patience / 4)
+        self._wake = threading.Event()
+        self._stopped = False
+        self._thread: threading.Thread | None = None
+        self._lost = False
+        self.trouble: errors.RunnerError | None = None
+        """The error of the last heartbeat that did not arrive, kept when later ones did."""
+
+    def start(self, on_end: Callable[[], None]) -> None:
+        """Begin. ``on_end`` is called when there is no more use: the container has gone, or the engine is lost."""
+        self._thread = threading.Thread(target=self._beat, args=(on_end,), name="heartbeat", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """No further heartbeat."""
+        self._stopped = True
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """The engine has just not answered: do not wait for the next heartbeat to find out more."""
+        self._wake.set()
+
+    def check(self) -> None:
+        """Raise the error of an engine that could not be reached for longer than the patience."""
+        if self._lost and self.trouble is not None:
+            raise self.trouble
+
+    def _beat(self, on_end: Callable[[], None]) -> None:
+        # Seconds without an answer. Counted by attempts that failed, not by the clock: a laptop that slept, or a process
+        # that was stopped, has missed nothing when the next heartbeat arrives.
+        missed = 0.0
+        pause = self._interval
+        while True:
+            began = time.monotonic()
+            self._wake.wait(pause)
+            self._wake.clear()
+            if self._stopped:
+                return
+            try:
+                with self._engine.failures(self._doing):
+                    container.signal(self._engine, self._container, "SIGUSR1", timeout=self._interval)
+            except NoContainerError:
+                on_end()
+                return
+            except errors.RunnerError as error:
+                missed += min(time.monotonic() - began, pause + self._interval)
+                pause = RETRY_INTERVAL
+                self.trouble = error
+                if missed > self._patience:
+                    self._lost = True
+                    on_end()
+                    return
+            else:
+                self._engine.has_answered()
+                missed, pause = 0.0, self._interval

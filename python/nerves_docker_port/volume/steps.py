@@ -1,0 +1,117 @@
+"""Steps on their way into a session's container, and the marks that tell where one ended.
+
+The form of both is written down in scripts/steps.sh. Knows neither the engine nor what a step is for.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+_LONGEST_NAME = 32
+_MARK = re.compile(rb"([0-9]{1,9}) ([a-z_]{1,%d}) ([0-9]{1,3}) ([0-9]{1,9})" % _LONGEST_NAME)
+_LONGEST_MARK = 9 + 1 + _LONGEST_NAME + 1 + 3 + 1 + 9 + 1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command that runs in the build directory. ``name`` is of lower-case letters and underscores."""
+
+    name: str
+    command: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What the container says: that a step has ended, or something about the session as a whole."""
+
+    number: int
+    """Of the step, counted from 1 in each session; 0 where the mark is not about a step."""
+    name: str
+    status: int
+    killed: int
+    """How many processes were killed for want of memory while the step ran."""
+
+
+def new_token() -> str:
+    """What only the scripts of one session know, so that nothing in a log can be taken for a mark."""
+    return secrets.token_hex(16)
+
+
+def to_words(steps: Sequence[Step]) -> list[str]:
+    """The steps as the arguments of scripts/steps.sh."""
+    words: list[str] = []
+    for step in steps:
+        words += [step.name, str(len(step.command)), *step.command]
+    return words
+
+
+def to_file(steps: Sequence[Step]) -> bytes:
+    """The steps as the content of the file ``steps``, which scripts/steps.sh reads."""
+    return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in to_words(steps))
+
+
+def marks_in(ended: bytes) -> list[Mark]:
+    """The marks in the file ``ended``, one in each line."""
+    found = (_MARK.fullmatch(line) for line in ended.splitlines())
+    return [_mark(match) for match in found if match is not None]
+
+
+class Splitter:
+    """Takes the marks out of a container's output, wherever the reads cut it.
+
+    ``on_output`` gets every byte that the steps wrote, ``on_mark`` each mark, both in the order in which they arrive.
+    """
+
+    def __init__(self, token: str, on_output: Callable[[bytes], None], on_mark: Callable[[Mark], None]) -> None:
+        self._begin = b"\x1e" + token.encode() + b" "
+        self._on_output = on_output
+        self._on_mark = on_mark
+        # The end of the last read, where it may be the beginning of a mark.
+        self._unfinished = b""
+
+    def feed(self, data: bytes) -> None:
+        """The next read."""
+        # A log has next to none of these bytes, and one byte is looked for much faster than a mark.
+        if not self._unfinished and b"\x1e" not in data:
+            self._on_output(data)
+            return
+        data, self._unfinished = self._unfinished + data, b""
+        position = start = 0
+        while (found := data.find(self._begin, start)) >= 0:
+            match = _MARK.match(data, found + len(self._begin))
+            if match is None or data[match.end() : match.end() + 1] != b"\x1e":
+                start = found + 1
+                continue
+            self._pass_on(data[position:found])
+            self._on_mark(_mark(match))
+            position = start = match.end() + 1
+        rest = data[position:]
+        keep = self._beginning_of_mark(rest)
+        self._unfinished = rest[keep:]
+        self._pass_on(rest[:keep])
+
+    def finish(self) -> None:
+        """The stream has ended or broken off: what may have been the beginning of a mark is output."""
+        unfinished, self._unfinished = self._unfinished, b""
+        self._pass_on(unfinished)
+
+    def _pass_on(self, data: bytes) -> None:
+        if data:
+            self._on_output(data)
+
+    def _beginning_of_mark(self, data: bytes) -> int:
+        """Where in ``data`` a mark begins that the next read may complete; its length where there is none."""
+        start = data.find(b"\x1e", max(0, len(data) - len(self._begin) - _LONGEST_MARK))
+        while start >= 0:
+            begun = data[start:]
+            if self._begin.startswith(begun) or (begun.startswith(self._begin) and b"\x1e" not in begun[1:]):
+                return start
+            start = data.find(b"\x1e", start + 1)
+        return len(data)
+
+
+def _mark(match: re.Match[bytes]) -> Mark:
+    return Mark(int(match[1]), match[2].decode(), int(match[3]), int(match[4]))
