@@ -6,8 +6,9 @@ understood; the session sends it over the port and the shim shows it once, as on
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import Enum
+from typing import Final
 
 
 class Code(str, Enum):
@@ -422,6 +423,43 @@ def wrong_setting(where: str, given: str, allowed: str, example: str) -> RunnerE
     """A setting's value that cannot be used; ``where`` names the key or variable."""
     return RunnerError(
         Code.BAD_REQUEST, f"{where} wants {allowed}; given was {given}.", hint=f"For example: `{example}`."
+    )
+
+
+_ITS_MOUNTS = "It mounts what a build needs, and checks the places; use `mounts: [{source, target}]`."
+_ITS_CPUS = "Use `cpus: 4`, which also fits it to what the engine has."
+_ITS_PROCESSES = "It has to be able to end all processes of a build together, and to see that they have ended."
+_ITS_SESSION = "One container serves one build, and the runner removes it when the build has ended, however it ended."
+
+HOST_CONFIG_OF_THE_RUNNER: Final[Mapping[str, str]] = {
+    **dict.fromkeys(("Binds", "Mounts", "VolumesFrom"), _ITS_MOUNTS),
+    **dict.fromkeys(("NanoCpus", "CpuQuota", "CpuPeriod", "CpuCount", "CpuPercent"), _ITS_CPUS),
+    **dict.fromkeys(("AutoRemove", "RestartPolicy", "ContainerIDFile"), _ITS_SESSION),
+    **dict.fromkeys(("Init", "InitPath", "PidMode", "Cgroup"), _ITS_PROCESSES),
+    "Memory": 'Use `memory: "24G"`.',
+    "MemorySwap": 'Use `swap: "16G"`, which is what comes beside `memory`; MemorySwap is the sum of both.',
+    "KernelMemory": 'Engines no longer know it. Use `memory: "24G"`.',
+    "NetworkMode": 'Use `network: "host"`.',
+    "OomKillDisable": "A process that wants more memory than there is would wait for ever. The runner lets it be "
+    "killed, and the error says so.",
+    "CgroupnsMode": "It reads in the container's own cgroup whether a process was killed for want of memory.",
+    "LogConfig": "It reads the output as it is written, and keeps all of it in build.log.",
+    "ConsoleSize": "The build shell follows the size of your terminal.",
+    "ReadonlyRootfs": "It makes the build user in the container's /etc/passwd.",
+    "GroupAdd": "The build user has the groups that the image gives it.",
+    "UsernsMode": "It finds out how the engine maps user ids, and chooses so that the files are yours.",
+    "VolumeDriver": "It makes the build volume itself; every command must find it again.",
+    **dict.fromkeys(("Isolation", "IOMaximumIOps", "IOMaximumBandwidth"), "It is for Windows containers only."),
+}
+"""The fields of a container's ``HostConfig`` that the runner decides itself: why, or the setting to use instead."""
+
+
+def host_config_refused(field: str, where: str) -> RunnerError:
+    """``host_config`` has a ``field`` that is not the person's to set; ``where`` names the setting."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"`{field}` in {where} cannot be set: the build runner decides it itself.",
+        hint=f"Leave `{field}` out. {HOST_CONFIG_OF_THE_RUNNER[field]}",
     )
 
 

@@ -99,11 +99,33 @@ def test_without_configuration_everything_is_as_the_stock_runner_does_it() -> No
         ("pull", "never", "never", "never"),
         ("create_image", Atom("never"), "never", "never"),
         ("create_image", Atom("always"), "always", "always"),
+        ("workspace", Atom("copied"), "copied", "copied"),
+        ("workspace", [109, 111, 117, 110, 116, 101, 100], "mounted", "mounted"),
+        ("patience", 10, "10", 10),
+        ("patience", "86400", " 86400 ", 86400),
+        ("dns", ["10.0.0.1", [56, 46, 56, 46, 56, 46, 56]], "10.0.0.1,8.8.8.8", {"Dns": ["10.0.0.1", "8.8.8.8"]}),
+        ("dns", "2001:db8::1", "2001:db8::1", {"Dns": ["2001:db8::1"]}),
+        ("dns", [(10, 0, 0, 1), (0x2001, 0xDB8, 0, 0, 0, 0, 0, 1)], None, {"Dns": ["10.0.0.1", "2001:db8::1"]}),
+        ("dns", (10, 0, 0, 1), None, {"Dns": ["10.0.0.1"]}),
+        ("dns", [], None, {"Dns": []}),
+        (
+            "extra_hosts",
+            ["a.b:10.0.0.2", "c=[::1]", "d:::1", "e:host-gateway"],
+            "a.b:10.0.0.2, c=[::1], d:::1, e:host-gateway",
+            {"ExtraHosts": ["a.b:10.0.0.2", "c:::1", "d:::1", "e:host-gateway"]},
+        ),
+        ("extra_hosts", keyword(a="10.0.0.2"), "a:10.0.0.2", {"ExtraHosts": ["a:10.0.0.2"]}),
+        (
+            "extra_hosts",
+            {"a": (10, 0, 0, 2), Atom("b"): Atom("host-gateway")},
+            None,
+            {"ExtraHosts": ["a:10.0.0.2", "b:host-gateway"]},
+        ),
     ],
 )
 def test_a_key_and_its_variable_give_the_same(key: str, value: Term, variable: str | None, expected: object) -> None:
     environ = {"X": "x", "Y": "y", "Z": "z"}
-    field = "env" if key == "pass_env" else key
+    field = {"pass_env": "env", "dns": "host_config", "extra_hosts": "host_config"}.get(key, key)
     assert getattr(read([(Atom(key), value)], {}, environ), field) == expected
     if variable is not None:
         assert getattr(read(None, {f"NERVES_DOCKER_{key.upper()}": variable}, environ), field) == expected
@@ -152,6 +174,22 @@ def test_a_key_and_its_variable_give_the_same(key: str, value: Term, variable: s
         ("ssh", True, "true", "agent or false", "true"),
         ("pull", Atom("alway"), "alway", "missing or", "alway"),
         ("create_image", True, "maybe", "ask or", "true|maybe"),
+        ("workspace", Atom("mount"), "mount", "mounted or", "mount"),
+        ("patience", 9, "9", "10 or more and at most 86400", "9"),
+        ("patience", 86401, "86401", "a whole number of seconds", "86401"),
+        ("patience", 60.5, "1m", "a whole number of seconds", "60.5|1m"),
+        ("patience", True, "-60", "a whole number of seconds", "true|-60"),
+        ("dns", ["10.0.0.1", "ns.acme.test"], "10.0.0.1,ns.acme.test", "IP addresses", '"ns.acme.test"'),
+        ("dns", ["fe80::1%eth0"], "fe80::1%eth0", "IP addresses", "%eth0"),
+        ("dns", (10, 0, 1), "10.0.1", "IP addresses", "10"),
+        ("dns", [(10, 0, 0, 256)], "10.0.0.256", "IP addresses", "256"),
+        ("dns", Atom("none"), "none", "IP addresses", "none"),
+        ("extra_hosts", ["a"], "a", "HOST:ADDRESS", '"a"'),
+        ("extra_hosts", ["a:b"], "a:b", "host-gateway", '"a:b"'),
+        ("extra_hosts", [":10.0.0.1"], ":10.0.0.1", "HOST:ADDRESS", '":10.0.0.1"'),
+        ("extra_hosts", ["a b:10.0.0.1"], "a b:10.0.0.1", "HOST:ADDRESS", '"a b:10.0.0.1"'),
+        ("extra_hosts", {"a\nb": "10.0.0.1"}, None, "HOST:ADDRESS", "10.0.0.1"),
+        ("extra_hosts", 7, None, "HOST:ADDRESS", "7"),
     ],
 )
 def test_a_wrong_value_names_the_key_what_was_given_and_what_is_allowed(
@@ -171,6 +209,86 @@ def test_a_wrong_value_names_the_key_what_was_given_and_what_is_allowed(
         check(refused(None, {name: variable}), f"The variable {name} wants ", f"{name}=")
 
 
+def host_config(term: Term) -> object:
+    return read([(Atom("host_config"), term)]).host_config
+
+
+def test_fields_of_the_engine_s_host_config_are_plain_json() -> None:
+    """However an Elixir developer writes them: maps, keyword lists, charlists, atoms."""
+    given: dict[Term, Term] = {
+        "Dns": ["10.0.0.1"],
+        "ExtraHosts": ["a:10.0.0.2"],
+        "ShmSize": 2 * 1024**3,
+        "Privileged": True,
+        "Ulimits": [{"Name": "nofile", "Soft": 1, "Hard": 2}],
+        "DeviceRequests": [{"Capabilities": [["gpu"]], "Count": -1, "Options": None}],
+        "Sysctls": {"net.core.somaxconn": "1024"},
+        "SecurityOpt": [],
+    }
+    assert host_config(given) == given
+    written: list[Term] = [
+        (Atom("dns"), ["10.0.0.1"]),
+        (Atom("extra_hosts"), keyword(a="10.0.0.2")),
+        (Atom("shm_size"), "2G"),
+        (Atom("Privileged"), True),
+        (Atom("ulimits"), [keyword(Name=Atom("nofile"), Soft=1, Hard=2)]),
+        (Atom("DeviceRequests"), {Atom("Capabilities"): [[[103, 112, 117]]], "Count": -1, "Options": None}),
+        (Atom("sysctls"), {"net.core.somaxconn": 1024}),
+        ("SecurityOpt", []),
+        (Atom("Runtime"), None),
+    ]
+    assert host_config(written) == given
+    assert host_config({"CapAdd": [78, 69, 84]}) == host_config({"CapAdd": Atom("NET")}) == {"CapAdd": ["NET"]}
+    assert host_config({}) == host_config([]) == {}
+
+
+def test_a_setting_of_its_own_goes_before_the_field_of_the_host_config() -> None:
+    config = keyword(host_config={"Dns": ["10.0.0.1"], "ShmSize": 1, "ExtraHosts": ["a:10.0.0.1"]}, dns=["10.0.0.2"])
+    found = read(config, {"NERVES_DOCKER_EXTRA_HOSTS": "b:10.0.0.2"}).host_config
+    assert found == {"Dns": ["10.0.0.2"], "ShmSize": 1, "ExtraHosts": ["b:10.0.0.2"]}
+
+
+@pytest.mark.parametrize("field", errors.HOST_CONFIG_OF_THE_RUNNER)
+def test_what_the_runner_decides_itself_is_refused_by_name(field: str) -> None:
+    """In every spelling that an engine would take for it."""
+    for spelling in (field, field.lower(), field.upper(), "_".join(field)):
+        error = refused(keyword(host_config={spelling: None}))
+        assert error.message == (
+            f"`{field}` in build_runner_config: [host_config: ...] cannot be set: the build runner decides it itself."
+        )
+        assert (error.hint or "").startswith(f"Leave `{field}` out. ")
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (7, "wants a map of names and values; given was 7."),
+        ([1.5], "wants a map of names and values; given was [1.5]"),
+        ({"Dns": ["x"]}, "Dns in build_runner_config: [host_config: ...] wants IP addresses of DNS servers; given was"),
+        ({"ExtraHosts": ["x"]}, 'wants HOST:ADDRESS, the address being an IP address or host-gateway; given was "x"'),
+        ({"ShmSize": "lots"}, 'wants a size such as "2G", or a number of bytes; given was "lots"'),
+        ({"Privileged": "yes"}, 'wants true or false; given was "yes"'),
+        ({"CpuShares": 1.5}, "wants an integer; given was 1.5"),
+        ({"CapAdd": [{}]}, "wants a text; given was %{}"),
+        ({"CapAdd": Atom("x"), "CpusetCpus": 7}, "wants a text; given was 7"),
+        ({"Ulimits": ["nofile=1"]}, "wants a list of maps; given was"),
+        ({"Sysctls": ["a=b"]}, "wants a map of texts; given was"),
+        ({"PortBindings": 1}, "wants a map; given was 1"),
+        ({"Ulimits": [{"Name": (1, 2)}]}, "wants texts, numbers, booleans, lists and maps; given was {1, 2}"),
+        (
+            {"Tmpfs": {"scratch": ""}},
+            'wants absolute paths in the container, and mount options for each; given was "sc',
+        ),
+        ({"Tmpfs": {"//nerves/dl/x/..": ""}}, "another target: the runner itself has something at /nerves/dl; given"),
+        ({"ShmSiz": 1}, "`ShmSiz` in build_runner_config: [host_config: ...] is not known. Did you mean `ShmSize`?"),
+    ],
+)
+def test_a_wrong_field_of_the_host_config_is_named(value: Term, message: str) -> None:
+    error = refused(keyword(host_config=value))
+    assert message in error.message
+    assert error.hint
+
+
 @pytest.mark.parametrize("key", settings.SETTINGS)
 def test_the_example_of_an_error_is_right(key: str) -> None:
     """Whoever copies it gets on."""
@@ -178,7 +296,7 @@ def test_the_example_of_an_error_is_right(key: str) -> None:
     hint = refused([(Atom(key), wrong)]).hint or ""
     assert f"`{key}: " in hint
     name = f"NERVES_DOCKER_{key.upper()}"
-    bad = {"ccache": "\0", "env": "x", "pass_env": "=", "network": "/", "mounts": "x"}.get(key, "?")
+    bad = {"ccache": "\0", "env": "x", "pass_env": "=", "network": "/", "mounts": "x", "dns": "x"}.get(key, "?")
     hint = refused(None, {name: bad}).hint or ""
     example = hint.removeprefix(f"For example: `{name}=").removesuffix("`.")
     read(None, {name: example}, {"SSH_AUTH_SOCK": "/s"})
@@ -188,7 +306,7 @@ def test_an_unknown_key_names_the_nearest() -> None:
     error = refused(keyword(memmory="24G"))
     assert error.message == "`memmory:` in build_runner_config is not known. Did you mean `memory:`?"
     assert error.hint is not None
-    for key in ("docker", *settings.SETTINGS):
+    for key in settings.KEYS:
         assert f"{key}:" in error.hint
     assert "Did you mean" not in refused(keyword(xyzzy=1)).message
     assert "keyword list" in refused([1]).message

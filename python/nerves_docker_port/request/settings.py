@@ -17,10 +17,12 @@ from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
 from nerves_docker_port import errors
 from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.request import host_config, terms
 
 Ssh: TypeAlias = Literal["dir", "agent"]
 Pull: TypeAlias = Literal["missing", "always", "never"]
 CreateImage: TypeAlias = Literal["ask", "always", "never"]
+WorkspaceKind: TypeAlias = Literal["auto", "mounted", "copied"]
 
 CONFIG: Final = "build_runner_config"
 PREFIX: Final = "NERVES_DOCKER_"
@@ -34,11 +36,18 @@ SETTINGS: Final = (
     "memory",
     "swap",
     "network",
+    "dns",
+    "extra_hosts",
     "ssh",
     "pull",
     "create_image",
+    "workspace",
+    "patience",
 )
-"""The keys that have a variable; ``docker`` (request.py) has none."""
+"""The keys that have a variable."""
+
+KEYS: Final = ("docker", *SETTINGS, "host_config")
+"""All keys. ``docker`` is read in request.py."""
 
 IGNORED: Final = ("container", "volume_size")
 """Keys of Nerves' runner for Apple containers that mean nothing to a Docker engine."""
@@ -65,7 +74,12 @@ _VARIABLE_EXAMPLES: Final = {
     "env": "FORCE_COLOR=1,LANG=C",
     "pass_env": "GITHUB_TOKEN,HTTP_PROXY",
     "mounts": "/home/me/patches:/patches:ro",
+    "dns": "10.0.0.1,10.0.0.2",
+    "extra_hosts": "mirror:10.0.0.2,engine:host-gateway",
 }
+
+PATIENCE: Final = (10, 24 * 60 * 60)
+"""Seconds: the least and the most. Less than the least, and a busy host would be taken for a dead one."""
 
 _YES: Final = ("true", "yes", "on", "1")
 _NO: Final = ("false", "no", "off", "none", "0")
@@ -104,6 +118,13 @@ class Settings:
     """The agent's socket on the host (``SSH_AUTH_SOCK``), with ``ssh`` "agent"."""
     pull: Pull = "missing"
     create_image: CreateImage = "ask"
+    workspace: WorkspaceKind = "auto"
+    """Whether containers see the host's directories or get copies; "auto" finds it out."""
+    patience: int = 60
+    """Seconds that a build goes on without hearing from Mix."""
+    host_config: Mapping[str, object] = field(default_factory=dict)
+    """Fields of the container's ``HostConfig``, ready to be merged into it: plain JSON values, ``dns`` and
+    ``extra_hosts`` among them, and none of those that the runner decides itself."""
 
 
 def keys(term: Term) -> dict[str, Term]:
@@ -113,12 +134,12 @@ def keys(term: Term) -> dict[str, Term]:
     pairs = list(term.items()) if isinstance(term, dict) else term
     found: dict[str, Term] = {}
     if not isinstance(pairs, list):
-        raise errors.bad_request(f"{CONFIG}: a keyword list is wanted, given was {_inspect(term)}")
+        raise errors.bad_request(f"{CONFIG}: a keyword list is wanted, given was {terms.inspect(term)}")
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], Atom)):
-            raise errors.bad_request(f"{CONFIG}: a keyword list is wanted, and {_inspect(pair)} is no part of one")
+            raise errors.bad_request(f"{CONFIG}: a keyword list is wanted, and {terms.inspect(pair)} is no part of one")
         name = pair[0].name
-        allowed = ("docker", *SETTINGS, *IGNORED)
+        allowed = (*KEYS, *IGNORED)
         if name not in allowed:
             raise errors.unknown_setting(
                 f"{name}:", CONFIG, [f"{key}:" for key in allowed], errors.nearest(name, allowed), ":"
@@ -172,6 +193,14 @@ def parse(
         ssh_agent=_agent(environ, given["ssh"]) if ssh == "agent" else None,
         pull=read("pull", lambda value: _one_of(value, get_args(Pull)), "missing"),
         create_image=read("create_image", lambda value: _one_of(value, get_args(CreateImage)), "ask"),
+        workspace=read("workspace", lambda value: _one_of(value, get_args(WorkspaceKind)), "auto"),
+        patience=read("patience", _patience, 60),
+        host_config={
+            **read("host_config", lambda value: _host_config(value, f"/nerves/env/{app}"), {}),
+            # What has a setting of its own goes before.
+            **read("dns", _dns, {}),
+            **read("extra_hosts", _extra_hosts, {}),
+        },
     )
 
 
@@ -194,7 +223,7 @@ class _Given:
             example = f"{self._variable}={_VARIABLE_EXAMPLES.get(self.key) or example.strip(':').strip(chr(34))}"
         else:
             example = f"{self.key}: {example}"
-        return errors.wrong_setting(self.where, given or _inspect(self.value), allowed, example)
+        return errors.wrong_setting(self.where, given or terms.inspect(self.value), allowed, example)
 
     @property
     def _variable(self) -> str:
@@ -230,7 +259,7 @@ def _env(given: _Given) -> dict[str, str]:
             raise given.wrong(
                 "a text or a number for each variable", example=example, given=f"another value for {name}"
             )
-        text = value.name if isinstance(value, Atom) else _text(value) if isinstance(value, list | str) else str(value)
+        text = terms.word(value) if isinstance(value, Atom | list | str) else str(value)
         if text is None or "\0" in text:
             raise given.wrong(
                 "a text or a number for each variable", example=example, given=f"another value for {name}"
@@ -241,7 +270,7 @@ def _env(given: _Given) -> dict[str, str]:
 
 def _pairs(given: _Given, example: str) -> Iterable[tuple[str, Term]]:
     allowed = "a name and a value for each variable"
-    text = _text(given.value)
+    text = terms.text(given.value)
     if text is not None and given.value != []:
         for item in _split(text):
             name, equals, text_value = item.partition("=")
@@ -250,15 +279,10 @@ def _pairs(given: _Given, example: str) -> Iterable[tuple[str, Term]]:
                 raise given.wrong(allowed, example=example, given="something without =")
             yield name.strip(), text_value
         return
-    pairs = list(given.value.items()) if isinstance(given.value, dict) else given.value
-    if not isinstance(pairs, list):
+    pairs = terms.pairs(given.value)
+    if pairs is None:
         raise given.wrong(allowed, example=example, given="something else")
-    for pair in pairs:
-        found = _word(pair[0]) if isinstance(pair, tuple) and len(pair) == 2 else None
-        if found is None:
-            raise given.wrong(allowed, example=example, given="something else among them")
-        value = pair[1] if isinstance(pair, tuple) else None
-        yield found, value
+    yield from pairs
 
 
 def _names(given: _Given) -> tuple[str, ...]:
@@ -267,7 +291,7 @@ def _names(given: _Given) -> tuple[str, ...]:
     names = _list(given, allowed, example)
     found = []
     for item in names:
-        name = _word(item)
+        name = terms.word(item)
         if name is None:
             raise given.wrong(allowed, example=example)
         _check_name(given, name, example)
@@ -293,25 +317,33 @@ def _mounts(given: _Given, path: Callable[[str], Path], package_target: str) -> 
         allowed = "SOURCE:TARGET or SOURCE:TARGET:ro, separated by commas or newlines"
     found: list[HostMount] = []
     for item in _list(given, allowed, example):
-        text = _text(item)
+        text = terms.text(item)
         parts: Sequence[Term] = text.split(":") if text is not None else item if isinstance(item, tuple) else ()
-        words = [_word(part) for part in parts]
+        words = [terms.word(part) for part in parts]
         if len(words) not in (2, 3) or not all(words) or (len(words) == 3 and words[2] not in ("ro", "rw")):
-            raise given.wrong(allowed, example=example, given=_inspect(item))
+            raise given.wrong(allowed, example=example, given=terms.inspect(item))
         source, target = str(words[0]), str(words[1])
         if not target.startswith("/") or "\0" in source + target:
-            raise given.wrong("an absolute path as the target", example=example, given=_inspect(item))
+            raise given.wrong("an absolute path as the target", example=example, given=terms.inspect(item))
         # normpath keeps two leading slashes.
         target = "/" + posixpath.normpath(target).lstrip("/")
-        for own in (*OWN_TARGETS, package_target):
-            if _is_within(own, target) or _is_within(target, own):
-                raise given.wrong(
-                    f"another target: the runner itself has something at {own}", example=example, given=_inspect(item)
-                )
+        own = _taken(target, package_target)
+        if own is not None:
+            raise given.wrong(
+                f"another target: the runner itself has something at {own}", example=example, given=terms.inspect(item)
+            )
         if any(mount.target == target for mount in found):
             raise given.wrong("one mount for each target", example=example, given=f"another one at {target}")
         found.append(HostMount(path(source), target, read_only=len(words) == 3 and words[2] == "ro"))
     return tuple(found)
+
+
+def _taken(target: str, package_target: str) -> str | None:
+    """Where the runner itself has something that a mount at ``target`` would hide or be hidden by."""
+    for own in (*OWN_TARGETS, package_target):
+        if _is_within(own, target) or _is_within(target, own):
+            return own
+    return None
 
 
 def _is_within(path: str, directory: str) -> bool:
@@ -319,12 +351,12 @@ def _is_within(path: str, directory: str) -> bool:
 
 
 def _ccache(given: _Given, path: Callable[[str], Path], default: Path) -> Path | None:
-    word = _word(given.value) or ""
+    word = terms.word(given.value) or ""
     if given.value is True or word in _YES:
         return default
     if given.value is False or word in _NO:
         return None
-    text = _text(given.value)
+    text = terms.text(given.value)
     if not text or "\0" in text:
         raise given.wrong("true, false, or the path of a directory", example="true")
     return path(text)
@@ -332,7 +364,7 @@ def _ccache(given: _Given, path: Callable[[str], Path], default: Path) -> Path |
 
 def _cpus(given: _Given) -> Decimal:
     allowed = "a number of CPUs above 0"
-    text = str(given.value) if type(given.value) in (int, float) else _text(given.value)
+    text = str(given.value) if type(given.value) in (int, float) else terms.text(given.value)
     try:
         number = Decimal((text or "").strip())
     except InvalidOperation as error:
@@ -345,9 +377,9 @@ def _cpus(given: _Given) -> Decimal:
 
 def _memory(given: _Given) -> int | None:
     allowed = 'a size such as "24G" or "512M", :host, or a number of bytes (6 MB at least)'
-    if _word(given.value) == "host":
+    if terms.word(given.value) == "host":
         return None
-    size = _size(given.value)
+    size = terms.size(given.value)
     if size is None or size < MINIMUM_MEMORY:
         raise given.wrong(allowed, example='"24G"')
     return size
@@ -355,35 +387,56 @@ def _memory(given: _Given) -> int | None:
 
 def _swap(given: _Given) -> int:
     # The empty text means so to the Apple runner.
-    if given.value is False or (given.value != [] and _word(given.value) in ("none", "")):
+    if given.value is False or (given.value != [] and terms.word(given.value) in ("none", "")):
         return 0
-    size = _size(given.value)
+    size = terms.size(given.value)
     if size is None:
         raise given.wrong('a size such as "16G", or "0" or "none" for no swap', example='"16G"')
     return size
 
 
-def _size(term: Term) -> int | None:
-    """Bytes; units are powers of 1024, as Docker's and the Apple runner's are."""
-    if type(term) is int:
-        return term if 0 <= term < 2**62 else None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", _text(term) or "", re.IGNORECASE | re.ASCII)
-    if match is None:
-        return None
-    size = int(Decimal(match[1]) * 1024 ** " KMGT".index(match[2].upper() or " "))
-    return size if size < 2**62 else None
-
-
 def _network(given: _Given) -> str:
-    name = "none" if given.value is False else _word(given.value)
+    name = "none" if given.value is False else terms.word(given.value)
     # The engine's own rule for names; `container:NAME` would tie a build to somebody else's container.
     if name is None or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise given.wrong('"none", "host", or the name of a network at the engine', example='"host"')
     return name
 
 
+def _dns(given: _Given) -> dict[str, object]:
+    allowed = "IP addresses of DNS servers"
+    example = '["10.0.0.1"]'
+    items = [given.value] if isinstance(given.value, tuple) else _list(given, allowed, example)
+    try:
+        return {"Dns": host_config.addresses(items)}
+    except host_config.WrongError as error:
+        raise given.wrong(error.wanted, example=example, given=terms.inspect(error.given)) from error
+
+
+def _extra_hosts(given: _Given) -> dict[str, object]:
+    allowed = "a list of HOST:ADDRESS, the address being an IP address or host-gateway"
+    example = '["mirror:10.0.0.2"]'
+    items = given.value.items() if isinstance(given.value, dict) else _list(given, allowed, example)
+    try:
+        return {"ExtraHosts": host_config.hosts(items)}
+    except host_config.WrongError as error:
+        raise given.wrong(error.wanted, example=example, given=terms.inspect(error.given)) from error
+
+
+def _host_config(given: _Given, package_target: str) -> dict[str, object]:
+    return host_config.read(given.value, given.where, lambda target: _taken(target, package_target))
+
+
+def _patience(given: _Given) -> int:
+    least, most = PATIENCE
+    text = str(given.value) if type(given.value) is int else terms.text(given.value)
+    if text is None or not re.fullmatch(r"\s*[0-9]{1,9}\s*", text) or not least <= int(text) <= most:
+        raise given.wrong(f"a whole number of seconds, {least} or more and at most {most}", example="60")
+    return int(text)
+
+
 def _ssh(given: _Given) -> Ssh | None:
-    if given.value is False or _word(given.value) in _NO:
+    if given.value is False or terms.word(given.value) in _NO:
         return None
     return _one_of(given, get_args(Ssh), "false")
 
@@ -396,7 +449,7 @@ def _agent(environ: Mapping[str, str], given: _Given) -> Path:
 
 
 def _one_of(given: _Given, allowed: Sequence[T], *more: str) -> T:
-    word = _word(given.value)
+    word = terms.word(given.value)
     for choice in allowed:
         if word == choice:
             return choice
@@ -407,7 +460,7 @@ def _one_of(given: _Given, allowed: Sequence[T], *more: str) -> T:
 
 
 def _list(given: _Given, allowed: str, example: str) -> list[Term]:
-    text = _text(given.value)
+    text = terms.text(given.value)
     if text is not None and given.value != []:
         return list(_split(text))
     if not isinstance(given.value, list):
@@ -419,47 +472,3 @@ def _split(text: str) -> list[str]:
     """A text's items: one a line where there are several lines, so that an item may hold a comma; else by commas."""
     items = text.splitlines() if "\n" in text else text.split(",")
     return [item.strip() for item in items if item.strip()]
-
-
-def _word(term: Term) -> str | None:
-    """An atom's name or a text."""
-    return term.name if isinstance(term, Atom) else _text(term)
-
-
-def _text(term: Term) -> str | None:
-    """A string or a charlist, else ``None``. The empty list is the empty charlist."""
-    if isinstance(term, str):
-        return term
-    if isinstance(term, list) and all(type(item) is int and 0 <= item < 0x110000 for item in term):
-        return "".join(chr(item) for item in term if type(item) is int)
-    return None
-
-
-def _inspect(term: Term) -> str:
-    """A term as Elixir would write it, shortened."""
-    text = _elixir(term)
-    return text if len(text) <= 100 else text[:97] + "..."
-
-
-def _elixir(term: Term) -> str:
-    match term:
-        case Atom(name):
-            return f":{name}" if re.fullmatch(r"[A-Za-z_][\w@]*[?!]?", name) else f':"{name}"'
-        case None | True | False:
-            return {None: "nil", True: "true", False: "false"}[term]
-        case str():
-            return '"' + term.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
-        case list() if term and _text(term) is not None:
-            return f"~c{_elixir(_text(term))}"
-        case list() if all(isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], Atom) for item in term):
-            return "[" + ", ".join(f"{item[0].name}: {_elixir(item[1])}" for item in term) + "]"  # type: ignore[index,union-attr]
-        case list():
-            return "[" + ", ".join(map(_elixir, term)) + "]"
-        case tuple():
-            return "{" + ", ".join(map(_elixir, term)) + "}"
-        case dict():
-            return "%{" + ", ".join(f"{_elixir(key)} => {_elixir(value)}" for key, value in term.items()) + "}"
-        case int() | float():
-            return str(term) if isinstance(term, float) or abs(term) < 2**64 else "a very large integer"
-        case _:
-            return "something else"
