@@ -112,6 +112,8 @@ class Spec:
     """Without, it has a network of its own that nobody sets up."""
     console: tuple[int, int] | None = None
     """Rows and columns of a terminal that the container gets; ``None`` where the output goes to a log."""
+    host_config: Mapping[str, object] = field(default_factory=dict)
+    """Further fields of the ``HostConfig``; where one is decided here, that counts."""
 
     def to_api(self, api_version: Version) -> dict[str, object]:
         """The body of the request that creates it."""
@@ -135,6 +137,7 @@ class Spec:
             # An image may name another signal, which the container's script would not understand.
             "StopSignal": "SIGTERM",
             "HostConfig": {
+                **self.host_config,
                 "Mounts": [mount.to_api() for mount in self.mounts],
                 # The engine keeps no second copy of the log; the stream runs several times faster for it.
                 "LogConfig": {"Type": "none", "Config": {}},

@@ -77,6 +77,15 @@ def ensure_name(engine: Engine, package: Package, names: Names) -> str:
     return made
 
 
+def find_name(engine: Engine, package: Package, names: Names) -> str | None:
+    """The volume's name if the package has one, be it that only the engine knows it. Makes nothing."""
+    known = name(package, names)
+    if known is not None:
+        return known
+    volume_id = find_by_label(engine, package)
+    return None if volume_id is None else _engine_name(package.app, volume_id)
+
+
 def find_by_label(engine: Engine, package: Package) -> str | None:
     """The id of the volume that was made last for this package and version on this machine, if the engine has one."""
     wanted = labels(package=package.app, version=package.version, path=str(package.path), host=platform.node())

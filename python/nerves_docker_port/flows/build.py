@@ -1,0 +1,150 @@
+"""Build the system, and pack it: ``build`` and ``archive``, and the session that one hands over to the other."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+from nerves_docker_port import scripts
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import resources
+from nerves_docker_port.engine.artifact import Artifact, fetch, is_whole
+from nerves_docker_port.flows.job import Job, Prepared, job_on, log_opened_on_use, prepare, session_of
+from nerves_docker_port.record.reporter import Reporter, stage
+from nerves_docker_port.request.request import Request
+from nerves_docker_port.volume.session import Session
+from nerves_docker_port.volume.steps import Step
+from nerves_docker_port.workspace.mounted import PLATFORM, Workspace
+
+
+@dataclass(frozen=True)
+class ParkedBuild:
+    """A session that has just built and packed a system, and waits for the archive to be asked for.
+
+    It holds nothing: whoever wants the volume gets it. The artifact may be handed out again only from here.
+    """
+
+    prepared: Prepared
+    session: Session
+    artifact: Artifact
+    packed_at: datetime
+
+    def fits(self, request: Request) -> bool:
+        """Whether ``request`` would be served in a session like this one."""
+        # Nerves hands `make_args` to a build only.
+        return replace(request, make_args=()) == replace(self.prepared.request, make_args=())
+
+    def end(self) -> None:
+        """End the session and give the connections back."""
+        self.session.end()
+        self.prepared.engine.close()
+
+
+def build(
+    request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation
+) -> tuple[Artifact, ParkedBuild | None]:
+    """Build the system and bring its archive to the download directory.
+
+    The session is handed over where it could be parked. Raises ``RunnerError``.
+    """
+    with ExitStack() as stack:
+        open_log = stack.enter_context(log_opened_on_use(request.cwd / "build.log", reporter))
+        prepared = prepare(request, environ, reporter, cancellation, needs_tree=False, open_log=open_log)
+        workspace = prepared.workspace
+        steps = [
+            Step("create_build", [f"{PLATFORM}/create-build.sh", workspace.defconfig, workspace.workdir]),
+            Step("make", ["make", *request.make_args]),
+            *_packing(workspace),
+        ]
+        life = stack.enter_context(ExitStack())
+        session = life.enter_context(session_of(prepared, "build", steps))
+        job = stack.enter_context(job_on(prepared, session, open_log(), reporter, cancellation))
+        for text in resources.advice(prepared.engine.capabilities, request.settings, request.names.download_dir):
+            reporter.warning(text)
+        reporter.headline("Starting Build... (this may take a while)")
+        job.run(steps)
+        artifact = _copy(job)
+        if not session.park():
+            return artifact, None
+        life.pop_all()
+        return artifact, ParkedBuild(prepared, session, artifact, datetime.now(timezone.utc))
+
+
+def archive(
+    request: Request,
+    environ: Mapping[str, str],
+    reporter: Reporter,
+    cancellation: Cancellation,
+    parked: ParkedBuild | None = None,
+) -> Artifact:
+    """Pack what has been built and bring the archive to the download directory.
+
+    ``parked`` is the session of the build just before, if there was one: it ends here. Where nothing has changed since
+    that session packed the system, the artifact is handed out again. Raises ``RunnerError``.
+    """
+    with ExitStack() as stack:
+        open_log = stack.enter_context(log_opened_on_use(request.cwd / "archive.log", reporter))
+        if parked is not None:
+            stack.callback(parked.end)
+            if parked.fits(request) and parked.session.unpark():
+                with stage(reporter, "preflight"):
+                    cancellation.check()
+                job = stack.enter_context(
+                    job_on(parked.prepared, parked.session, open_log(), reporter, cancellation)
+                )
+                return _again(job, parked) or _pack_and_copy(job)
+            stack.close()
+            return archive(request, environ, reporter, cancellation)
+        prepared = prepare(request, environ, reporter, cancellation, needs_tree=True, open_log=open_log)
+        session = stack.enter_context(session_of(prepared, "archive", _packing(prepared.workspace)))
+        job = stack.enter_context(job_on(prepared, session, open_log(), reporter, cancellation))
+        return _pack_and_copy(job)
+
+
+def _packing(workspace: Workspace) -> list[Step]:
+    """The steps that pack the system in the build directory."""
+    note = [*_inputs("note"), *workspace.input_dirs]
+    make_system = ["make", "system", f"NERVES_ARTIFACT_NAME={workspace.request.names.artifact}"]
+    return [Step("note_inputs", note), Step("make_system", make_system)]
+
+
+def _inputs(what: str) -> list[str]:
+    return ["/bin/bash", "-c", scripts.text("inputs.sh"), "nerves-docker-port-inputs", what]
+
+
+def _pack_and_copy(job: Job) -> Artifact:
+    job.run(_packing(job.workspace))
+    return _copy(job)
+
+
+def _copy(job: Job) -> Artifact:
+    """Bring the archive that `make system` has made to the host, whole or not at all."""
+    names = job.request.names
+    job.reporter.headline("Copying artifact archive to host")
+    with job.stage("copy"):
+        artifact = fetch(
+            job.session.engine,
+            job.session.container,
+            f"{job.workspace.workdir}/{names.file}",
+            names.download_path,
+            log=str(job.log.path),
+            session=secrets.token_hex(8),
+            cancellation=job.cancellation,
+        )
+    job.record["artifact"] = {"file": names.file, "size": artifact.size, "sha256": artifact.sha256}
+    return artifact
+
+
+def _again(job: Job, parked: ParkedBuild) -> Artifact | None:
+    """The artifact on the host, if packing the build directory again would give the same."""
+    check = Step("check_tree", [*_inputs("check"), *job.workspace.input_dirs])
+    if not is_whole(parked.artifact) or job.attempt([check]) is not None:
+        return None
+    packed_at = parked.packed_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    reuse = f"Reusing artifact archive from {packed_at}: nothing was built since"
+    job.reporter.headline(reuse)
+    job.log.write(f"{reuse}\n{parked.artifact.path}\n".encode())
+    return parked.artifact

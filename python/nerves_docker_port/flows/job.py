@@ -1,0 +1,237 @@
+"""What every flow begins and ends with: preflight, the session, the log, the record, and what to say of a failed step.
+
+The flows themselves (``build``, ``clean``, ``shell``) read as recipes because this is here.
+"""
+
+from __future__ import annotations
+
+import functools
+import secrets
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from nerves_docker_port import errors
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.image import ensure as images
+from nerves_docker_port.record import journal
+from nerves_docker_port.record.log import BuildLog
+from nerves_docker_port.record.reporter import Reporter, StageName, stage
+from nerves_docker_port.request.request import Request
+from nerves_docker_port.volume import build_volume, lock
+from nerves_docker_port.volume.session import Failure, Session
+from nerves_docker_port.volume.steps import Step, new_token
+from nerves_docker_port.workspace.mounted import Workspace, open_workspace
+
+HEADLINES = {"make_system": "Creating artifact archive"}
+"""What a person is told when a step begins."""
+
+QUIET = frozenset({"note_inputs"})
+"""Steps that are no stage of a flow: a person need not know of them."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Engine, volume, image and mounts, found in order."""
+
+    engine: Engine
+    workspace: Workspace
+
+    @property
+    def request(self) -> Request:
+        """What Mix asked for."""
+        return self.workspace.request
+
+
+@dataclass(frozen=True)
+class Job:
+    """A flow under way: a session on the build volume, and whom to tell of it."""
+
+    workspace: Workspace
+    session: Session
+    log: BuildLog
+    reporter: Reporter
+    cancellation: Cancellation
+    record: dict[str, Any]
+    """What the journal will hold of this flow."""
+
+    @property
+    def request(self) -> Request:
+        """What Mix asked for."""
+        return self.workspace.request
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """Run the steps to a good end. Each is a stage of the flow. Raises ``RunnerError``."""
+        failure = self.attempt(steps)
+        if failure is not None:
+            raise _failure(self, steps[failure.step], failure)
+
+    def attempt(self, steps: Sequence[Step]) -> Failure | None:
+        """Run the steps, up to the first that fails; how that failed."""
+        with ExitStack() as under_way:
+            self._begin(steps[0], under_way)
+
+            def on_end(index: int) -> None:
+                self.log.end_step()
+                under_way.close()
+                if index + 1 < len(steps):
+                    self._begin(steps[index + 1], under_way)
+
+            failure = self.session.run(steps, self.log.write, on_end, self._say_gap, self.cancellation)
+            self.log.end_step()
+            if failure is not None:
+                # A stage that fails is not reported as finished.
+                under_way.pop_all()
+            return failure
+
+    @contextmanager
+    def stage(self, name: StageName) -> Iterator[None]:
+        """A stage of the flow: reported and recorded."""
+        started = time.monotonic()
+        with stage(self.reporter, name):
+            yield
+        self.record["stages"].append([name, round((time.monotonic() - started) * 1000)])
+
+    def _begin(self, step: Step, under_way: ExitStack) -> None:
+        if step.name in HEADLINES:
+            self.reporter.headline(HEADLINES[step.name])
+        if step.name not in QUIET:
+            under_way.enter_context(self.stage(cast(StageName, step.name)))
+
+    def _say_gap(self, text: str) -> None:
+        self.log.note(text)
+        self.reporter.warning(text)
+
+
+@contextmanager
+def log_opened_on_use(path: Path, reporter: Reporter) -> Iterator[Callable[[], BuildLog]]:
+    """The log, made (or emptied) when it is first asked for.
+
+    That is before the first step, or before an image is built. Not earlier: what is refused, because another build
+    holds the volume, leaves that build's log alone.
+    """
+    with ExitStack() as stack:
+        yield functools.cache(lambda: stack.enter_context(BuildLog(path, reporter.log)))
+
+
+def prepare(
+    request: Request,
+    environ: Mapping[str, str],
+    reporter: Reporter,
+    cancellation: Cancellation,
+    *,
+    needs_tree: bool,
+    open_log: Callable[[], BuildLog],
+) -> Prepared:
+    """See that engine, volume, image and mounts are in order. ``open_log`` is for building an image."""
+    with stage(reporter, "preflight"):
+        engine = Engine.connect(environ)
+        cancellation.check()
+        if needs_tree:
+            name = build_volume.find_name(engine, request.package, request.names)
+            if name is None or not build_volume.exists(engine, name):
+                raise errors.no_build_tree(request.package.app, str(request.names.cache_path))
+        name = build_volume.ensure_name(engine, request.package, request.names)
+        if not needs_tree:
+            build_volume.ensure(engine, name, request.package)
+        image = images.ensure(
+            engine,
+            request.image,
+            reporter,
+            cancellation,
+            policy=images.Policy(request.settings.pull, request.settings.create_image, request.interactive),
+            environ=environ,
+            before_work=lambda: lock.check_free(engine, name),
+            open_log=open_log,
+        )
+        workspace = open_workspace(engine, request, image, name)
+        _make_directory(request.names.download_dir, "The download directory")
+        cancellation.check()
+    return Prepared(engine, workspace)
+
+
+@contextmanager
+def session_of(prepared: Prepared, flow: str, steps: Sequence[Step] = (), console: tuple[int, int] | None = None) -> (
+    Iterator[Session]
+):
+    """A session on the build volume, at a terminal of the size ``console`` or with ``steps`` to run first."""
+    token = new_token()
+    workspace, engine = prepared.workspace, prepared.engine
+    spec = workspace.session(flow, steps, token) if console is None else workspace.shell(console, token)
+    session = Session(
+        engine,
+        workspace.volume,
+        spec,
+        token=token,
+        patience=workspace.request.settings.patience,
+        probe=workspace.probe(token),
+        doing=f"while it ran the container {spec.name}",
+    )
+    try:
+        yield session
+    finally:
+        session.end()
+
+
+@contextmanager
+def job_on(
+    prepared: Prepared, session: Session, log: BuildLog, reporter: Reporter, cancellation: Cancellation
+) -> Iterator[Job]:
+    """A flow's work on a session, with a record of it in the journal, however it ends."""
+    engine, workspace = prepared.engine, prepared.workspace
+    request = workspace.request
+    record: dict[str, Any] = {
+        "session": secrets.token_hex(8),
+        "package": request.package.app,
+        "version": request.package.version,
+        "volume": workspace.volume,
+        "engine": {"endpoint": engine.endpoint.url, "version": engine.capabilities.engine_version},
+        "image": {"tag": workspace.image.tag, "id": workspace.image.id},
+        "log": str(log.path),
+        "started": time.time(),
+        "stages": [],
+        "outcome": "ok",
+    }
+    try:
+        yield Job(workspace, session, log, reporter, cancellation, record)
+    except errors.RunnerError as error:
+        record["outcome"] = error.code.value
+        raise
+    except BaseException:
+        record["outcome"] = errors.Code.INTERNAL.value
+        raise
+    finally:
+        journal.append(request.names.build_path, record)
+
+
+def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
+    """What to say of a step that ended badly, from its status and the log."""
+    last_lines = job.log.last_lines()
+    log = str(job.log.path)
+    if step.name == "make_system" and "No rule to make target 'system'" in last_lines:
+        package, names = job.request.package, job.request.names
+        return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
+    command = shlex.join(step.command)
+    # The kernel's count tells of processes in the container, the compiler's driver (gcc.c) of its own children.
+    if failure.out_of_memory or "Killed signal terminated program" in last_lines:
+        return errors.out_of_memory(command, failure.status, last_lines, log)
+    used, engine = job.workspace.image, job.session.engine
+    if used.is_foreign(engine) and "exec format error" in last_lines.lower():
+        native = engine.capabilities.architecture
+        return errors.image_of_other_platform(used.tag, used.architecture, native, last_lines, log)
+    failed = errors.step_failed(command, failure.status, last_lines, log)
+    if errors.says_disk_full(last_lines):
+        return errors.disk_full(failed.message, log)
+    return errors.no_network(failed) if errors.says_no_network(last_lines) else failed
+
+
+def _make_directory(path: Path, what: str) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.not_writable(str(path), what, str(error.strerror)) from error
