@@ -12,6 +12,10 @@ BIN := $(VENV)/bin
 WORLD := $(PYTHON) integration/world.py
 IMAGES := --image new --image new-1.28.0 --image old
 PACKAGED := elixir_shim/priv/python/__main__.py
+# Those that are not in git yet included.
+SCRIPTS := git ls-files --cached --others --exclude-standard '*.sh'
+# Two blanks, and the patterns of `case` indented.
+SHFMT := shfmt -i 2 -ci
 HELPER_SOURCES := $(shell find python/nerves_docker_port -name '*.py' -o -name '*.sh') python/package_helper.py requirements/runtime.txt
 
 ## demo: `mix nerves.artifact` on the miniature system, to an artifact
@@ -44,16 +48,21 @@ soak: package
 bench: package
 	$(WORLD) run --image new --image old --elixir host -- $(BIN)/python -m bench
 
-## lint: formatting, types, warnings
+## lint: formatting, types, warnings, the layers of the helper, the scripts
 lint: $(VENV)/.ready
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
+	for platform in linux darwin; do $(BIN)/mypy --platform $$platform; done
+	PYTHONPATH=python $(BIN)/lint-imports --no-logo --no-cache
+	$(BIN)/vermin --quiet --no-tips --violations --target=3.10- python/nerves_docker_port
+	$(WORLD) tools shellcheck shfmt
+	scripts="$$($(SCRIPTS))"; shellcheck .ci/run $$scripts; $(SHFMT) --diff .ci/run $$scripts
 	$(WORLD) run --elixir host -- sh -c 'cd elixir_shim && mix format --check-formatted'
 
 format: $(VENV)/.ready
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	scripts="$$($(SCRIPTS))"; $(SHFMT) --write .ci/run $$scripts
 	cd elixir_shim && mix format
 
 ## package: the helper and its dependencies into elixir_shim/priv/python

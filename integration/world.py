@@ -4,6 +4,7 @@
     world.py run [--image KIND]... [--elixir SUITE] -- COMMAND...   run a command in it; the engine lasts as long
     world.py engine start|stop|status|env                           an engine that stays (stop --now: whoever uses it)
     world.py image KIND...                                          build images (new, new-1.28.0, old)
+    world.py tools PROGRAM...                                       have these programs (Debian packages of their names)
     world.py clean                                                  stop the engine and remove the cache
 
 Needs nothing but Python 3.10. What is costly is kept in $NERVES_DOCKER_PORT_CACHE, else
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from integration.build_images import KINDS, ensure_image
 from integration.elixir import SUITES, command_in, elixir_version, ensure_elixir
 from integration.engine import answers, configured_host, engine, keep, places, stop, supervise, supervisor
-from integration.host import WorldError, cache_dir, main_program, say, unmount
+from integration.host import WorldError, apt_install, cache_dir, main_program, say, unmount
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -126,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
     engines.add_argument("--now", action="store_true", help="stop: although somebody uses it")
     image = commands.add_parser("image", help="have build images in the engine; prints their tags")
     image.add_argument("kinds", nargs="+", choices=KINDS)
+    tools = commands.add_parser("tools", help="have these programs, each in the Debian package of its name")
+    tools.add_argument("programs", nargs="+")
     commands.add_parser("clean", help="stop our engine and remove the cache")
     return parser
 
@@ -145,6 +148,11 @@ def main(arguments: list[str]) -> int:
         with engine() as host:
             for kind in given.kinds:
                 print(ensure_image(kind, host))
+        return 0
+    if given.command == "tools":
+        missing = [program for program in given.programs if shutil.which(program) is None]
+        if missing:
+            apt_install(missing, f"{' and '.join(missing)} cannot be found on the PATH")
         return 0
     return _clean()
 

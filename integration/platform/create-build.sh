@@ -11,15 +11,15 @@ set -e
 VERSION=2026.05
 
 if [[ -z $1 ]]; then
-    echo "Usage: $0 DEFCONFIG [BUILD_DIR]"
-    exit 1
+  echo "Usage: $0 DEFCONFIG [BUILD_DIR]"
+  exit 1
 fi
 PLATFORM=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd -P)
 DEFCONFIG=$(readlink -f "$1")
 BUILD_DIR=${2:-o/$(basename -s _defconfig "$1")}
 if [[ ! -f $DEFCONFIG ]]; then
-    echo "ERROR: Can't find $1. Please check that it exists."
-    exit 1
+  echo "ERROR: Can't find $1. Please check that it exists."
+  exit 1
 fi
 
 mkdir -p "$BUILD_DIR"
@@ -27,7 +27,7 @@ BUILD_DIR=$(readlink -f "$BUILD_DIR")
 
 config_in=$(dirname "$DEFCONFIG")/Config.in
 if [[ ! -e $config_in ]]; then
-    echo "# Add the package's own packages for Buildroot here" > "$config_in"
+  echo "# Add the package's own packages for Buildroot here" >"$config_in"
 fi
 
 : "${NERVES_BR_DL_DIR:=$HOME/.nerves/dl}"
@@ -36,29 +36,29 @@ mkdir -p "$NERVES_BR_DL_DIR"
 # What the unpacked tree was made of; another version or other patches make it anew.
 state=$BUILD_DIR/.nerves-expected-br-state
 {
-    echo "$VERSION"
-    cat "$PLATFORM"/patches/*.patch 2> /dev/null | sha256sum
-} > "$state"
+  echo "$VERSION"
+  cat "$PLATFORM"/patches/*.patch 2>/dev/null | sha256sum
+} >"$state"
 
 unpack_buildroot() {
-    local archive=$NERVES_BR_DL_DIR/buildroot-$VERSION.tar.gz
-    if [[ ! -e $archive ]]; then
-        echo "Downloading buildroot-$VERSION..."
-        tar -czf "$archive.tmp" -C "$PLATFORM/upstream" "buildroot-$VERSION"
-        mv "$archive.tmp" "$archive"
-    fi
-    rm -rf "$PLATFORM"/buildroot*
-    tar -xzf "$archive" -C "$PLATFORM" --no-same-owner
-    ln -s "buildroot-$VERSION" "$PLATFORM/buildroot"
-    ln -sfn "$NERVES_BR_DL_DIR" "$PLATFORM/buildroot/dl"
-    cp "$state" "$PLATFORM/buildroot/.nerves-br-state"
+  local archive=$NERVES_BR_DL_DIR/buildroot-$VERSION.tar.gz
+  if [[ ! -e $archive ]]; then
+    echo "Downloading buildroot-$VERSION..."
+    tar -czf "$archive.tmp" -C "$PLATFORM/upstream" "buildroot-$VERSION"
+    mv "$archive.tmp" "$archive"
+  fi
+  rm -rf "$PLATFORM"/buildroot*
+  tar -xzf "$archive" -C "$PLATFORM" --no-same-owner
+  ln -s "buildroot-$VERSION" "$PLATFORM/buildroot"
+  ln -sfn "$NERVES_BR_DL_DIR" "$PLATFORM/buildroot/dl"
+  cp "$state" "$PLATFORM/buildroot/.nerves-br-state"
 }
 
 if [[ ! -e $PLATFORM/buildroot/.nerves-br-state ]]; then
-    unpack_buildroot
+  unpack_buildroot
 elif ! cmp -s "$state" "$PLATFORM/buildroot/.nerves-br-state"; then
-    echo "Detected a difference in the Buildroot source tree. It will be updated."
-    unpack_buildroot
+  echo "Detected a difference in the Buildroot source tree. It will be updated."
+  unpack_buildroot
 fi
 
 make --no-print-directory -C "$PLATFORM/buildroot" O="$BUILD_DIR" BR2_EXTERNAL="$PLATFORM" DEFCONFIG="$DEFCONFIG" defconfig

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from nerves_docker_port.volume import owner
 from nerves_docker_port.volume.owner import Owner, this_process
-from support.port import PYTHON
+from support.port import PYTHON, wait_until
 
 
 def owner_of_a_process_that_has_ended() -> Owner:
@@ -44,10 +44,9 @@ def test_a_process_that_has_ended_is_dead_and_lived_at_the_same_place() -> None:
 def test_a_process_that_nobody_has_waited_for_is_dead() -> None:
     with subprocess.Popen(["true"]) as child:
         started = owner._started(child.pid)
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert wait_until(Owner(this_process().place, child.pid, started or "gone at once").is_dead, 30)
         # A zombie: its pid is still taken.
         os.kill(child.pid, 0)
-        assert Owner(this_process().place, child.pid, started or "gone at once").is_dead()
 
 
 def test_a_process_that_got_the_pid_of_a_dead_one_is_not_the_owner() -> None:

@@ -4,7 +4,7 @@
 set -e
 
 if [[ ${UID:-0} == 0 || ${GID:-0} == 0 ]]; then
-    exec "$@"
+  exec "$@"
 fi
 
 echo "Setting User"

@@ -4,8 +4,8 @@ set -e
 
 NAME=$1
 if [[ -z $NAME ]]; then
-    echo "ERROR: Please specify an archive name"
-    exit 1
+  echo "ERROR: Please specify an archive name"
+  exit 1
 fi
 PLATFORM=$(cd .. && pwd -P)
 WORK=$BASE_DIR/tmp-system

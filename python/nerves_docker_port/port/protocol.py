@@ -12,22 +12,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
+from nerves_docker_port import stages
 from nerves_docker_port.port.wire import Atom, Opaque, Term, WireError
 
 Op: TypeAlias = Literal["build", "archive", "clean", "shell", "doctor", "volumes"]
-StageName: TypeAlias = Literal[
-    "preflight",
-    "pull",
-    "build_image",
-    "create_build",
-    "make",
-    "make_system",
-    "copy",
-    "clean",
-    "shell",
-    "check_tree",
-]
-Unit: TypeAlias = Literal["bytes", "layers", "files"]
+StageName: TypeAlias = stages.StageName
+Unit: TypeAlias = stages.Unit
 
 OPS: Final[tuple[Op, ...]] = get_args(Op)
 STAGES: Final[tuple[StageName, ...]] = get_args(StageName)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from nerves_docker_port.port.protocol import StageName, Unit
+from nerves_docker_port.stages import StageName, Unit
 
 
 class Reporter(Protocol):

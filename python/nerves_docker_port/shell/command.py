@@ -18,10 +18,11 @@ from pathlib import Path
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.port import wire
-from nerves_docker_port.port.protocol import Error, StageName, Unit
+from nerves_docker_port.port.protocol import Error
 from nerves_docker_port.port.wire import Atom, Term
 from nerves_docker_port.shell.guardian import Guardian
 from nerves_docker_port.shell.terminal import Conversation, Outer, Terminal
+from nerves_docker_port.stages import StageName, Unit
 
 ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
 """What decides which engine it is. The shell is opened at the engine where it was prepared, whichever the command line
