@@ -9,6 +9,10 @@ import gc
 import os
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nerves_docker_port.operations import Operations
 
 USAGE = """\
 usage: python -m nerves_docker_port COMMAND
@@ -62,7 +66,12 @@ def _port() -> int:
     gc.disable()
     from nerves_docker_port.port.session import Session
 
-    status = Session(FD_IN, FD_OUT, os.environ).run()
+    def load() -> Operations:
+        from nerves_docker_port.operations import Operations
+
+        return Operations(os.environ)
+
+    status = Session(FD_IN, FD_OUT, load).run()
     sys.stderr.flush()
     # Everything is written and let go; taking the interpreter apart would take as long as saying hello did.
     os._exit(status)

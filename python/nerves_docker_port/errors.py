@@ -329,6 +329,16 @@ def container_gone(container: str) -> RunnerError:
     )
 
 
+def session_expired(patience: int) -> RunnerError:
+    """The container has ended by itself, because it did not hear from this process for ``patience`` seconds."""
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"The build was ended because the engine could not be reached for more than {patience} seconds.",
+        hint="Run the command again: the build continues where it was. `build_runner_config: [patience: SECONDS]`, or "
+        "NERVES_DOCKER_PATIENCE in the environment, lets a build wait longer.",
+    )
+
+
 def container_name_taken(container: str) -> RunnerError:
     """A container cannot be made: there is one of its name, and it does not go away."""
     return RunnerError(

@@ -10,9 +10,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nerves_docker_port.volume.owner import Owner, this_process
 
 from nerves_docker_port.volume import owner
-from nerves_docker_port.volume.owner import Owner, this_process
 from support.port import PYTHON, wait_until
 
 

@@ -13,12 +13,12 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from nerves_docker_port.volume.owner import this_process
 
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.errors import Code, RunnerError
 from nerves_docker_port.request.request import Names, Package
 from nerves_docker_port.volume import build_volume as volume
-from nerves_docker_port.volume.owner import this_process
 from support.fake_engine import FakeEngine
 from support.port import PYTHON
 

@@ -13,4 +13,5 @@ echo "GID: $GID"
 groupadd --non-unique --gid "$GID" nerves
 useradd --non-unique --gid "$GID" --uid "$UID" --create-home nerves
 echo "Switching user"
-exec env HOME=/home/nerves setpriv --reuid "$UID" --regid "$GID" --init-groups -- "$@"
+export HOME=/home/nerves
+setpriv --reuid "$UID" --regid "$GID" --init-groups -- "$@"

@@ -28,8 +28,8 @@ from nerves_docker_port.image import ensure as image
 from nerves_docker_port.image.ensure import Image
 from nerves_docker_port.port.wire import Atom, Term
 from nerves_docker_port.request.request import Request, from_args
+from nerves_docker_port.volume import lock
 from nerves_docker_port.volume import prune as volumes
-from nerves_docker_port.volume.owner import this_process
 
 OUR_RUNNER = "Elixir.NervesDockerPort.BuildRunner"
 
@@ -362,24 +362,18 @@ class _Prober:
         )
 
     def _run(self, command: Sequence[str], mount: Mount) -> tuple[int, bytes]:
-        output = bytearray()
-        session = secrets.token_hex(8)
         spec = Spec(
-            name=f"nerves-docker-port-doctor-{session}",
+            name=f"nerves-docker-port-doctor-{secrets.token_hex(8)}",
             image=self._image.id,
             command=command[1:],
             workdir="/",
-            env=[],
             mounts=[mount],
-            labels=labels(
-                project="nerves_docker_port", step="doctor", session=session, owner=this_process().to_label()
-            ),
+            labels=labels(project="nerves_docker_port", step="doctor"),
             entrypoint=command[:1],
             user=self._user,
             network="none",
         )
-        done = container.run(self._engine, spec, output.extend, lambda _text: None, self._cancellation)
-        return done.status, bytes(output)
+        return container.run(self._engine, spec, self._cancellation)
 
 
 def _past(engine: Engine, found: Subject) -> Iterator[Finding]:
@@ -395,7 +389,7 @@ def _past(engine: Engine, found: Subject) -> Iterator[Finding]:
     if package is not None and not mine:
         yield Finding("volume", "ok", "none yet; the first build makes it")
     past = [each for each in every if each.past(package)]
-    left = volumes.left_behind(engine)
+    left = lock.left_behind(engine)
     if past:
         amount = size(sum(each.size or 0 for each in past))
         names_of = ", ".join(each.name for each in past)

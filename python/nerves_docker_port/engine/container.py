@@ -12,9 +12,9 @@ import posixpath
 import struct
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -24,12 +24,16 @@ import urllib3.exceptions
 from packaging.version import Version
 
 from nerves_docker_port import errors
+from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine, hang_up
 from nerves_docker_port.engine.stream import Stream
 
 STOP_GRACE = 8
 """Seconds between the engine's TERM and its KILL for a container that is to end. The container's own script gives the
 programs below it five seconds (scripts/session.sh)."""
+
+RUN_TIMEOUT = 60
+"""Seconds that a small container may take to have ended once its output has."""
 
 REMOVE_TIMEOUT = 10.0
 """Seconds to wait for a removal that somebody else has begun."""
@@ -112,14 +116,16 @@ class Spec:
     """Without, it has a network of its own that nobody sets up."""
     console: tuple[int, int] | None = None
     """Rows and columns of a terminal that the container gets; ``None`` where the output goes to a log."""
+    user: str = "0:0"
+    """Who its first program is. The scripts of a session begin as root and become somebody else."""
+    removes_itself: bool = True
+    """The container goes when it has ended, although nobody asks for that: its helper may be dead."""
     host_config: Mapping[str, object] = field(default_factory=dict)
     """Further fields of the ``HostConfig``; where one is decided here, that counts."""
 
     def to_api(self, api_version: Version) -> dict[str, object]:
         """The body of the request that creates it."""
-        console_size = (
-            {"ConsoleSize": list(self.console)} if self.console and api_version >= CONSOLE_SIZE_API else {}
-        )
+        console_size = {"ConsoleSize": list(self.console)} if self.console and api_version >= CONSOLE_SIZE_API else {}
         return {
             "Image": self.image,
             "Entrypoint": list(self.entrypoint),
@@ -127,8 +133,7 @@ class Spec:
             "WorkingDir": self.workdir,
             "Env": list(self.env),
             "Labels": dict(self.labels),
-            # Every container begins as root; the scripts below it become somebody else.
-            "User": "0:0",
+            "User": self.user,
             "AttachStdin": self.console is not None,
             "OpenStdin": self.console is not None,
             "StdinOnce": False,
@@ -141,8 +146,7 @@ class Spec:
                 "Mounts": [mount.to_api() for mount in self.mounts],
                 # The engine keeps no second copy of the log; the stream runs several times faster for it.
                 "LogConfig": {"Type": "none", "Config": {}},
-                # The container goes when it has ended, although nobody asks for it: its helper may be dead.
-                "AutoRemove": True,
+                "AutoRemove": self.removes_itself,
                 # The script is the first program itself: bash passes signals to its traps and waits for orphans, and
                 # not every engine has an init program (Podman without catatonit).
                 "Init": False,
@@ -209,9 +213,7 @@ def signal(engine: Engine, container: str, name: str, *, timeout: float) -> None
     ``timeout`` is how many seconds the engine may take.
     """
     with there():
-        _checked(
-            engine.api.post(engine.url(f"/containers/{container}/kill"), params={"signal": name}, timeout=timeout)
-        )
+        _checked(engine.api.post(engine.url(f"/containers/{container}/kill"), params={"signal": name}, timeout=timeout))
 
 
 def rename(engine: Engine, container: str, name: str) -> None:
@@ -245,6 +247,25 @@ def remove(engine: Engine, container: str) -> None:
         deadline = time.monotonic() + REMOVE_TIMEOUT
         while inspect(engine, container) is not None and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+def run(engine: Engine, spec: Spec, cancellation: Cancellation) -> tuple[int, bytes]:
+    """Run a small container to its end and remove it; its exit status and its output. Raises ``RunnerError``."""
+    with engine.failures(f"while it ran the container {spec.name}"):
+        made = create(engine, replace(spec, removes_itself=False))
+        try:
+            output = Output(engine, made)
+            with closing(output), cancellation.on_cancel(output.hang_up):
+                start(engine, made)
+                written = bytearray()
+                while (data := output.read()) is not None:
+                    written += data
+            cancellation.check()
+            return int(engine.api.wait(made, timeout=RUN_TIMEOUT)["StatusCode"]), bytes(written)
+        except NoContainerError as error:
+            raise errors.container_gone(spec.name) from error
+        finally:
+            remove(engine, made)
 
 
 def put_file(engine: Engine, container: str, path: str, data: bytes) -> None:

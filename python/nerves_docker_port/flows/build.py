@@ -12,7 +12,7 @@ from nerves_docker_port import scripts
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import resources
 from nerves_docker_port.engine.artifact import Artifact, fetch, is_whole
-from nerves_docker_port.flows.job import Job, Prepared, job_on, log_opened_on_use, prepare, session_of
+from nerves_docker_port.flows.job import Job, Prepared, job_on, log_opened_on_use, open_session, prepare
 from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume.session import Session
@@ -59,8 +59,9 @@ def build(
             Step("make", ["make", *request.make_args]),
             *_packing(workspace),
         ]
+        session = open_session(prepared, "build", steps)
         life = stack.enter_context(ExitStack())
-        session = life.enter_context(session_of(prepared, "build", steps))
+        life.callback(session.end)
         job = stack.enter_context(job_on(prepared, session, open_log(), reporter, cancellation))
         for text in resources.advice(prepared.engine.capabilities, request.settings, request.names.download_dir):
             reporter.warning(text)
@@ -92,14 +93,13 @@ def archive(
             if parked.fits(request) and parked.session.unpark():
                 with stage(reporter, "preflight"):
                     cancellation.check()
-                job = stack.enter_context(
-                    job_on(parked.prepared, parked.session, open_log(), reporter, cancellation)
-                )
+                job = stack.enter_context(job_on(parked.prepared, parked.session, open_log(), reporter, cancellation))
                 return _again(job, parked) or _pack_and_copy(job)
             stack.close()
             return archive(request, environ, reporter, cancellation)
         prepared = prepare(request, environ, reporter, cancellation, needs_tree=True, open_log=open_log)
-        session = stack.enter_context(session_of(prepared, "archive", _packing(prepared.workspace)))
+        session = open_session(prepared, "archive", _packing(prepared.workspace))
+        stack.callback(session.end)
         job = stack.enter_context(job_on(prepared, session, open_log(), reporter, cancellation))
         return _pack_and_copy(job)
 

@@ -21,8 +21,9 @@ from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.image import ensure as images
 from nerves_docker_port.record import journal
 from nerves_docker_port.record.log import BuildLog
-from nerves_docker_port.record.reporter import Reporter, StageName, stage
+from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.request import Request
+from nerves_docker_port.stages import StageName
 from nerves_docker_port.volume import build_volume, lock
 from nerves_docker_port.volume.session import Failure, Session
 from nerves_docker_port.volume.steps import Step, new_token
@@ -155,15 +156,17 @@ def prepare(
     return Prepared(engine, workspace)
 
 
-@contextmanager
-def session_of(prepared: Prepared, flow: str, steps: Sequence[Step] = (), console: tuple[int, int] | None = None) -> (
-    Iterator[Session]
-):
-    """A session on the build volume, at a terminal of the size ``console`` or with ``steps`` to run first."""
+def open_session(
+    prepared: Prepared, flow: str, steps: Sequence[Step] = (), console: tuple[int, int] | None = None
+) -> Session:
+    """A session on the build volume, at a terminal of the size ``console`` or with ``steps`` to run first.
+
+    The caller ends it. Raises ``RunnerError`` ``:volume_busy``.
+    """
     token = new_token()
     workspace, engine = prepared.workspace, prepared.engine
     spec = workspace.session(flow, steps, token) if console is None else workspace.shell(console, token)
-    session = Session(
+    return Session(
         engine,
         workspace.volume,
         spec,
@@ -172,10 +175,6 @@ def session_of(prepared: Prepared, flow: str, steps: Sequence[Step] = (), consol
         probe=workspace.probe(token),
         doing=f"while it ran the container {spec.name}",
     )
-    try:
-        yield session
-    finally:
-        session.end()
 
 
 @contextmanager

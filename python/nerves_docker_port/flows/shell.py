@@ -9,7 +9,7 @@ from typing import Protocol
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.stream import Stream
-from nerves_docker_port.flows.job import log_opened_on_use, prepare, session_of
+from nerves_docker_port.flows.job import log_opened_on_use, open_session, prepare
 from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume import lock
@@ -18,15 +18,16 @@ from nerves_docker_port.volume import lock
 class Terminal(Protocol):
     """The person's side of the shell."""
 
-    size: tuple[int, int]
-    """Rows and columns."""
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns."""
 
     def __call__(self, stream: Stream, resize: Callable[[int, int], None]) -> None:
         """Connect the person with the stream until that ends; ``resize`` tells the engine another size."""
 
 
 def prepare_shell(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> None:
-    """Have everything in order that ``shell`` needs, so that nothing is asked, pulled or refused on the bare terminal."""
+    """Have everything in order for ``shell``, so that nothing is asked, pulled or refused on the bare terminal."""
     with log_opened_on_use(request.cwd / "build.log", reporter) as open_log:
         prepared = prepare(request, environ, reporter, cancellation, needs_tree=False, open_log=open_log)
         with lock.held(prepared.engine, prepared.workspace.volume, "shell", prepared.workspace.image.id):
@@ -50,8 +51,11 @@ def shell(
     opened = replace(request, settings=replace(request.settings, pull="missing", create_image="never"))
     with log_opened_on_use(request.cwd / "build.log", reporter) as open_log:
         prepared = prepare(opened, environ, reporter, cancellation, needs_tree=False, open_log=open_log)
-        with session_of(prepared, "shell", console=terminal.size) as session:
-            failure = session.run_on_terminal(terminal, reporter.warning, cancellation)
-        prepared.engine.close()
+        session = open_session(prepared, "shell", console=terminal.size)
+        try:
+            failure = session.run_on_terminal(terminal, cancellation)
+        finally:
+            session.end()
+            prepared.engine.close()
         if failure is not None:
             raise errors.shell_died(failure.status, out_of_memory=failure.out_of_memory)

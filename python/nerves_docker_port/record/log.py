@@ -122,6 +122,10 @@ class BuildLog:
             raise self._error(error) from error
         self._show(self._headlines.feed(data))
 
+    def note(self, text: str) -> None:
+        """Keep a line of our own, so that a reader of the file knows what happened to it."""
+        self.write(f"\n[nerves_docker_port] {text}\n".encode())
+
     def end_step(self) -> None:
         """A step's output has ended: what it left of a line does not run into the next step's."""
         self._show(self._headlines.finish())

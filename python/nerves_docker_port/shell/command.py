@@ -108,23 +108,21 @@ def _open(spec: Path, environ: Mapping[str, str], cancellation: Cancellation, ou
     terminal = Terminal()
     args, engine = read_spec(spec)
     kept = {name: value for name, value in environ.items() if name not in ENGINE_VARIABLES}
-    with Guardian(terminal, {**kept, **engine}, lambda: remove_spec(spec)) as guardian:
-        from nerves_docker_port.flows import recipe
+    with Guardian(terminal, lambda: remove_spec(spec)):
+        from nerves_docker_port.flows.shell import shell
 
         # The terminal that counts is this one.
         from nerves_docker_port.request import request
 
         # The terminal that counts is this one.
-        from nerves_docker_port.volume import build_volume as volume
 
         # The terminal that counts is this one.
         term: dict[Term, Term] = {"TERM": environ["TERM"]} if environ.get("TERM") else {}
         env = args.get(Atom("env"))
         wanted = request.from_args({**args, Atom("env"): {**(env if isinstance(env, dict) else {}), **term}}, environ)
-        guardian.watch(volume.ensure_name(wanted.package, wanted.names))
         conversation = Conversation(terminal, outer, cancellation)
         try:
-            recipe.shell(wanted, {**kept, **engine}, _Plain(), cancellation, conversation)
+            shell(wanted, {**kept, **engine}, _Plain(), cancellation, conversation)
         finally:
             # One that could not be opened, because a build runs, can be tried again. Where Mix waits, it removes it.
             if conversation.has_begun and (outer.is_gone() or not outer.is_watched):

@@ -10,8 +10,7 @@ import os
 import resource
 import signal
 import termios
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,19 +20,15 @@ from nerves_docker_port.shell.terminal import Terminal
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
 
-_LOOKS = (0.0, 0.5, 2.0)
-"""Seconds between the looks for containers: the engine may still be making what it was asked for before the end."""
-
 _FINE = b"\n"
 
 
 class Guardian:
     """Watches this process while the ``with`` block runs."""
 
-    def __init__(self, terminal: Terminal, environ: Mapping[str, str], tidy: Callable[[], None]) -> None:
+    def __init__(self, terminal: Terminal, tidy: Callable[[], None]) -> None:
         """``tidy`` is called in the other process, when this one has been killed."""
         self._terminal = terminal
-        self._environ = environ
         self._tidy = tidy
 
     def __enter__(self) -> Self:
@@ -60,10 +55,6 @@ class Guardian:
         with suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 
-    def watch(self, volume: str) -> None:
-        """From now on there may be containers on ``volume`` that are to go with this process."""
-        os.write(self._writes, volume.encode() + b"\0")
-
     def _guard(self, reads: int) -> None:
         # Not of the terminal's session: neither its end nor Ctrl-C is meant for us, and we may set its modes at once.
         os.setsid()
@@ -82,7 +73,6 @@ class Guardian:
             return
         self._restore()
         self._tidy()
-        self._remove([name.decode() for name in told.split(b"\0") if name])
 
     def _restore(self) -> None:
         """The terminal as it was, unless somebody has taken it over already: a shell sets modes of its own."""
@@ -91,19 +81,6 @@ class Guardian:
             if termios.tcgetattr(terminal.fd) == terminal.raw_attributes:
                 terminal.restore()
         terminal.reset_screen()
-
-    def _remove(self, volumes: list[str]) -> None:
-        from nerves_docker_port import errors
-        from nerves_docker_port.engine.client import Engine
-        from nerves_docker_port.volume import build_volume as volume
-
-        for seconds in _LOOKS:
-            time.sleep(seconds)
-            with suppress(errors.RunnerError):
-                engine = Engine.connect(self._environ)
-                for name in volumes:
-                    volume.sweep(engine, name)
-                engine.close()
 
 
 def _between(kept: list[int]) -> list[tuple[int, int]]:

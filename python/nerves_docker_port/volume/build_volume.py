@@ -12,12 +12,13 @@ import platform
 import re
 import secrets
 import string
+from contextlib import suppress
 
 import docker.errors
 
 from nerves_docker_port import errors
 from nerves_docker_port.engine import container
-from nerves_docker_port.engine.client import LABEL, Engine, label, labels
+from nerves_docker_port.engine.client import Engine, label, labels
 from nerves_docker_port.request.request import Names, Package
 from nerves_docker_port.volume import lock
 
@@ -144,19 +145,19 @@ def remove(engine: Engine, volume: str) -> None:
 
     Raises ``RunnerError`` ``:volume_busy`` while somebody uses it.
     """
-    with lock.held(engine, volume, "clean", _any_image(engine)) as holder:
-        with engine.failures(f"while it removed the volume {volume}"):
-            for other in container.list_all(engine):
-                if other["Id"] == holder or not lock.uses(other, volume):
-                    continue
-                # Ours are parked or have ended, and may go. Those of somebody else keep the volume.
-                if label(other.get("Labels"), "volume") != volume:
-                    raise lock.busy_with(engine, volume, other)
-                container.remove(engine, str(other["Id"]))
-            try:
-                engine.api.remove_volume(volume)
-            except docker.errors.NotFound:
-                return
+    with (
+        lock.held(engine, volume, "clean", _any_image(engine)) as holder,
+        engine.failures(f"while it removed the volume {volume}"),
+    ):
+        for other in container.list_all(engine):
+            if other["Id"] == holder or not lock.uses(other, volume):
+                continue
+            # Ours are parked or have ended, and may go. Those of somebody else keep the volume.
+            if label(other.get("Labels"), "volume") != volume:
+                raise lock.busy_with(engine, volume, other)
+            container.remove(engine, str(other["Id"]))
+        with suppress(docker.errors.NotFound):
+            engine.api.remove_volume(volume)
 
 
 def _any_image(engine: Engine) -> str | None:

@@ -127,6 +127,18 @@ def check_free(engine: Engine, volume: str, *, own: str | None = None) -> None:
                     container.remove(engine, str(other["Id"]))
 
 
+def left_behind(engine: Engine) -> list[str]:
+    """The names of our containers, on whichever volume, that do not run and never will."""
+    with engine.failures("while it listed what was left behind"):
+        return [
+            name_of(each)
+            for each in container.list_all(engine)
+            if label(each.get("Labels"), "project") is not None
+            and each.get("State") not in _RUNNING
+            and engine.now() - float(each["Created"]) > LEFTOVER_AGE
+        ]
+
+
 def uses(listed: Mapping[str, Any], volume: str) -> bool:
     """Whether a container of the engine's list mounts ``volume``, running or not."""
     return any(mount.get("Name") == volume for mount in listed.get("Mounts") or [])
@@ -164,4 +176,3 @@ def _busy(engine: Engine, volume: str, holder: Mapping[str, Any]) -> errors.Runn
     runs = holder.get("State", {}).get("Status") in _RUNNING
     # What was never started cannot be stopped.
     return errors.volume_busy(volume, name, flow, age, f"docker {'stop' if runs else 'rm --force'} {name}")
-

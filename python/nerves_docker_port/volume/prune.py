@@ -19,13 +19,12 @@ import requests
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine.client import LABEL, Engine, label
+from nerves_docker_port.engine.client import Engine, label
 from nerves_docker_port.engine.resources import size
 from nerves_docker_port.record import journal
 from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Names, Package, Request
 from nerves_docker_port.volume import build_volume as volume
-from nerves_docker_port.volume.owner import Owner
 
 Past: TypeAlias = Literal["gone", "past"]
 
@@ -205,17 +204,6 @@ def use(each: BuildVolume) -> str:
     if each.last_used is not None:
         return f"last used {_ago(each.last_used)}"
     return "age unknown" if each.created is None else f"made {_ago(each.created)}"
-
-
-def left_behind(engine: Engine) -> list[str]:
-    """The names of our containers whose owner has died: on whichever volume."""
-    with engine.failures("while it listed what was left behind"):
-        found = engine.api.containers(all=True, filters={"label": f"{LABEL}.project"})
-    return [
-        str((container.get("Names") or [container["Id"]])[0]).lstrip("/")
-        for container in found
-        if (owner := Owner.from_label(label(container.get("Labels"), "owner") or "")) is not None and owner.is_dead()
-    ]
 
 
 def _volumes(engine: Engine) -> list[Mapping[str, Any]]:

@@ -130,11 +130,10 @@ class Session:
                         return failure
         return None
 
-    def _by_marks(
-        self, first: int, done: int, count: int, on_end: Callable[[int], None]
-    ) -> tuple[int, Failure | None]:
+    def _by_marks(self, first: int, done: int, count: int, on_end: Callable[[int], None]) -> tuple[int, Failure | None]:
         """Take note of the marks that have come: how many steps are done now, and how the one after them failed."""
-        marks, self._marks = self._marks, []
+        marks = list(self._marks)
+        self._marks.clear()
         for mark in marks:
             if mark.number == 0:
                 if mark.name == "owner":
@@ -190,7 +189,6 @@ class Session:
     def run_on_terminal(
         self,
         converse: Callable[[Stream, Callable[[int, int], None]], None],
-        on_gap: Callable[[str], None],
         cancellation: Cancellation,
     ) -> Failure | None:
         """Run the container, which has a console, to its end, with somebody at the other end of its terminal.
@@ -225,19 +223,22 @@ class Session:
                 finally:
                     stream.close()
                 cancellation.check()
-                reached = self._below() or self._until_reached(
-                    lambda: container.attach_terminal(self.engine, self.container), cancellation
-                )
-                if isinstance(reached, Failure):
-                    return None if reached.status == 0 else reached
-                stream = reached
+                ended = self._below()
+                if ended is None:
+                    reached = self._until_reached(
+                        lambda: container.attach_terminal(self.engine, self.container), cancellation
+                    )
+                    if not isinstance(reached, Failure):
+                        stream = reached
+                        continue
+                    ended = reached
+                return None if ended.status == 0 else ended
 
     def _on_terminal_mark(self, mark: Mark) -> None:
         if mark.name == "owner":
             self._answer_owner()
         else:
             self._marks.append(mark)
-
 
     # --- Life --------------------------------------------------------------------------------------------------
 
@@ -379,8 +380,8 @@ class _Heart:
             raise self.trouble
 
     def _beat(self, on_end: Callable[[], None]) -> None:
-        # Seconds without an answer. Counted by attempts that failed, not by the clock: a laptop that slept, or a process
-        # that was stopped, has missed nothing when the next heartbeat arrives.
+        # Seconds without an answer. Counted by attempts that failed, not by the clock: after a laptop has slept, or a
+        # process was stopped, nothing is missed if the next heartbeat arrives.
         missed = 0.0
         pause = self._interval
         while True:

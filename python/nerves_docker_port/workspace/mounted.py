@@ -26,6 +26,7 @@ HOME = "/home/nerves"
 SSH = "/nerves/ssh"
 SSH_AGENT = "/nerves/ssh-agent.sock"
 
+
 @dataclass(frozen=True)
 class Workspace:
     """One package's way into containers of one image."""

@@ -1,0 +1,100 @@
+"""What a request over the port can ask for, and what a helper keeps from one request to the next.
+
+The one place that knows both the terms of the port and the flows; ``port`` gets it handed in, so that it need not know
+any flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from nerves_docker_port import errors
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine.artifact import Artifact
+from nerves_docker_port.flows.build import ParkedBuild, archive, build
+from nerves_docker_port.flows.clean import clean
+from nerves_docker_port.flows.shell import prepare_shell
+from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.record.reporter import Reporter
+from nerves_docker_port.request.request import Request, from_args, is_interactive
+
+
+class Operations:
+    """The operations of one helper. One request is served at a time."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        self._parked: ParkedBuild | None = None
+
+    def serve(self, op: str, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation) -> Term:
+        """Do what a request asks for; its value as docs/protocol.md has it. Raises ``RunnerError``."""
+        flows: dict[str, Callable[[Request, Reporter, Cancellation], Term]] = {
+            "build": self._build,
+            "archive": self._archive,
+            "clean": lambda request, *to: {Atom("removed"): list[Term](clean(request, self._environ, *to))},
+            "shell": lambda request, *to: self._shell(request, args, *to),
+        }
+        others: dict[str, Callable[[Mapping[Term, Term], Reporter, Cancellation], Term]] = {
+            "doctor": self._doctor,
+            "volumes": self._volumes,
+        }
+        if op in others:
+            return others[op](args, reporter, cancellation)
+        if op not in flows:
+            raise errors.bad_request(f"the operation {op} is not known to this helper")
+        request = from_args(args, self._environ)
+        if op != "archive":
+            self.close()
+        return flows[op](request, reporter, cancellation)
+
+    def close(self) -> None:
+        """End the session that waits for an archive, if there is one."""
+        parked, self._parked = self._parked, None
+        if parked is not None:
+            parked.end()
+
+    def _build(self, request: Request, reporter: Reporter, cancellation: Cancellation) -> Term:
+        artifact, self._parked = build(request, self._environ, reporter, cancellation)
+        return _to_term(artifact)
+
+    def _archive(self, request: Request, reporter: Reporter, cancellation: Cancellation) -> Term:
+        parked, self._parked = self._parked, None
+        return _to_term(archive(request, self._environ, reporter, cancellation, parked))
+
+    def _shell(
+        self, request: Request, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation
+    ) -> Term:
+        from nerves_docker_port.shell import command
+
+        prepare_shell(request, self._environ, reporter, cancellation)
+        return {Atom("spec"): str(command.write_spec(args, self._environ))}
+
+    def _doctor(self, args: Mapping[Term, Term], _reporter: Reporter, cancellation: Cancellation) -> Term:
+        from nerves_docker_port.doctor import examine as doctor
+
+        subject = doctor.subject(args, self._environ)
+        findings = list(doctor.examine(subject, self._environ, cancellation))
+        return {
+            Atom("ok"): not doctor.stops_a_build(findings),
+            Atom("text"): doctor.to_text(findings),
+            Atom("json"): doctor.to_json(findings),
+        }
+
+    def _volumes(self, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation) -> Term:
+        from nerves_docker_port.volume import prune
+
+        removed, text = prune.serve(
+            None if args.get(Atom("package")) is None else from_args(args, self._environ),
+            self._environ,
+            reporter,
+            cancellation,
+            everybody=args.get(Atom("all")) is True,
+            remove=args.get(Atom("prune")) is True,
+            yes=args.get(Atom("yes")) is True,
+            interactive=is_interactive(args),
+        )
+        return {Atom("removed"): list[Term](removed), Atom("text"): text}
+
+
+def _to_term(artifact: Artifact) -> Term:
+    return {Atom("path"): str(artifact.path), Atom("size"): artifact.size, Atom("sha256"): artifact.sha256}
