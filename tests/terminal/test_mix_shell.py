@@ -289,7 +289,7 @@ def test_a_mix_that_dies_leaves_no_container_and_a_volume_to_build_on(shell: Mix
 
 def test_an_error_of_the_shell_is_shown_once(shell: MixShell) -> None:
     shell.start(PROMPT)
-    (name,) = [name for name in shell.world.containers() if "-shell-" in name]
+    (name,) = [name for name in shell.world.containers() if name.endswith("-session")]
     shell.world.client.containers.get(name).kill()
     assert shell.left() == 1
     screen = shell.tmux.screen(history=True)

@@ -130,7 +130,7 @@ def test_ctrl_c_and_ctrl_z_are_for_the_program_inside(shell: Shell) -> None:
 
 
 def _runs(shell: Shell, program: str) -> bool:
-    (name,) = [name for name in shell.containers() if "-shell-" in name]
+    (name,) = [name for name in shell.containers() if name.endswith("-session")]
     processes = shell._client.containers.get(name).top()["Processes"]
     return any(words[-1].startswith(program) for words in processes)
 
@@ -248,7 +248,7 @@ def test_stopped_and_continued_it_is_raw_again(shell: Shell) -> None:
 
 def test_nobody_else_builds_while_the_shell_is_open(shell: Shell) -> None:
     shell.open()
-    (name,) = [name for name in shell.containers() if "-shell-" in name]
+    (name,) = [name for name in shell.containers() if name.endswith("-session")]
     for op in ("build", "shell", "clean"):
         error = shell.system.run(op).error
         assert error is not None
@@ -275,7 +275,7 @@ def test_the_shell_does_not_open_while_a_build_runs(shell: Shell) -> None:
 
 def test_a_container_that_is_ended_from_outside_is_an_error(shell: Shell, client: docker.DockerClient) -> None:
     shell.open()
-    (name,) = [name for name in shell.containers() if "-shell-" in name]
+    (name,) = [name for name in shell.containers() if name.endswith("-session")]
     client.containers.get(name).kill()
     assert shell.left() == 1
     assert "Nerves shell exited with status 137" in shell.tmux.screen()
