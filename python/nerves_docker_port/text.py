@@ -1,28 +1,61 @@
-"""Times and sizes in words, and the one reader of the times that engines write."""
+"""Times and sizes: read as engines write them, written as a person reads them."""
 
 from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta, timezone
 
+_RFC_3339 = re.compile(
+    r"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ](?P<minute>[0-9]{2}:[0-9]{2}):(?P<second>[0-9]{2})"
+    r"(?:\.(?P<fraction>[0-9]+))?(?:[Zz]|(?P<sign>[+-])(?P<hours>[0-9]{2}):(?P<minutes>[0-9]{2}))"
+)
 
-def parse_time(moment: str) -> float | None:
-    """An RFC 3339 time as seconds since 1970; ``None`` where it is something else."""
-    match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)", moment)
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+def parse_time(moment: str) -> int | None:
+    """An RFC 3339 time as nanoseconds since 1970; ``None`` where it is no such time, or stands for "never".
+
+    Docker writes nanoseconds and a ``Z``, Podman an offset. Both are written in Go, where a time that was never set is
+    ``0001-01-01T00:00:00Z`` (https://pkg.go.dev/time#Time.IsZero). ``datetime.fromisoformat`` reads neither nanoseconds
+    nor a ``Z`` before Python 3.11, and no more than microseconds after.
+    """
+    match = _RFC_3339.fullmatch(moment)
     if match is None:
         return None
-    whole = datetime.fromisoformat(match[1]).replace(tzinfo=timezone.utc)
-    offset = timedelta()
-    if match[3] != "Z":
-        offset = timedelta(hours=int(match[3][1:3]), minutes=int(match[3][4:6]))
-    moment_utc = whole + offset if match[3][0] == "-" else whole - offset
-    return moment_utc.timestamp() + float(match[2] or 0)
+    # A leap second is written as second 60, which datetime does not know.
+    second = "59" if match["second"] == "60" else match["second"]
+    try:
+        local = datetime.fromisoformat(f"{match['date']}T{match['minute']}:{second}").replace(tzinfo=timezone.utc)
+        offset = timedelta(hours=int(match["hours"] or 0), minutes=int(match["minutes"] or 0))
+        whole = local + offset if match["sign"] == "-" else local - offset
+    except (ValueError, OverflowError):
+        return None
+    if local.year == 1:
+        return None
+    since = whole - _EPOCH
+    nanoseconds = int((match["fraction"] or "0")[:9].ljust(9, "0"))
+    return (since.days * 86_400 + since.seconds) * 1_000_000_000 + nanoseconds
 
 
 def ago(seconds: float) -> str:
-    """How long ago something was, ``seconds`` back."""
+    """How long ago something was, in the largest unit that fits: ``3 days ago``; ``just now`` within a minute.
+
+    What seems to lie in the future (the engine's clock may differ from ours) is ``just now``, too.
+    """
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         count = int(seconds // length)
-        if count >= 2:
-            return f"{count} {unit}s ago"
-    return f"{max(0, round(seconds))} seconds ago"
+        if count > 0:
+            return f"{count} {unit}{'' if count == 1 else 's'} ago"
+    return "just now"
+
+
+def size(count: float) -> str:
+    """Bytes for a person: in units of 1024, as Docker's memory options are."""
+    for unit in ("B", "KB", "MB", "GB"):
+        if abs(count) < 1024:
+            return (
+                f"{count:.0f} {unit}" if unit == "B" or count >= 100 or count == int(count) else f"{count:.1f} {unit}"
+            )
+        count /= 1024
+    return f"{count:.1f} TB"

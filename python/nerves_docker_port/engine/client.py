@@ -185,7 +185,7 @@ class Engine:
     def now(self) -> float:
         """The time by the engine's own clock, in seconds since 1970. Raises what the SDK raises."""
         told = text.parse_time(str(self.api.info().get("SystemTime") or ""))
-        return time.time() if told is None else told
+        return time.time() if told is None else told / 10**9
 
     def wait_forever(self, response: requests.Response) -> None:
         """Let whoever reads the body of this answer wait for as long as it takes."""

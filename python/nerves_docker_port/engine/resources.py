@@ -9,6 +9,7 @@ from typing import Final, Literal, TypeAlias
 
 from nerves_docker_port.engine.client import Capabilities
 from nerves_docker_port.request.settings import Settings
+from nerves_docker_port.text import size
 
 State: TypeAlias = Literal["ok", "warning", "problem"]
 
@@ -105,14 +106,3 @@ def _disk(free: int, wanted: tuple[int, int], where: str, remedy: str) -> Judgem
         if free < least:
             return Judgement("problem" if state == "problem" else "warning", f"{text}; {size(least)} wanted", remedy)
     return Judgement("ok", text)
-
-
-def size(count: float) -> str:
-    """Bytes for a person: in units of 1024, as Docker's memory options are."""
-    for unit in ("B", "KB", "MB", "GB"):
-        if abs(count) < 1024:
-            return (
-                f"{count:.0f} {unit}" if unit == "B" or count >= 100 or count == int(count) else f"{count:.1f} {unit}"
-            )
-        count /= 1024
-    return f"{count:.1f} TB"

@@ -164,15 +164,21 @@ def _is_busy(engine: Engine, holder: Mapping[str, Any]) -> bool:
     state = str(holder["State"]["Status"])
     if state in _RUNNING:
         return True
-    made = text.parse_time(str(holder["Created"]))
-    return state == "created" and (made is None or engine.now() - made < LEFTOVER_AGE)
+    age = _age(engine, holder)
+    return state == "created" and (age is None or age < LEFTOVER_AGE)
+
+
+def _age(engine: Engine, inspected: Mapping[str, Any]) -> float | None:
+    """For how many seconds a container has been there, by the engine's clock."""
+    made = text.parse_time(str(inspected.get("Created") or ""))
+    return None if made is None else engine.now() - made / 10**9
 
 
 def _busy(engine: Engine, volume: str, holder: Mapping[str, Any]) -> errors.RunnerError:
     flow = label(holder["Config"].get("Labels"), "step") or "not started by this runner"
     name = str(holder["Name"]).lstrip("/")
-    made = text.parse_time(str(holder.get("Created") or ""))
-    age = "of unknown age" if made is None else f"started {text.ago(engine.now() - made)}"
+    seconds = _age(engine, holder)
+    age = "of unknown age" if seconds is None else f"started {text.ago(seconds)}"
     runs = holder.get("State", {}).get("Status") in _RUNNING
     # What was never started cannot be stopped.
     return errors.volume_busy(volume, name, flow, age, f"docker {'stop' if runs else 'rm --force'} {name}")
