@@ -293,6 +293,43 @@ def volume_busy(volume: str, container: str, step: str, since: str, remedy: str)
     )
 
 
+def no_such_volume(volume: str) -> RunnerError:
+    """A volume to remove is not at the engine, or is no build volume."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"There is no build volume {volume} at the engine. Nothing was removed.",
+        hint="`mix nerves_docker_port.volumes --all` lists those that there are.",
+    )
+
+
+def volume_of_another_runner(volume: str) -> RunnerError:
+    """A volume to remove was not made by this runner."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"The volume {volume} was not made by this runner, so this runner does not remove it. Nothing was removed.",
+        hint=f"If nobody needs it, `docker volume rm {volume}` removes it.",
+    )
+
+
+def volume_of_another_package(volume: str, package: str, path: str) -> RunnerError:
+    """A volume to remove belongs to another package than the project's, and ``--all`` was not given."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"The build volume {volume} belongs to another package, {package} in {path}. Nothing was removed.",
+        hint=f"If nobody needs it, `mix nerves_docker_port.volumes --all --prune {volume}` removes it.",
+    )
+
+
+def no_package_of_volumes() -> RunnerError:
+    """``volumes`` outside of a Nerves project, and without ``--all``."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        "There is no Nerves system here whose build volumes could be listed or removed.",
+        hint="Run this task in the directory of a system, or of a project with MIX_TARGET set; or add `--all` for the "
+        "build volumes of all packages.",
+    )
+
+
 def step_failed(
     step: str, status: int, last_lines: str, log: str, *, doing: str = "building", hint: str | None = None
 ) -> RunnerError:

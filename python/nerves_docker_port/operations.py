@@ -81,6 +81,7 @@ class Operations:
         }
 
     def _volumes(self, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation) -> Term:
+        from nerves_docker_port.request import volumes
         from nerves_docker_port.volume import prune
 
         removed, text = prune.serve(
@@ -88,9 +89,7 @@ class Operations:
             self._environ,
             reporter,
             cancellation,
-            everybody=args.get(Atom("all")) is True,
-            remove=args.get(Atom("prune")) is True,
-            yes=args.get(Atom("yes")) is True,
+            volumes.from_args(args),
             interactive=is_interactive(args),
         )
         return {Atom("removed"): list[Term](removed), Atom("text"): text}

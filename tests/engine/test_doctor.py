@@ -145,7 +145,7 @@ def test_a_healthy_engine(
 def test_the_volume_of_the_project_has_its_size_and_age(system: System) -> None:
     system.run("build", make_args=["RUN=head -c 3000000 /dev/zero > big"]).value()
     (volume,) = examine(system).texts("volume")
-    assert volume.startswith(f"{system.volume} (0.1.0): 2.9 MB, last used ")
+    assert volume.startswith(f"{system.volume} (0.1.0): 2.9 MB, last built by this runner ")
 
 
 @pytest.mark.parametrize("arguments", [[], ["--json"]])

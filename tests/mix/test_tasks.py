@@ -66,15 +66,20 @@ def test_volumes_are_listed_and_nothing_is_removed_unasked(project: Project, unb
     assert ended.returncode == 0, ended.stdout
     (line,) = [line for line in ended.stdout.splitlines() if line.startswith("my_system-")]
     assert "my_system 0.1.0" in line
-    assert "last used just now" in line
+    assert "last built by this runner just now" in line
     mix_exs = project.system / "VERSION"
     mix_exs.write_text("0.2.0\n")
-    ended = unbuilt.mix("nerves_docker_port.volumes", "--prune")
-    assert ended.returncode == 0, ended.stdout
-    assert "its version is past: the package's is 0.2.0" in ended.stdout
-    assert "Nothing was removed: there is no terminal to ask at." in ended.stdout
+    name = line.split()[0]
     ended = unbuilt.mix("nerves_docker_port.volumes", "--prune", "--yes")
-    assert f"Removed {line.split()[0]}" in ended.stdout
+    assert ended.returncode == 0, ended.stdout
+    assert "There is nothing to remove." in ended.stdout
+    assert f"Kept, because a branch may still need them: {name} (0.1.0)" in ended.stdout
+    ended = unbuilt.mix("nerves_docker_port.volumes", "--prune", name)
+    assert ended.returncode == 0, ended.stdout
+    assert "another version: the package's is 0.2.0" in ended.stdout
+    assert "Nothing was removed: there is no terminal to ask at." in ended.stdout
+    ended = unbuilt.mix("nerves_docker_port.volumes", "--prune", "--yes", name)
+    assert f"Removed {name}" in ended.stdout
 
 
 def test_help_has_the_tasks(unbuilt: Project) -> None:

@@ -510,6 +510,8 @@ class FakeEngine:
             ("GET", r"/_ping", lambda: exchange.answer(200, b"OK", "text/plain")),
             ("POST", r"/images/create", lambda: self._pull(exchange)),
             ("GET", r"/images/(.+)/json", lambda: self._inspect_image(exchange)),
+            ("GET", r"/volumes", lambda: exchange.json(200, {"Volumes": self._volume_list()})),
+            ("GET", r"/system/df", lambda: exchange.json(200, {"Volumes": self._volume_list()})),
             ("POST", r"/volumes/create", lambda: self._create_volume(exchange)),
             ("GET", r"/volumes/([^/]+)", lambda: self._inspect_volume(exchange)),
             ("DELETE", r"/volumes/([^/]+)", lambda: self._remove_volume(exchange)),
@@ -565,6 +567,12 @@ class FakeEngine:
         body = exchange.asked.body
         self.volumes.setdefault(body["Name"], dict(body.get("Labels") or {}))
         exchange.json(201, {"Name": body["Name"], "Labels": self.volumes[body["Name"]]})
+
+    def _volume_list(self) -> list[dict[str, Any]]:
+        return [
+            {"Name": name, "Labels": labels or None, "CreatedAt": "2026-11-20T12:00:00Z"}
+            for name, labels in self.volumes.items()
+        ]
 
     def _inspect_volume(self, exchange: Exchange) -> None:
         name = exchange.asked.path.split("/")[2]

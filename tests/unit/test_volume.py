@@ -19,6 +19,7 @@ from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.errors import Code, RunnerError
 from nerves_docker_port.request.request import Names, Package
 from nerves_docker_port.volume import build_volume as volume
+from nerves_docker_port.volume import machine
 from support.fake_engine import FakeEngine
 from support.port import PYTHON
 
@@ -125,16 +126,22 @@ def test_processes_that_start_at_once_agree_on_the_id(tmp_path: Path) -> None:
 # --- Making and removing ---------------------------------------------------------------------------------------
 
 
-def test_a_volume_is_made_once_with_labels_that_tell_whose_it_is(engine: Engine, fake: FakeEngine) -> None:
-    volume.ensure(engine, VOLUME, package())
-    volume.ensure(engine, VOLUME, package())
+def test_a_volume_is_made_once_with_labels_that_tell_whose_it_is(
+    engine: Engine, fake: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(machine, "_home", lambda: tmp_path)
+    made_for = replace(package(), path=tmp_path)
+    volume.ensure(engine, VOLUME, made_for)
+    volume.ensure(engine, VOLUME, made_for)
     assert len(fake.requests("POST", "/volumes/create")) == 1
     assert fake.volumes[VOLUME] == {
         "nerves-docker-port.host": platform.node(),
         "nerves-docker-port.project": "nerves_docker_port",
         "nerves-docker-port.package": "my_system",
         "nerves-docker-port.version": "0.1.0",
-        "nerves-docker-port.path": "/p/my_system",
+        "nerves-docker-port.path": str(tmp_path),
+        "nerves-docker-port.machine": machine.machine_id(),
+        "nerves-docker-port.directory": machine.directory_id(tmp_path),
         "nerves-docker-port.volume": VOLUME,
     }
 

@@ -111,15 +111,33 @@ defmodule Mix.Tasks.NervesDockerPortTest do
     test "all, prune and yes reach the helper, also outside a project", context do
       for {arguments, all, prune, yes} <- [
             {["--all"], true, false, false},
-            {["--prune", "--yes"], false, true, true}
+            {["--prune", "--yes"], false, true, true},
+            {["--all", "--prune"], true, true, false}
           ] do
         File.rm(context.request)
         helper(context, [say({:done, 1, {:ok, %{text: "", removed: []}}})])
         assert Volumes.run(arguments) == :ok
 
-        assert {:request, 1, :volumes, %{all: ^all, prune: ^prune, yes: ^yes, package: nil}} =
+        assert {:request, 1, :volumes, %{all: ^all, prune: ^prune, yes: ^yes, volumes: [], package: nil}} =
                  saved_term(context.request)
       end
+    end
+
+    test "names of volumes reach the helper", context do
+      in_a_system(context)
+      helper(context, [say({:done, 1, {:ok, %{text: "Removed b", removed: ["b"]}}})])
+      assert Volumes.run(["my_system-a", "--prune", "my_system-b"]) == :ok
+
+      assert {:request, 1, :volumes, %{prune: true, volumes: ["my_system-a", "my_system-b"]}} =
+               saved_term(context.request)
+    end
+
+    test "takes names only to remove them" do
+      assert_raise Mix.Error, ~r/names of volumes only with `--prune`: my_system-a$/, fn ->
+        Volumes.run(["my_system-a"])
+      end
+
+      assert_raise OptionParser.ParseError, fn -> Volumes.run(["--version", "0.1.0"]) end
     end
 
     test "needs a project, or --all" do

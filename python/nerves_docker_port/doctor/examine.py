@@ -23,11 +23,12 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import container, resources
 from nerves_docker_port.engine.client import Engine, labels
 from nerves_docker_port.engine.container import Mount, Spec
-from nerves_docker_port.engine.resources import State, size
+from nerves_docker_port.engine.resources import State
 from nerves_docker_port.image import ensure as image
 from nerves_docker_port.image.ensure import Image
 from nerves_docker_port.port.wire import Atom, Term
 from nerves_docker_port.request.request import Request, from_args
+from nerves_docker_port.text import size
 from nerves_docker_port.volume import lock
 from nerves_docker_port.volume import prune as volumes
 
@@ -380,25 +381,33 @@ def _past(engine: Engine, found: Subject) -> Iterator[Finding]:
     """What earlier builds have made and left."""
     request = found.request
     package, names = (request.package, request.names) if request is not None else (None, None)
-    every = volumes.find(engine, package, names, everybody=True)
-    mine = [each for each in every if package is not None and (each.is_of(package) or not each.labelled)]
+    every = volumes.find(engine, package, names)
+    mine = [each for each in every if package is not None and each.is_of(package)]
     for each in mine:
-        if each.past(package) is None:
+        if not each.is_of_another_version(package):
             amount = "size unknown" if each.size is None else size(each.size)
-            yield Finding("volume", "ok", f"{each.name} ({each.version}): {amount}, {volumes.use(each)}")
+            yield Finding("volume", "ok", f"{each.name} ({each.version}): {amount}, {volumes.age(each)}")
     if package is not None and not mine:
         yield Finding("volume", "ok", "none yet; the first build makes it")
-    past = [each for each in every if each.past(package)]
+    gone = [each for each in every if each.is_gone]
+    versions = [each for each in every if each.is_of_another_version(package)]
     left = lock.left_behind(engine)
-    if past:
-        amount = size(sum(each.size or 0 for each in past))
-        names_of = ", ".join(each.name for each in past)
-        yield Finding(
-            "leftovers",
-            "warning",
-            f"{_count(past, 'build volume')} of packages or versions that are gone, {amount}: {names_of}",
-            "`mix nerves_docker_port.volumes --prune` removes them, after asking.",
-        )
+    for old, what, remedy in (
+        (
+            gone,
+            "of packages that are gone",
+            "`mix nerves_docker_port.volumes --all --prune` removes them, after asking.",
+        ),
+        (
+            versions,
+            "of other versions",
+            "`mix nerves_docker_port.volumes --prune NAME` removes one that is not needed.",
+        ),
+    ):
+        if old:
+            amount = size(sum(each.size or 0 for each in old))
+            names_of = ", ".join(each.name for each in old)
+            yield Finding("leftovers", "warning", f"{_count(old, 'build volume')} {what}, {amount}: {names_of}", remedy)
     if left:
         yield Finding(
             "leftovers",
@@ -406,7 +415,7 @@ def _past(engine: Engine, found: Subject) -> Iterator[Finding]:
             f"{_count(left, 'container')} of builds that died: {', '.join(left)}",
             f"The next build on the same volume removes them; so does `docker rm --force {' '.join(left)}`.",
         )
-    if not past and not left:
+    if not gone and not versions and not left:
         yield Finding("leftovers", "ok", "none")
 
 

@@ -20,7 +20,7 @@ from nerves_docker_port import errors
 from nerves_docker_port.engine import container
 from nerves_docker_port.engine.client import Engine, label, labels
 from nerves_docker_port.request.request import Names, Package
-from nerves_docker_port.volume import lock
+from nerves_docker_port.volume import lock, machine
 
 _ID_LENGTH = 16
 _ID_ALPHABET = string.ascii_letters + string.digits + "_"
@@ -135,6 +135,8 @@ def ensure(engine: Engine, volume: str, package: Package) -> None:
                 path=str(package.path),
                 # The path means something on this machine only.
                 host=platform.node(),
+                machine=machine.machine_id(),
+                directory=machine.directory_id(package.path),
                 volume=volume,
             ),
         )

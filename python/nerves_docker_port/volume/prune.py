@@ -1,35 +1,39 @@
 """The build volumes at the engine: which there are, whose they are, what may go.
 
-Only volumes with our label are ever removed (docs/architecture.md, "Containers"), and of these only those that nobody
-comes back to: the package's directory is gone, or its version is past.
+Only volumes with our label are ever removed (docs/architecture.md, "Containers"), and of these only those whose
+package's directory is certainly gone, and those that the person names.
 """
 
 from __future__ import annotations
 
+import glob
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from platform import node
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import requests
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine, label
-from nerves_docker_port.engine.resources import size
 from nerves_docker_port.record import journal
 from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Names, Package, Request
+from nerves_docker_port.request.volumes import VolumesRequest
+from nerves_docker_port.text import ago, parse_time, size
 from nerves_docker_port.volume import build_volume as volume
-
-Past: TypeAlias = Literal["gone", "past"]
+from nerves_docker_port.volume.machine import Presence, presence
 
 SIZES_TIMEOUT = 600
 """Seconds that the engine may take to add up the sizes of all volumes: it walks through every file."""
+
+_STOCK_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*)-[A-Za-z0-9_]{16}")
+"""What Nerves' own runner calls its volumes: the app's name and 16 characters. It gives them no labels."""
 
 
 @dataclass(frozen=True)
@@ -40,42 +44,42 @@ class BuildVolume:
     package: str
     version: str
     path: Path | None
-    """Of the package, on the host that made it."""
+    """Of the package, on the machine that made the volume."""
     host: str
     created: float | None
-    last_used: float | None
-    """Seconds of the epoch; of the last build, from the package's journal. ``None`` where there is none to read."""
+    """Seconds since 1970."""
+    last_built: float | None
+    """Likewise, by this runner, from the package's journal; ``None`` where there is none to read. Neither the engine
+    nor a file tells what another runner has done on the volume since."""
     size: int | None
     """Bytes; ``None`` where the engine does not say."""
-    labelled: bool = True
+    presence: Presence
+    """Of the package's directory."""
+    labelled: bool
+    """Whether this runner made it."""
+    current: bool
+    """Whether the request's package builds on it now."""
 
     @property
     def is_gone(self) -> bool:
-        """Whether its package's directory certainly is no more: it was on this host, and there is nothing there."""
-        if self.path is None or self.host != node():
-            return False
-        try:
-            self.path.lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            return True
-        except OSError:
-            # Not for us to see: somebody else's.
-            return False
-        return False
+        """Whether its package's directory certainly is no more."""
+        # A package that was moved still builds on the volume that has its old path.
+        return self.labelled and not self.current and self.presence.state == "gone"
 
     def is_of(self, package: Package) -> bool:
         """Whether it is a volume of ``package``, whatever its version."""
-        return self.package == package.app and self.path == package.path and self.host in ("", node())
+        at_its_path = self.package == package.app and self.path == package.path and self.host in ("", node())
+        return self.current or at_its_path
 
-    def past(self, package: Package | None) -> Past | None:
-        """Why nobody comes back to it; ``None`` where somebody may."""
-        if not self.labelled:
-            return None
-        if self.is_gone:
-            return "gone"
-        if package is not None and self.is_of(package) and self.version and self.version != package.version:
-            return "past"
-        return None
+    def is_of_another_version(self, package: Package | None) -> bool:
+        """Whether it is a volume of ``package``, but of an older or newer version of it."""
+        if package is None or not self.labelled or self.current or not self.is_of(package):
+            return False
+        return self.version not in ("", package.version)
+
+    def concerns(self, package: Package | None) -> bool:
+        """Whether it is a volume of ``package``, or of another copy of the package that is gone."""
+        return package is not None and (self.is_of(package) or (self.is_gone and self.package == package.app))
 
 
 def serve(
@@ -83,24 +87,28 @@ def serve(
     environ: Mapping[str, str],
     reporter: Reporter,
     cancellation: Cancellation,
+    wanted: VolumesRequest,
     *,
-    everybody: bool,
-    remove: bool,
-    yes: bool,
     interactive: bool,
 ) -> tuple[list[str], str]:
-    """List the build volumes of the request's package, or everybody's, or remove those that nobody comes back to.
+    """List the build volumes that are asked for, or remove those that are named or whose packages are gone.
 
     The names of those removed, and what to tell the person. Raises ``RunnerError``.
     """
     package, names = (None, None) if request is None else (request.package, request.names)
+    if package is None and not wanted.everybody:
+        raise errors.no_package_of_volumes()
     engine = Engine.connect(environ)
     try:
-        # Whose package is gone has no project left that could ask for it.
-        found = find(engine, package, names, everybody=everybody or remove)
+        every = find(engine, package, names)
         cancellation.check()
-        if remove:
-            return prune(engine, package, found, reporter, cancellation, yes=yes, interactive=interactive)
+        found = [each for each in every if wanted.everybody or each.concerns(package)]
+        if wanted.remove:
+            if wanted.names:
+                going, kept = _named(wanted.names, every, found), []
+            else:
+                going, kept = [each for each in found if each.is_gone], _kept(found, package)
+            return _remove(engine, package, going, kept, reporter, cancellation, yes=wanted.yes, ask=interactive)
     finally:
         engine.close()
     if found:
@@ -108,51 +116,100 @@ def serve(
     return [], "There are no build volumes." if package is None else f"There is no build volume of {package.app}."
 
 
-def find(engine: Engine, package: Package | None, names: Names | None, *, everybody: bool) -> list[BuildVolume]:
-    """The build volumes of ``package``, or everybody's; its present one, even if another runner made it."""
+def find(engine: Engine, package: Package | None, names: Names | None) -> list[BuildVolume]:
+    """Every build volume at the engine, and the present one of ``package`` among them marked as current."""
     current = volume.name(package, names) if package is not None and names is not None else None
-    found = []
-    for entry in _volumes(engine):
-        labels = entry.get("Labels") or {}
-        name = str(entry.get("Name"))
-        ours = label(labels, "volume") == name
-        if not ours and name != current:
-            continue
-        path = label(labels, "path")
-        made = BuildVolume(
-            name=name,
-            package=label(labels, "package") or (package.app if package is not None else ""),
-            version=(label(labels, "version") or "") if ours or package is None else package.version,
-            path=Path(path) if path else package.path if package is not None and not ours else None,
-            host=label(labels, "host") or "",
-            created=_time(str(entry.get("CreatedAt") or "")),
-            last_used=None,
-            size=_size(entry),
-            labelled=ours,
-        )
-        made = _with_last_use(made)
-        if everybody or name == current or (package is not None and made.is_of(package)):
-            found.append(made)
-    return sorted(found, key=lambda made: (made.package, made.version, made.name))
+    sizes = _sizes(engine)
+    with engine.failures("while it listed its volumes"):
+        # Podman's list of sizes has no labels, so the volumes themselves are listed, too.
+        entries = list(engine.api.volumes().get("Volumes") or [])
+    found = (_build_volume(entry, sizes, package, current) for entry in entries)
+    return sorted(filter(None, found), key=lambda made: (made.package, made.version, made.name))
 
 
-def prune(
+def _build_volume(
+    entry: Mapping[str, Any], sizes: Mapping[str, int], package: Package | None, current: str | None
+) -> BuildVolume | None:
+    """The build volume that the engine's list has in ``entry``; ``None`` where it is another kind of volume."""
+    name, labels = str(entry.get("Name")), entry.get("Labels") or {}
+    stock = _STOCK_NAME.fullmatch(name)
+    labelled = label(labels, "volume") == name
+    if labelled:
+        owner, version, path = label(labels, "package") or "", label(labels, "version") or "", label(labels, "path")
+    elif name == current and package is not None:
+        owner, version, path = package.app, package.version, str(package.path)
+    elif stock is not None and not labels:
+        owner, version, path = stock[1], "", None
+    else:
+        return None
+    directory, host = Path(path) if path else None, label(labels, "host") or ""
+    found = Presence("unknown")
+    if directory is not None and labelled:
+        machine, place = (label(labels, key) or "" for key in ("machine", "directory"))
+        found = presence(directory, host=host, machine=machine, directory=place)
+        moved = _moved_to(directory, name, owner) if found.state == "gone" else None
+        if moved is not None:
+            directory, found = moved, Presence("there")
+    nanoseconds = parse_time(str(entry.get("CreatedAt") or ""))
+    created = None if nanoseconds is None else nanoseconds / 1e9
+    last_built = _last_built(name, directory, owner, version) if directory and host in ("", node()) else None
+    return BuildVolume(
+        name=name,
+        package=owner,
+        version=version,
+        path=directory,
+        host=host,
+        created=created,
+        # The name stays when a volume is removed and made again, by whichever runner; the journal stays, too.
+        last_built=None if last_built is not None and created is not None and last_built < created else last_built,
+        size=sizes.get(name),
+        presence=found,
+        labelled=labelled,
+        current=name == current,
+    )
+
+
+def _moved_to(path: Path, name: str, package: str) -> Path | None:
+    """Where the package that builds on the volume is now, if its directory, once ``path``, was only renamed."""
+    for file in path.parent.glob(f"*/.nerves/artifacts/{glob.escape(package)}-portable-*/.docker_id"):
+        with suppress(OSError, UnicodeDecodeError):
+            identifier = file.read_text().strip()
+            if identifier and name.endswith(f"-{identifier}"):
+                return file.parents[3]
+    return None
+
+
+def _named(names: Iterable[str], every: Iterable[BuildVolume], allowed: Sequence[BuildVolume]) -> list[BuildVolume]:
+    """The volumes of these names. Raises ``RunnerError`` where one is not there or not to be removed."""
+    known = {each.name: each for each in every}
+    for name in names:
+        each = known.get(name)
+        if each is None:
+            raise errors.no_such_volume(name)
+        if not each.labelled:
+            raise errors.volume_of_another_runner(name)
+        if each not in allowed:
+            raise errors.volume_of_another_package(name, each.package, str(each.path))
+    return [known[name] for name in dict.fromkeys(names)]
+
+
+def _remove(
     engine: Engine,
     package: Package | None,
-    found: Sequence[BuildVolume],
+    going: Sequence[BuildVolume],
+    kept: Sequence[str],
     reporter: Reporter,
     cancellation: Cancellation,
     *,
     yes: bool,
-    interactive: bool,
+    ask: bool,
 ) -> tuple[list[str], str]:
-    """Remove those among ``found`` that nobody comes back to, after asking; their names, and what to say of it."""
-    going = [each for each in found if each.past(package)]
+    """Remove ``going``, after asking; the names of those removed, and what to say. ``kept`` is said at the end."""
     if not going:
-        return [], "There is nothing to remove."
+        return [], "\n".join(["There is nothing to remove.", *kept])
     listing = table(going, package)
     if not yes:
-        if not interactive:
+        if not ask:
             return [], (
                 f"These would be removed:\n\n{listing}\n\nNothing was removed: there is no terminal to ask at. "
                 "`--yes` removes them without asking."
@@ -172,88 +229,86 @@ def prune(
         else:
             removed.append(each.name)
             lines.append(f"Removed {each.name}{'' if each.size is None else f' ({size(each.size)})'}")
-    return removed, "\n".join(lines)
+    return removed, "\n".join([*lines, *kept])
+
+
+def _kept(found: Sequence[BuildVolume], package: Package | None) -> list[str]:
+    """What is said of volumes that stay although somebody may want them to go, and how they go."""
+    lines = []
+    versions = [f"{each.name} ({each.version})" for each in found if each.is_of_another_version(package)]
+    if versions:
+        lines.append(
+            f"Kept, because a branch may still need them: {', '.join(versions)}. "
+            "`mix nerves_docker_port.volumes --prune NAME` removes one."
+        )
+    unknown = [each for each in found if each.labelled and not each.current and each.presence.state == "unknown"]
+    if package is not None:
+        unknown = [each for each in unknown if not each.is_of(package)]
+    if unknown:
+        lines.append(
+            f"Kept, because it is not known whether the packages are still there: "
+            f"{', '.join(each.name for each in unknown)}. `mix nerves_docker_port.volumes --all` says why, "
+            "`mix nerves_docker_port.volumes --all --prune NAME` removes one."
+        )
+    return lines
 
 
 def table(found: Iterable[BuildVolume], package: Package | None) -> str:
-    """One line for each volume: name, package and version, size, last use, and what is to be known besides."""
-    rows = []
-    for each in found:
-        remarks = {
-            "gone": f"its package's directory is gone: {each.path}",
-            "past": f"its version is past: the package's is {package.version if package else ''}",
-            None: "" if package is not None and each.is_of(package) else f"of {each.path}" if each.path else "",
-        }
-        rows.append(
-            (
-                each.name,
-                f"{each.package} {each.version}".strip(),
-                "size unknown" if each.size is None else size(each.size),
-                use(each),
-                remarks[each.past(package)] if each.labelled else "made by another runner",
-            )
+    """One line for each volume: name, package and version, size, age, and what is to be known besides."""
+    rows = [
+        (
+            each.name,
+            f"{each.package} {each.version}".strip(),
+            "size unknown" if each.size is None else size(each.size),
+            age(each),
+            _remark(each, package),
         )
+        for each in found
+    ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
 
 
-def use(each: BuildVolume) -> str:
-    """When it was last used, as far as is known."""
-    if each.last_used is not None:
-        return f"last used {_ago(each.last_used)}"
-    return "age unknown" if each.created is None else f"made {_ago(each.created)}"
+def _remark(each: BuildVolume, package: Package | None) -> str:
+    if not each.labelled:
+        return "another runner's"
+    if each.is_gone:
+        return f"its package's directory is gone: {each.path}"
+    if package is not None and each.is_of_another_version(package):
+        return f"another version: the package's is {package.version}"
+    if package is not None and each.is_of(package):
+        return ""
+    if each.presence.state == "unknown":
+        return f"of {each.path}; whether that is still there is not known: {each.presence.reason}"
+    return f"of {each.path}"
 
 
-def _volumes(engine: Engine) -> list[Mapping[str, Any]]:
-    """All volumes, with their sizes where the engine knows them."""
+def age(each: BuildVolume) -> str:
+    """When this runner last built on it or, where that is not known, when it was made."""
+    if each.last_built is not None:
+        return f"last built by this runner {ago(time.time() - each.last_built)}"
+    return "age unknown" if each.created is None else f"made {ago(time.time() - each.created)}"
+
+
+def _sizes(engine: Engine) -> dict[str, int]:
+    """The bytes that volumes take, by name, where the engine knows them."""
     with engine.failures("while it added up the sizes of its volumes"):
         # Before API 1.42 `type` is not known, and more is added up.
         response = engine.api.get(engine.url("/system/df"), params={"type": "volume"}, timeout=SIZES_TIMEOUT)
         try:
             response.raise_for_status()
-            found = response.json().get("Volumes")
-        except (requests.HTTPError, ValueError, AttributeError):
-            found = None
-    if isinstance(found, list):
-        return found
-    with engine.failures("while it listed its volumes"):
-        return list(engine.api.volumes().get("Volumes") or [])
-
-
-def _size(entry: Mapping[str, Any]) -> int | None:
+            entries = list(response.json().get("Volumes") or [])
+        except (requests.HTTPError, ValueError, AttributeError, TypeError):
+            return {}
+    sizes = {str(entry.get("Name")): (entry.get("UsageData") or {}).get("Size") for entry in entries}
     # -1: not known.
-    found = (entry.get("UsageData") or {}).get("Size")
-    return found if isinstance(found, int) and found >= 0 else None
+    return {name: count for name, count in sizes.items() if isinstance(count, int) and count >= 0}
 
 
-def _with_last_use(made: BuildVolume) -> BuildVolume:
-    if made.path is None or made.host not in ("", node()):
-        return made
+def _last_built(name: str, path: Path, package: str, version: str) -> float | None:
     # Where Nerves has the package's build state (`Nerves.Artifact.build_path/1`).
-    directory = made.path / ".nerves" / "artifacts" / f"{made.package}-portable-{made.version}"
-    used = [record.get("at") for record in journal.read(directory) if record.get("volume") == made.name]
-    last = max((moment for moment in used if isinstance(moment, float)), default=None)
-    return BuildVolume(**{**made.__dict__, "last_used": last})
-
-
-def _time(moment: str) -> float | None:
-    """An RFC 3339 time, with or without a fraction, as seconds of the epoch."""
-    match = re.match(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)", moment)
-    if match is None:
-        return None
-    whole = datetime.fromisoformat(match[1]).replace(tzinfo=timezone.utc)
-    offset = timedelta()
-    if match[2] != "Z":
-        offset = timedelta(hours=int(match[2][1:3]), minutes=int(match[2][4:6]))
-    return (whole + offset if match[2][0] == "-" else whole - offset).timestamp()
-
-
-def _ago(moment: float) -> str:
-    seconds = max(0, time.time() - moment)
-    for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
-        count = int(seconds // length)
-        if count:
-            return f"{count} {unit}{'' if count == 1 else 's'} ago"
-    return "just now"
+    directory = path / ".nerves" / "artifacts" / f"{package}-portable-{version}"
+    built = [record.get("at") for record in journal.read(directory) if record.get("volume") == name]
+    return max((moment for moment in built if isinstance(moment, float)), default=None)
