@@ -12,6 +12,8 @@ from integration.project import Project, lay_out
 
 from support.images import NEW
 
+ROOT = Path(__file__).resolve().parents[2]
+
 # Nerves builds a stale system before Mix runs a task of a dependency, but for these (the task's documentation).
 UNBUILT = {"NERVES_PRECOMPILE": "1", "NERVES_ENV_DISABLED": "1"}
 
@@ -88,3 +90,22 @@ def test_help_has_the_tasks(unbuilt: Project) -> None:
         ended = unbuilt.mix("help", f"nerves_docker_port.{task}")
         assert ended.returncode == 0, ended.stdout
         assert text in ended.stdout
+
+
+def test_the_lines_of_the_troubleshooting_page_build_nothing(project: Project, unbuilt: Project) -> None:
+    """On a system that was cleaned, Nerves would build it before any of these."""
+    assert project.mix("nerves.artifact").returncode == 0
+    for words in (
+        ("nerves.clean", "my_system"),
+        ("nerves.clean", "my_system"),
+        ("nerves_docker_port.doctor",),
+        ("nerves_docker_port.volumes",),
+        ("help", "nerves.artifact"),
+        ("help", "nerves_docker_port.volumes"),
+    ):
+        ended = unbuilt.mix(*words)
+        assert ended.returncode == 0, ended.stdout
+        assert "Starting Build" not in ended.stdout
+    document = (ROOT / "docs" / "troubleshooting.md").read_text()
+    for line in ("nerves.clean my_system", "nerves_docker_port.doctor", "help nerves.artifact"):
+        assert f"{' '.join(f'{name}={value}' for name, value in UNBUILT.items())} mix {line}\n" in document
