@@ -13,6 +13,20 @@ from hypothesis import strategies as st
 from nerves_docker_port.errors import Code, RunnerError
 from nerves_docker_port.record.log import BuildLog, Headlines
 
+TERMINALS = [
+    (
+        name,
+        begin.encode().decode("unicode_escape").encode("latin-1"),
+        end.encode().decode("unicode_escape").encode("latin-1"),
+    )
+    for name, begin, end in (
+        line.split("\t")
+        for line in (Path(__file__).parent / "terminfo-standout.tsv").read_text().splitlines()
+        if not line.startswith("#")
+    )
+]
+"""TERM, and the bytes of its `smso` and `rmso`."""
+
 HEADLINE = b"\x1b[7m>>> hello 1.0 Building\x1b[27m\n"
 
 
@@ -23,8 +37,67 @@ def headlines(*reads: bytes) -> list[bytes]:
 
 
 def test_only_lines_that_begin_with_the_mark_are_headlines() -> None:
-    output = b">>> plain one\nnot >>> this\n" + HEADLINE + b" >>> nor this\n\x1b[1m>>> nor that\n"
+    output = b">>> plain one\nnot >>> this\n" + HEADLINE + b" >>> nor this\n\t>>> nor that\n"
     assert headlines(output) == [b">>> plain one", b">>> hello 1.0 Building"]
+
+
+@pytest.mark.parametrize("text", [b">>> host-skeleton  Extracting", b">>>   Finalizing host directory"])
+def test_headlines_are_found_on_every_terminal_and_nothing_of_it_is_left_in_them(text: bytes) -> None:
+    assert len(TERMINALS) > 150
+    for name, begin, end in TERMINALS:
+        line = begin + text + end
+        output = b"x\n" + line + b"\nnot " + line + b"\n" + line + b"\n"
+        assert headlines(output) == [text, text], name
+        assert headlines(*(output[i : i + 1] for i in range(len(output)))) == [text, text], name
+        assert headlines(line) == [text], name
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        b"\x1b[0m\x1b[1m\x1b[38;2;255;0;0m\x1b[48:5:3m",
+        b"\x1b]0;make: the title of a window > that is longer than most\x07",
+        b"\x1b]8;;http://x/\x1b\\\x1b[4:3m",
+        b"\x1bP1$r0m\x1b\\\x1b[>4;1m",
+        b"\x1b(B\x1b)0\x0f\x1b[m\x1b=",
+        b"\x9b1;7m\x8d",
+        b"\r\x1b[K\x1b[7m",
+    ],
+)
+def test_headlines_are_found_whatever_sequences_stand_before_them(begin: bytes) -> None:
+    line = begin + b">>> hello 1.0 Building\x1b(B\x1b[m"
+    assert headlines(b"x\n" + line + b"\n", line) == [b">>> hello 1.0 Building"] * 2
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"\x1b[1mnot >>> this\x1b[0m",
+        b"\x1b[7mx>>> y",
+        b"\x0enot >>> this",
+        b"\x1b(Bnot >>> this",
+        b"\x1b]0;title\x07not >>> this",
+        b"\x1b]0;>>> not ended",
+        b"[7m>>> no escape",
+        b"\x1b[32m100%\x1b[0m >>> no",
+        b"\x1b[7m>> no",
+        "\u00db7m>>> no".encode(),
+    ],
+)
+def test_a_mark_behind_text_is_no_headline_although_the_line_begins_with_a_sequence(line: bytes) -> None:
+    assert headlines(line + b"\n>>> yes\n" + line) == [b">>> yes"]
+
+
+def test_a_line_that_begins_with_a_sequence_and_never_ends_does_not_fill_the_memory() -> None:
+    found = Headlines()
+    for _ in range(50):
+        assert found.feed(b"\x1b[32m" + b"x" * 1_000_000) == []
+    assert found.feed(b"\n>>> yes\n") == [b">>> yes"]
+
+
+def test_what_stands_in_a_headline_is_shown_without_controls() -> None:
+    output = ">>> caf\u00e9 \u00db \x1b]52;c;eA==\x071.0\x07 \u009b31mBuil\u202eding".encode() + b" \xff\x9b27m\n"
+    assert headlines(output) == [">>> caf\u00e9 \u00db 1.0 Building \ufffd".encode()]
 
 
 @pytest.mark.parametrize("cut", range(len(b"x\n" + HEADLINE + b"y\n") + 1))

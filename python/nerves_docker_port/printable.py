@@ -1,0 +1,45 @@
+"""Makes text harmless for a terminal: text of an engine, a registry, a log or a credential helper may hold anything.
+
+A terminal obeys such text: it may set the window's title or the clipboard, hide what was printed, or show a line in
+another order. Whatever goes to a person passes through here once: messages where they are made for the port
+(protocol.py), and what the helper prints on a terminal itself. The shim does the same (`NervesDockerPort.Console`).
+"""
+
+from __future__ import annotations
+
+import re
+
+# ECMA-48: control sequences (CSI), control strings (OSC, DCS, SOS, PM, APC) with their end, and all other escape
+# sequences. Each may begin with ESC or with a single C1 control. A string without an end is no sequence: what follows
+# its beginning is kept, because it may be what matters.
+_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"
+    r"|(?:\x1b[\]PX^_]|[\x90\x98\x9d-\x9f])[^\x07\x1b\x9c\n]*(?:\x07|\x1b\\|\x9c)"
+    r"|\x1b[ -/]*[0-~]"
+)
+# C0 but for tab and newline, DEL, C1, and what changes the direction of writing (Unicode Standard Annex 9).
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+_REPLACEMENT = "\ufffd"
+
+
+def printable(text: str) -> str:
+    """``text`` without escape sequences; every other control but tab and newline becomes U+FFFD."""
+    return without_controls(text.replace("\r\n", "\n"), _REPLACEMENT)
+
+
+def without_controls(text: str, replacement: str = "") -> str:
+    """``text`` without escape sequences, and ``replacement`` for every other control but tab and newline."""
+    return _CONTROL.sub(replacement, _SEQUENCE.sub("", text))
+
+
+def from_output(data: bytes) -> str:
+    """What a program wrote, as text without any control but tab and newline. What is not UTF-8 becomes U+FFFD.
+
+    A byte from 0x80 to 0x9F that is no part of UTF-8 is a C1 control of a terminal with eight bits.
+    """
+    text = _LONE_C1.sub(lambda match: chr(ord(match[0]) - 0xDC00), data.decode("utf-8", "surrogateescape"))
+    return without_controls(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+_LONE_C1 = re.compile("[\udc80-\udc9f]")
