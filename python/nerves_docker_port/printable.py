@@ -24,8 +24,13 @@ _REPLACEMENT = "\ufffd"
 
 
 def printable(text: str) -> str:
-    """``text`` without escape sequences; every other control but tab and newline becomes U+FFFD."""
-    return without_controls(text.replace("\r\n", "\n"), _REPLACEMENT)
+    """``text`` without escape sequences; every other control but tab and newline becomes U+FFFD.
+
+    A byte of a path that is not UTF-8 (a lone surrogate, see PEP 383) is written as an escape, so that what comes out
+    can be encoded.
+    """
+    harmless = without_controls(text.replace("\r\n", "\n"), _REPLACEMENT)
+    return harmless.encode("utf-8", "backslashreplace").decode()
 
 
 def without_controls(text: str, replacement: str = "") -> str:

@@ -159,16 +159,45 @@ defmodule NervesDockerPort.Console do
   end
 
   @doc ~S"""
-  Text that any terminal device takes: a byte that is not UTF-8 becomes `U+FFFD`.
+  Text that any terminal device takes and that no terminal obeys: without escape sequences, and with `U+FFFD` for a byte that
+  is not UTF-8, for every other control character but tab and newline, and for what changes the direction of writing.
+
+  The helper has done the same with what it sends. This is the one place that everything passes on its way to the person.
 
   ## Examples
 
       iex> NervesDockerPort.Console.printable("caf" <> <<0xE9>> <> "!")
       "caf\uFFFD!"
+
+      iex> NervesDockerPort.Console.printable("\e]0;title\a\e[1mno\e[0m such image\b\r\n")
+      "no such image\uFFFD\n"
   """
   @spec printable(binary()) :: String.t()
   def printable(bytes) do
-    if String.valid?(bytes), do: bytes, else: replace_invalid(bytes, "")
+    text = if String.valid?(bytes), do: bytes, else: replace_invalid(bytes, "")
+    if controls?(text), do: without_controls(text), else: text
+  end
+
+  # On bytes, because nearly no text has any, and lines are many: C0, DEL, C1, and what changes the direction of writing
+  # (Unicode Standard Annex 9).
+  defp controls?(text) do
+    text =~
+      ~r/[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xaa-\xae]|\xe2\x81[\xa6-\xa9]/
+  end
+
+  # Control sequences, control strings with their end, and other escape sequences (ECMA-48) go; of the rest one sees that
+  # something was there.
+  defp without_controls(text) do
+    text
+    |> String.replace("\r\n", "\n")
+    |> String.replace(
+      ~r"(?:\x1b\[|\x{9b})[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x{90}\x{98}\x{9d}-\x{9f}])[^\x07\x1b\x{9c}\n]*(?:\x07|\x1b\\|\x{9c})|\x1b[ -/]*[0-~]"u,
+      ""
+    )
+    |> String.replace(
+      ~r/[\x{00}-\x{08}\x{0b}-\x{1f}\x{7f}-\x{9f}\x{61c}\x{200e}\x{200f}\x{202a}-\x{202e}\x{2066}-\x{2069}]/u,
+      "\uFFFD"
+    )
   end
 
   @doc """

@@ -143,6 +143,30 @@ defmodule NervesDockerPort.ConsoleTest do
            end) == ""
   end
 
+  test "nothing from outside is obeyed by the terminal" do
+    hostile = [
+      {"\e]52;c;ZXZpbA==\a", ""},
+      {"\e]0;title\e\\shown", "shown"},
+      {"\e[2J\e[1;31mred\e[0m", "red"},
+      {"\u009B31m\u009D0;title\u009Cred", "red"},
+      {"\e]0;without an end", "0;without an end"},
+      {"\e\e[31m[2J", "\uFFFD[2J"},
+      {"gone\r\bshown", "gone\uFFFD\uFFFDshown"},
+      {"a\u202Eb\u2066c\u200F\u061C\u0085", "a\uFFFDb\uFFFDc\uFFFD\uFFFD\uFFFD"},
+      {<<"a", 0x9B, "31m">>, "a\uFFFD31m"},
+      {"one\r\n\ttwo \u00E9", "one\n\ttwo \u00E9"}
+    ]
+
+    for {text, shown} <- hostile do
+      assert Console.printable(text) == shown
+
+      for event <- [{:headline, text}, {:log, text}, {:warning, text}] do
+        assert seen([event], colours: false) =~ shown
+        refute seen([event], colours: false) =~ ~r/[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xe2\x80\xae/
+      end
+    end
+  end
+
   test "patience runs out, and is renewed by a dot" do
     Mix.shell(Mix.Shell.Process)
     console = Console.new(dot_every: 30)

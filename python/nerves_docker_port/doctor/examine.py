@@ -27,6 +27,7 @@ from nerves_docker_port.engine.resources import State
 from nerves_docker_port.image import ensure as image
 from nerves_docker_port.image.ensure import Image
 from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.printable import printable
 from nerves_docker_port.request.request import Request, from_args
 from nerves_docker_port.text import size
 from nerves_docker_port.volume import lock
@@ -133,7 +134,7 @@ def to_json(findings: Iterable[Finding]) -> str:
             {"topic": each.topic, "state": each.state, "text": each.text, "remedy": each.remedy} for each in listed
         ],
     }
-    return json.dumps(value, indent=2, ensure_ascii=False)
+    return json.dumps(value, indent=2)
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
@@ -152,7 +153,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     for finding in findings:
         listed.append(finding)
         if not options.json:
-            print(to_text([finding]), flush=True)  # noqa: T201
+            print(printable(to_text([finding])), flush=True)  # noqa: T201
     if options.json:
         print(to_json(listed))  # noqa: T201
     return 1 if stops_a_build(listed) else 0

@@ -4,7 +4,8 @@ Responsible for the section *Messages* of docs/protocol.md: what is sent, what i
 that are used for it. Not for bytes (wire.py), for the hello, which goes out before this is imported (hello.py), for
 what the arguments of a request mean (request.py), nor for the codes of errors (errors.py).
 
-Atoms are never made of data: the shim decodes with `[:safe]`, which refuses an atom that it does not know.
+Atoms are never made of data: the shim decodes with `[:safe]`, which refuses an atom that it does not know. Text for a
+person may be an engine's or a registry's: it is made harmless here, whatever it was made of.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from nerves_docker_port import stages
 from nerves_docker_port.port.wire import Atom, Opaque, Term, WireError
+from nerves_docker_port.printable import printable
 
 Op: TypeAlias = Literal["build", "archive", "clean", "shell", "doctor", "volumes"]
 StageName: TypeAlias = stages.StageName
@@ -33,12 +35,12 @@ class Headline:
     text: str
 
     def to_term(self) -> Term:
-        return (Atom("headline"), self.text)
+        return (Atom("headline"), printable(self.text))
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    r"""Whole lines for the terminal, joined by \n, none at the end; not always UTF-8."""
+    r"""Whole lines for the terminal, joined by \n, none at the end; without controls (record/log.py has taken them)."""
 
     lines: bytes
 
@@ -71,7 +73,7 @@ class Progress:
         return (
             Atom("progress"),
             {
-                Atom("what"): self.what,
+                Atom("what"): printable(self.what),
                 Atom("current"): self.current,
                 Atom("total"): self.total,
                 Atom("unit"): _known(self.unit, UNITS),
@@ -86,7 +88,7 @@ class Warning:  # noqa: A001 - the protocol's word; used as protocol.Warning
     text: str
 
     def to_term(self) -> Term:
-        return (Atom("warning"), self.text)
+        return (Atom("warning"), printable(self.text))
 
 
 EventKind: TypeAlias = Headline | Log | Stage | Progress | Warning
@@ -113,7 +115,7 @@ class Ask:
     default: bool
 
     def to_term(self) -> Term:
-        return (Atom("ask"), self.id, self.ref, (Atom("yes_no"), self.text, self.default))
+        return (Atom("ask"), self.id, self.ref, (Atom("yes_no"), printable(self.text), self.default))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +142,8 @@ class Error:
             Atom("error"),
             {
                 Atom("code"): Atom(self.code),
-                Atom("message"): self.message,
-                Atom("hint"): self.hint,
+                Atom("message"): printable(self.message),
+                Atom("hint"): None if self.hint is None else printable(self.hint),
                 Atom("log"): self.log,
             },
         )

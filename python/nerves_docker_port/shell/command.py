@@ -20,6 +20,7 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.port import wire
 from nerves_docker_port.port.protocol import Error
 from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.printable import printable
 from nerves_docker_port.shell.guardian import Guardian
 from nerves_docker_port.shell.terminal import Conversation, Outer, Terminal
 from nerves_docker_port.stages import StageName, Unit
@@ -139,7 +140,7 @@ def _tell(error: errors.RunnerError) -> None:
     text = error.message if error.hint is None else f"{error.message.rstrip()}\n\n{error.hint}"
     # The terminal may be gone.
     with suppress(OSError):
-        print(f"\n{text}", file=sys.stderr)  # noqa: T201
+        print(f"\n{printable(text)}", file=sys.stderr)  # noqa: T201
 
 
 def _keep(error: errors.RunnerError, spec: Path) -> None:
@@ -153,13 +154,13 @@ class _Plain:
     """A reporter on a terminal that has nobody else to print on it. What there is to ask was asked by Mix."""
 
     def headline(self, text: str) -> None:
-        print(text, file=sys.stderr)  # noqa: T201
+        print(printable(text), file=sys.stderr)  # noqa: T201
 
     def log(self, lines: bytes) -> None:
-        print(lines.decode("utf-8", "replace"), file=sys.stderr)  # noqa: T201
+        print(printable(lines.decode("utf-8", "replace")), file=sys.stderr)  # noqa: T201
 
     def warning(self, text: str) -> None:
-        print(text, file=sys.stderr)  # noqa: T201
+        print(printable(text), file=sys.stderr)  # noqa: T201
 
     def stage_started(self, name: StageName) -> None:
         pass
