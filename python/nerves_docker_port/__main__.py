@@ -31,6 +31,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["port"]:
         return _port()
+    from nerves_docker_port.printing import Outputs
+
+    with Outputs() as outputs:
+        status = _command(words)
+        return outputs.failed() or status
+
+
+def _command(words: list[str]) -> int:
     if words[:1] == ["shell"]:
         from nerves_docker_port.shell import command as shell
 

@@ -549,6 +549,11 @@ def not_writable(path: str, what: str, reason: str) -> RunnerError:
     )
 
 
+def output_not_written(reason: str) -> RunnerError:
+    """What a command prints cannot be written where its output goes."""
+    return RunnerError(Code.DISK_FULL, f"nerves_docker_port: the standard output cannot be written: {reason}")
+
+
 def internal(detail: str) -> RunnerError:
     """A defect in the helper."""
     return RunnerError(

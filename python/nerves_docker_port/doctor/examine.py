@@ -27,7 +27,7 @@ from nerves_docker_port.engine.resources import State
 from nerves_docker_port.image import ensure as image
 from nerves_docker_port.image.ensure import Image
 from nerves_docker_port.port.wire import Atom, Term
-from nerves_docker_port.printable import printable
+from nerves_docker_port.printing import printable
 from nerves_docker_port.request.request import Request, from_args
 from nerves_docker_port.text import size
 from nerves_docker_port.volume import lock

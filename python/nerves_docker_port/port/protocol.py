@@ -15,7 +15,7 @@ from typing import Final, Literal, TypeAlias, get_args
 
 from nerves_docker_port import stages
 from nerves_docker_port.port.wire import Atom, Opaque, Term, WireError
-from nerves_docker_port.printable import printable
+from nerves_docker_port.printing import printable
 
 Op: TypeAlias = Literal["build", "archive", "clean", "shell", "doctor", "volumes"]
 StageName: TypeAlias = stages.StageName

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from nerves_docker_port import errors
-from nerves_docker_port.printable import from_output
+from nerves_docker_port.printing import from_output
 from nerves_docker_port.record import standout
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from nerves_docker_port.printable import from_output
+from nerves_docker_port.printing import from_output
 
 # What terminals send that ECMA-48 does not know, by what it begins with: blanks are part of it.
 _OTHERS = rb"""

@@ -20,7 +20,7 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.port import wire
 from nerves_docker_port.port.protocol import Error
 from nerves_docker_port.port.wire import Atom, Term
-from nerves_docker_port.printable import printable
+from nerves_docker_port.printing import printable
 from nerves_docker_port.shell.guardian import Guardian
 from nerves_docker_port.shell.terminal import Conversation, Outer, Terminal
 from nerves_docker_port.stages import StageName, Unit

@@ -11,7 +11,7 @@ from nerves_docker_port import errors
 from nerves_docker_port.doctor import examine as doctor
 from nerves_docker_port.port import protocol
 from nerves_docker_port.port.wire import Atom
-from nerves_docker_port.printable import from_output, printable
+from nerves_docker_port.printing import from_output, printable
 from nerves_docker_port.shell import command as shell
 
 HOSTILE = [
