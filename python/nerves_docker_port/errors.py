@@ -73,8 +73,8 @@ def engine_lost(endpoint: str, doing: str, reason: str) -> RunnerError:
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"The engine at {endpoint} stopped answering {doing}: {reason}",
-        hint="See whether the engine was stopped or restarted (`journalctl -u docker`), then run the command again: "
-        "the build continues where it was.",
+        hint="See whether the engine was stopped or restarted, then run the command again: the build continues where "
+        f"it was. If it happens again, {_ENGINE_LOG}.",
     )
 
 
@@ -112,15 +112,129 @@ NOT_AN_ENGINE = "what answers there is not a Docker engine"
 """Reasons for ``engine_unreachable`` and ``engine_lost`` where the operating system has no words of its own."""
 
 
+_ENGINE_LOG = (
+    "the engine's own log tells more (Docker on Linux: `sudo journalctl -u docker`; rootless: "
+    "`journalctl --user -u docker`; Podman: `journalctl -u podman`; Docker Desktop: Troubleshoot, Get support)"
+)
+
+DIRECTORY_NOT_SEEN = (
+    "The engine does not see the directories of this machine as you do. Share the directory with it (Docker Desktop: "
+    "Settings, Resources, File sharing; Colima: `mounts` in `colima start --edit`; Podman: "
+    "`podman machine init --volume`), or move the project to where it sees it: your home directory, as a rule. An "
+    "engine that is a snap sees nothing else. If Mix runs in a container itself, mount the project there at the path "
+    "that it has on the engine's host. `mix nerves_docker_port.doctor` tries every directory of the project."
+)
+"""What to do where an engine looks for a directory and does not find the one that the person has."""
+
+_SELINUX = (
+    "SELinux keeps containers from the directory. Let them have it: `sudo chcon -Rt container_file_t DIRECTORY` for "
+    "each directory that the message names, or move the project below your home directory if it is in a directory of "
+    "the system. `sudo ausearch -m avc -ts recent` shows what was denied."
+)
+
+# What engines and their runtimes (runc, crun) say, in their order of precedence: words, code, what to do.
+_REFUSALS: tuple[tuple[str, Code, str], ...] = (
+    (r"selinux|relabel|lsetxattr|label .* not allowed", Code.ENGINE_PERMISSION, _SELINUX),
+    (
+        # Docker Desktop: "Mounts denied: The path ... is not shared from the host and is not known to Docker."
+        r"mounts? denied|not shared from|not known to docker|(directory|file|drive) sharing|drive has not been shared",
+        Code.ENGINE_PERMISSION,
+        DIRECTORY_NOT_SEEN,
+    ),
+    (
+        # Docker: "invalid mount config for type "bind": bind source path does not exist: ..."; "error while creating
+        # mount source path '...': mkdir ...: read-only file system". Podman: "statfs ...: no such file or directory".
+        (
+            r"bind source path does not exist|creat(e|ing) mount source path|source path .* does not exist"
+            r"|(statfs|lstat|stat'ing file) .*no such file"
+        ),
+        Code.ENGINE_PERMISSION,
+        DIRECTORY_NOT_SEEN,
+    ),
+    (
+        # runc: "error mounting "/..." to rootfs at "/...": ... no such file or directory". crun: "mount `/...` to ...".
+        r"mount(ing)? [\"'`]?/.*(no such file or directory|not a directory)",
+        Code.ENGINE_PERMISSION,
+        DIRECTORY_NOT_SEEN,
+    ),
+    (
+        r"((statfs|lstat|stat'ing file) |mount(ing)? [\"'`]?/).*(permission denied|operation not permitted)",
+        Code.ENGINE_PERMISSION,
+        (
+            "The engine may not open the directory. A rootless engine opens only what you may open yourself, and all "
+            "directories above it have to let you through (`namei -l DIRECTORY` shows them). It does not see a file "
+            "system that is mounted for you alone (sshfs, for example). If the engine has SELinux, "
+            "`sudo ausearch -m avc -ts recent` shows what was denied."
+        ),
+    ),
+    (
+        r"authorization denied by plugin|denied by policy",
+        Code.ENGINE_PERMISSION,
+        "An authorization plug-in of the engine forbids this. Ask whoever runs the engine to allow it.",
+    ),
+    (
+        r"could not select device driver|unresolvable cdi devices",
+        Code.BAD_REQUEST,
+        (
+            "The engine has no driver for what `DeviceRequests` in `build_runner_config: [host_config: ...]` wants. "
+            "Leave it out (Buildroot needs none), or install the driver at the engine."
+        ),
+    ),
+    (
+        r"(unknown|invalid) runtime|default runtime .* not found",
+        Code.BAD_REQUEST,
+        (
+            "`Runtime` in `build_runner_config: [host_config: ...]` names a runtime that the engine does not have. "
+            "`docker info` lists those that it has."
+        ),
+    ),
+    (
+        r"exec: .*(no such file|not found)|executable file .* not found",
+        Code.IMAGE_UNAVAILABLE,
+        (
+            "A program that a build needs is not in the image. Check the tag in `build_runner_config: [docker: "
+            "{dockerfile, tag}]`: the image has to be made like Nerves' own, with bash, GNU tools and util-linux."
+        ),
+    ),
+    (
+        r"iptables|nftables|programming external connectivity",
+        Code.INTERNAL,
+        (
+            "Something has removed the engine's firewall rules. Restarting it makes them again "
+            "(`sudo systemctl restart docker`), and ends the containers that run there. "
+            '`build_runner_config: [network: "host"]` does without them.'
+        ),
+    ),
+    (
+        r"cgroup",
+        Code.INTERNAL,
+        (
+            "The engine cannot set up a container's limits. Leave out `cpus`, `memory` and `swap`, if you have set "
+            f"them. Otherwise {_ENGINE_LOG}."
+        ),
+    ),
+)
+
+
 def engine_refused(doing: str, reason: str) -> RunnerError:
-    """The engine answered with an error that has no code of its own."""
+    """The engine answered with an error. What it says decides the code and what to do."""
+    import re
+
     if says_disk_full(reason):
         return disk_full(f"The engine ran out of disk space {doing}: {reason}")
-    return RunnerError(
-        Code.INTERNAL,
-        f"The engine reported an error {doing}: {reason}",
-        hint="Try again; if it stays so, the engine's own log tells more (`journalctl -u docker`).",
-    )
+    code, hint = Code.INTERNAL, f"Run the command again. If it fails again, {_ENGINE_LOG}."
+    for pattern, named, remedy in _REFUSALS:
+        if re.search(pattern, reason, re.IGNORECASE | re.DOTALL):
+            code, hint = named, remedy
+            break
+    return RunnerError(code, f"The engine reported an error {doing}: {reason}", hint=hint)
+
+
+def directory_not_writable(reason: str) -> str:
+    """What to do where a container reads a directory of the host, but cannot write it for ``reason``."""
+    if "permission denied" in reason.lower():
+        return f"See that it is yours (`ls -ld DIRECTORY`). If the engine has SELinux: {_SELINUX}"
+    return "See that it is neither full nor read-only."
 
 
 def says_disk_full(text: str) -> bool:

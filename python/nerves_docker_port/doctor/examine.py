@@ -35,8 +35,6 @@ from nerves_docker_port.volume import prune as volumes
 
 OUR_RUNNER = "Elixir.NervesDockerPort.BuildRunner"
 
-NO_CONTAINER_HINT = "See whether the engine's log tells more (`journalctl -u docker`), and report it if not."
-
 _MARGIN = " " * 21
 
 # Copies a file that the host has made beside itself. Argument: its name.
@@ -292,8 +290,10 @@ class _Prober:
             status, output = self._run(["df", "-Pk", "/probe"], Mount("volume", "", "/probe"))
             # POSIX df -P: one line of headings, then file system, blocks, used, available.
             free = int(output.splitlines()[-1].split()[3]) * 1024 if status == 0 else None
-        except (errors.RunnerError, IndexError, ValueError) as error:
-            return Finding("engine disk", "problem", f"no container can be run: {_words(error)}", NO_CONTAINER_HINT)
+        except errors.RunnerError as error:
+            return Finding("engine disk", "problem", f"no container can be run: {error.message}", error.hint)
+        except (IndexError, ValueError):
+            free = None
         if free is None:
             return Finding("engine disk", "ok", "not measured: the image has no df")
         judged = resources.engine_disk(free)
@@ -335,11 +335,11 @@ class _Prober:
             try:
                 status, output = self._run(["sh", "-c", _COPY, name], Mount("bind", str(directory), "/probe"))
             except errors.RunnerError as error:
-                text = f"the engine cannot mount the {what} {directory}: {_words(error)}"
-                return Finding(topic, "problem", text, self._sharing()), None
+                text = f"the engine cannot mount the {what} {directory}: {error.message}"
+                return Finding(topic, "problem", text, error.hint), None
             if nonce.encode() not in output:
                 text = f"the engine sees another directory at {directory} ({what}) than you do"
-                return Finding(topic, "problem", text, self._sharing()), None
+                return Finding(topic, "problem", text, errors.DIRECTORY_NOT_SEEN), None
             try:
                 written, owner = back.read_text() == nonce, back.stat()
             except OSError:
@@ -347,21 +347,13 @@ class _Prober:
             if status != 0 or not written or owner is None:
                 reason = output.decode(errors="replace").replace(nonce, "").strip()
                 text = f"a container reads, but cannot write the {what} {directory}: {reason or f'status {status}'}"
-                return Finding(topic, "problem", text, "See that it is neither full nor read-only."), None
+                return Finding(topic, "problem", text, errors.directory_not_writable(reason)), None
             text = f"a container reads and writes the {what} {directory}"
             return Finding(topic, "ok", text), (owner.st_uid, owner.st_gid)
         finally:
             for path in (file, back):
                 with suppress(OSError):
                     path.unlink(missing_ok=True)
-
-    def _sharing(self) -> str:
-        if "Docker Desktop" in self._engine.capabilities.system:
-            return "Share it with Docker Desktop: Settings, Resources, File sharing."
-        return (
-            "The engine has to see the same files as you: move the project to where it does, or start the engine "
-            "where you are (not in another container, mount namespace or machine; snap's Docker sees only your home)."
-        )
 
     def _run(self, command: Sequence[str], mount: Mount) -> tuple[int, bytes]:
         spec = Spec(
@@ -427,7 +419,3 @@ def _count(things: Sequence[Any], what: str) -> str:
 def _of_error(topic: str, error: errors.RunnerError) -> Finding:
     # The last paragraph says what it is; what stands before it are the stock runner's words.
     return Finding(topic, "problem", error.message.rstrip().rpartition("\n\n")[2], error.hint)
-
-
-def _words(error: Exception) -> str:
-    return error.message if isinstance(error, errors.RunnerError) else str(error)
