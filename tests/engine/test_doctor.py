@@ -271,7 +271,7 @@ def test_a_directory_that_the_engine_sees_otherwise(make_system: MakeSystem) -> 
     assert not report.ok
     (mount,) = report.texts("mounts", "problem")
     assert mount == f"the engine sees another directory at {system.root}/dl (downloads) than you do"
-    assert any("another container, mount namespace or machine" in problem["remedy"] for problem in report.problems)
+    assert any("If Mix runs in a container itself" in problem["remedy"] for problem in report.problems)
     assert len(report.texts("mounts", "ok")) == 2
 
 

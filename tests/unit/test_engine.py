@@ -135,6 +135,19 @@ def test_a_rootless_engine_is_known(fake: FakeEngine, options: list[str]) -> Non
     engine.close()
 
 
+@pytest.mark.parametrize("field", ["MemoryLimit", "CpuCfsQuota", "SwapLimit"])
+def test_an_engine_that_applies_no_limit_says_so(field: str, fake: FakeEngine) -> None:
+    def applied() -> tuple[bool, bool, bool]:
+        engine = Engine.connect({"DOCKER_HOST": fake.host})
+        found = engine.capabilities
+        engine.close()
+        return found.limits_memory, found.limits_cpus, found.limits_swap
+
+    assert applied() == (True, True, True)
+    fake.info[field] = False
+    assert applied() == (field != "MemoryLimit", field != "CpuCfsQuota", field != "SwapLimit")
+
+
 def test_an_engine_that_speaks_newer_versions_is_spoken_to_in_one_that_the_sdk_knows(fake: FakeEngine) -> None:
     fake.version = {"Version": "99.0.0", "ApiVersion": "1.99"}
     engine = Engine.connect({"DOCKER_HOST": fake.host})

@@ -94,6 +94,7 @@ def examine(found: Subject, environ: Mapping[str, str], cancellation: Cancellati
         yield _engine(engine)
         yield _place(engine)
         yield _memory(engine, found)
+        yield from _limits(engine, found)
         examinations = [_with_image(engine, found, environ, cancellation), _past(engine, found)]
         for examination in examinations:
             yield from examination
@@ -201,6 +202,12 @@ def _place(engine: Engine) -> Finding:
 def _memory(engine: Engine, found: Subject) -> Finding:
     judged = resources.memory(engine.capabilities, found.request.settings if found.request else None)
     return Finding("memory", judged.state, judged.text, judged.remedy)
+
+
+def _limits(engine: Engine, found: Subject) -> Iterator[Finding]:
+    judged = resources.limits(engine.capabilities, found.request.settings) if found.request else None
+    if judged is not None:
+        yield Finding("limits", judged.state, judged.text, judged.remedy)
 
 
 def _host_disk(found: Subject, environ: Mapping[str, str]) -> Finding:

@@ -70,6 +70,10 @@ class Capabilities:
     """Of the engine's host."""
     system: str = ""
     """The operating system that it runs on: tells Docker Desktop from an engine of the machine itself."""
+    limits_memory: bool = True
+    limits_cpus: bool = True
+    limits_swap: bool = True
+    """Whether it applies such limits. One that does not (rootless, without cgroups of its own) ignores them."""
 
 
 def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
@@ -133,6 +137,9 @@ class Engine:
             memory=_count(info.get("MemTotal")),
             name=str(info.get("Name") or ""),
             system=str(info.get("OperatingSystem") or ""),
+            limits_memory=info.get("MemoryLimit") is not False,
+            limits_cpus=info.get("CpuCfsQuota") is not False,
+            limits_swap=info.get("SwapLimit") is not False,
         )
 
     @classmethod

@@ -47,9 +47,10 @@ def memory(capabilities: Capabilities, settings: Settings | None) -> Judgement:
     """The engine's memory, or what the settings leave of it, and the CPUs that share it."""
     available, cpus = capabilities.memory, capabilities.cpus
     limited = ""
-    if settings is not None and settings.memory is not None and (not available or settings.memory < available):
-        available, limited = settings.memory, " (by the configuration)"
-    if settings is not None and settings.cpus is not None:
+    limited_to = None if settings is None or not capabilities.limits_memory else settings.memory
+    if limited_to is not None and (not available or limited_to < available):
+        available, limited = limited_to, " (by the configuration)"
+    if settings is not None and settings.cpus is not None and capabilities.limits_cpus:
         cpus = min(cpus, max(1, int(settings.cpus))) if cpus else int(settings.cpus)
     if not available:
         return Judgement("ok", "the engine does not say how much memory it has")
@@ -64,7 +65,32 @@ def memory(capabilities: Capabilities, settings: Settings | None) -> Judgement:
 def advice(capabilities: Capabilities, settings: Settings, download_dir: Path) -> list[str]:
     """What to warn of before a build: only what is known without asking anybody."""
     judged = [memory(capabilities, settings), host_disk(download_dir)]
-    return [f"There is little: {each.text}. {each.remedy or ''}".strip() for each in judged if each.state != "ok"]
+    little = [f"There is little: {each.text}. {each.remedy or ''}".strip() for each in judged if each.state != "ok"]
+    ignored = limits(capabilities, settings)
+    return little if ignored is None else [f"{ignored.text[0].upper()}{ignored.text[1:]}. {ignored.remedy}", *little]
+
+
+def limits(capabilities: Capabilities, settings: Settings) -> Judgement | None:
+    """The configured limits that the engine does not apply, or ``None`` where there are none."""
+    ignored = [
+        name
+        for name, wanted, applied in (
+            ("cpus", settings.cpus, capabilities.limits_cpus),
+            ("memory", settings.memory, capabilities.limits_memory),
+            ("swap", settings.swap, capabilities.limits_swap),
+        )
+        if wanted is not None and not applied
+    ]
+    if not ignored:
+        return None
+    names = " and ".join(f"`{name}`" for name in ignored)
+    return Judgement(
+        "warning",
+        f"the engine does not apply the configured {names}: the build takes what it wants",
+        "A rootless engine needs cgroup v2 and the controllers that systemd delegates "
+        "(https://rootlesscontaine.rs/getting-started/common/cgroup2/); for swap, the kernel needs `swapaccount=1`. "
+        "Or leave the setting out.",
+    )
 
 
 def engine_disk(free: int) -> Judgement:
