@@ -24,6 +24,7 @@ usage: python -m nerves_docker_port COMMAND
 """
 
 EX_USAGE = 64
+EX_SOFTWARE = 70
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +58,7 @@ def _command(words: list[str]) -> int:
 
 
 def _port() -> int:
-    from nerves_docker_port.port.hello import FD_IN, FD_OUT, say_hello, secure_descriptors
+    from nerves_docker_port.port.hello import FD_IN, FD_OUT, say_failure, say_hello, secure_descriptors
 
     try:
         secure_descriptors()
@@ -72,14 +73,24 @@ def _port() -> int:
     # Next to nothing that is imported is garbage, and looking for it takes a tenth of the time. The session lets the
     # collector go on when all is there.
     gc.disable()
-    from nerves_docker_port.port.session import Session
+    try:
+        from nerves_docker_port.port.session import Session
 
-    def load() -> Operations:
-        from nerves_docker_port.operations import Operations
+        def load() -> Operations:
+            from nerves_docker_port.operations import Operations
 
-        return Operations(os.environ)
+            return Operations(os.environ)
 
-    status = Session(FD_IN, FD_OUT, load).run()
+        status = Session(FD_IN, FD_OUT, load).run()
+    except Exception as error:  # noqa: BLE001  # whatever it is, the shim has to be told: it does not see the traceback
+        import traceback
+
+        from nerves_docker_port import errors
+
+        traceback.print_exc()
+        failure = errors.internal(f"{type(error).__name__}: {error}")
+        say_failure(failure.message, failure.hint or "")
+        status = EX_SOFTWARE
     sys.stderr.flush()
     # Everything is written and let go; taking the interpreter apart would take as long as saying hello did.
     os._exit(status)

@@ -669,10 +669,31 @@ def output_not_written(reason: str) -> RunnerError:
 
 
 def internal(detail: str) -> RunnerError:
-    """A defect in the helper."""
+    """A Python error that nothing else has words for; ``detail`` is the last line of its traceback.
+
+    Where a module of Python's own is missing or does not load, it is the person's Python and no defect of ours: those
+    that need a library (``lzma``, ``zlib``, ``ssl``) are left out of a Python that was built where there was none.
+    """
+    import re
+    import sys
+
+    missing = re.search(r"No module named '_?(\w+)|import of _?(\w+) halted", detail)
+    module = (missing[1] or missing[2]) if missing else None
+    broken = re.search(r"ImportError: .*(shared object|Library not loaded|symbol)", detail, re.DOTALL)
+    if broken or module in sys.stdlib_module_names:
+        version = ".".join(map(str, sys.version_info[:3]))
+        what = f"lacks its module `{module}`" if module else "is damaged"
+        return RunnerError(
+            Code.INTERNAL,
+            f"The helper failed with a Python error: {detail}\n\n"
+            f"The Python that runs it, {sys.executable} ({version}), {what}.",
+            hint="Use a Python that is whole (Debian, Ubuntu: `sudo apt-get install python3`; macOS: "
+            f"`brew install python`). pyenv builds one anew with `pyenv install --force {version}`, once the libraries "
+            "are there (https://github.com/pyenv/pyenv/wiki#suggested-build-environment).",
+        )
     return RunnerError(
         Code.INTERNAL,
-        f"The helper met a defect of its own: {detail}",
+        f"The helper failed with a Python error, a defect of its own: {detail}",
         hint="Please report it with the traceback above.",
     )
 

@@ -10,7 +10,6 @@ import errno
 import glob
 import hashlib
 import io
-import lzma
 import os
 import tarfile
 import time
@@ -166,7 +165,7 @@ def _copy(content: IO[bytes], file: IO[bytes], target: Path, log: str, cancellat
             os.fsync(file.fileno())
             for check in checks:
                 check.result()
-        except (zlib.error, lzma.LZMAError) as error:
+        except whole.damaged as error:
             raise errors.artifact_missing(str(target), f"it is damaged: {error}", log) from error
     if not whole.complete:
         raise errors.artifact_missing(str(target), "it ends in the middle", log)
@@ -177,6 +176,8 @@ class _Checker(Protocol):
     """Reads along to the end of a file."""
 
     complete: bool
+    damaged: tuple[type[Exception], ...]
+    """What ``feed`` raises where the file is not what it should be."""
 
     def feed(self, data: bytes) -> None:
         """The next bytes."""
@@ -188,8 +189,9 @@ class _Compressed:
     Keeps nothing of what it unpacks, and never unpacks more than ``_CHUNK`` at a time.
     """
 
-    def __init__(self, new: Callable[[], Any]) -> None:
+    def __init__(self, new: Callable[[], Any], damaged: type[Exception]) -> None:
         self._new = new
+        self.damaged: tuple[type[Exception], ...] = (damaged,)
         self._stream = new()
         self.complete = False
 
@@ -220,6 +222,7 @@ class _NotEmpty:
     """For a kind of file that we cannot read."""
 
     complete = False
+    damaged: tuple[type[Exception], ...] = ()
 
     def feed(self, data: bytes) -> None:
         self.complete = self.complete or bool(data)
@@ -228,9 +231,13 @@ class _NotEmpty:
 def _checker(name: str) -> _Checker:
     if name.endswith(".gz"):
         # 31: the largest window, and a gzip header (zlib.h, inflateInit2).
-        return _Compressed(lambda: zlib.decompressobj(wbits=31))
+        return _Compressed(lambda: zlib.decompressobj(wbits=31), zlib.error)
     if name.endswith(".xz"):
-        return _Xz(lzma.LZMADecompressor)
+        # Only toolchains are such files, and many a Python is built without (pyenv on a machine without liblzma).
+        with suppress(ImportError):
+            import lzma
+
+            return _Xz(lzma.LZMADecompressor, lzma.LZMAError)
     return _NotEmpty()
 
 

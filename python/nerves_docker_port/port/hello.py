@@ -1,5 +1,7 @@
 """The first frame, and the descriptors that it goes through, before anything that takes time to import.
 
+And the last one, where what takes time to import cannot be imported.
+
 The shim waits for the hello; the messages proper (protocol.py, wire.py) take three times as long to import as Python
 itself takes to start. So this imports neither, nor `dataclasses`, `typing` or `re`, and writes the one term by hand.
 """
@@ -49,6 +51,17 @@ def frame(version: str, python: str, os_pid: int) -> bytes:
     pairs = b"".join(_atom(name) + value for name, value in (*fields, ("os_pid", _integer(os_pid))))
     term = b"\x83" + b"h\x02" + _atom("hello") + b"t" + (4).to_bytes(4, "big") + pairs
     return len(term).to_bytes(4, "big") + term
+
+
+def say_failure(message: str, hint: str) -> None:
+    """Write the outcome of a helper that cannot go on: `{:done, 0, {:error, %{code: :internal, ...}}}`."""
+    pairs = _atom("code") + _atom("internal") + _atom("message") + _text(message) + _atom("hint") + _text(hint)
+    error = b"t" + (4).to_bytes(4, "big") + pairs + _atom("log") + _atom("nil")
+    term = b"\x83h\x03" + _atom("done") + b"a\x00" + b"h\x02" + _atom("error") + error
+    try:
+        os.write(FD_OUT, len(term).to_bytes(4, "big") + term)
+    except OSError:
+        return
 
 
 def _atom(name: str) -> bytes:
