@@ -25,6 +25,7 @@ from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.stages import StageName
 from nerves_docker_port.volume import build_volume, lock
+from nerves_docker_port.volume.lock import session_name
 from nerves_docker_port.volume.session import Failure, Session
 from nerves_docker_port.volume.steps import Step, new_token
 from nerves_docker_port.workspace.mounted import Workspace, open_workspace
@@ -210,6 +211,8 @@ def job_on(
 
 def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
     """What to say of a step that ended badly, from its status and the log."""
+    if failure.by_somebody:
+        return errors.container_gone(session_name(job.workspace.volume))
     last_lines = job.log.last_lines()
     log = str(job.log.path)
     if step.name == "make_system" and "No rule to make target 'system'" in last_lines:

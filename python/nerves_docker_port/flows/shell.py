@@ -53,7 +53,14 @@ def shell(
         prepared = prepare(opened, environ, reporter, cancellation, needs_tree=False, open_log=open_log)
         session = open_session(prepared, "shell", console=terminal.size)
         try:
-            failure = session.run_on_terminal(terminal, cancellation)
+            failure = session.run_on_terminal(
+                terminal,
+                lambda: reporter.warning(
+                    "The connection to the engine was lost. It is tried again for up to "
+                    f"{request.settings.patience} seconds; Ctrl-C ends the shell."
+                ),
+                cancellation,
+            )
         finally:
             session.end()
             prepared.engine.close()

@@ -55,6 +55,8 @@ class Failure:
     """The index of the step among those that were to run."""
     status: int
     out_of_memory: bool
+    by_somebody: bool = False
+    """Somebody killed or removed the container."""
 
 
 class Session:
@@ -189,12 +191,14 @@ class Session:
     def run_on_terminal(
         self,
         converse: Callable[[Stream, Callable[[int, int], None]], None],
+        on_lost: Callable[[], None],
         cancellation: Cancellation,
     ) -> Failure | None:
         """Run the container, which has a console, to its end, with somebody at the other end of its terminal.
 
         ``converse`` gets the stream of that terminal, and what tells the engine another size (rows, columns); it
-        returns when the stream ends. It is called again after a connection was lost. The result is ``None`` where the
+        returns when the stream ends. It is called again after a connection was lost; ``on_lost`` is called where the
+        engine cannot be reached at once. The result is ``None`` where the
         program at the terminal ended with status 0. Raises ``RunnerError``.
         """
         cancellation.check()
@@ -226,7 +230,7 @@ class Session:
                 ended = self._below()
                 if ended is None:
                     reached = self._until_reached(
-                        lambda: container.attach_terminal(self.engine, self.container), cancellation
+                        lambda: container.attach_terminal(self.engine, self.container), cancellation, on_lost
                     )
                     if not isinstance(reached, Failure):
                         stream = reached
@@ -298,8 +302,14 @@ class Session:
             self._marks += marks_in(container.read_file(self.engine, self.container, f"{STATE}/ended"))
         return None
 
-    def _until_reached(self, connect: Callable[[], _T], cancellation: Cancellation) -> _T | Failure:
-        """What ``connect`` gives, tried again while the heart is patient; or how the container has ended."""
+    def _until_reached(
+        self, connect: Callable[[], _T], cancellation: Cancellation, on_lost: Callable[[], None] = lambda: None
+    ) -> _T | Failure:
+        """What ``connect`` gives, tried again while the heart is patient; or how the container has ended.
+
+        ``on_lost`` is called once, where the first attempt fails.
+        """
+        told = False
         while True:
             cancellation.check()
             self._heart.check()
@@ -311,6 +321,9 @@ class Session:
                 raise
             except (docker.errors.DockerException, requests.RequestException, OSError):
                 self._heart.hurry()
+            if not told:
+                on_lost()
+                told = True
             time.sleep(RETRY_INTERVAL)
 
     def _ended(self) -> Failure:
@@ -321,8 +334,9 @@ class Session:
         end = container.how_it_ended(self.engine, self.container)
         if end.status == EXPIRED or any(mark.name == "expired" for mark in self._marks):
             raise errors.session_expired(self._patience)
-        if end.out_of_memory or (end.status is not None and not end.killed):
-            return Failure(0, 137 if end.status is None else end.status, out_of_memory=end.out_of_memory)
+        if end.status is not None or end.out_of_memory:
+            status = 137 if end.status is None else end.status
+            return Failure(0, status, out_of_memory=end.out_of_memory, by_somebody=end.killed and not end.out_of_memory)
         if self._heart.trouble is not None:
             # The engine could not be reached for a while: it was restarted, and has forgotten its containers.
             raise self._heart.trouble
