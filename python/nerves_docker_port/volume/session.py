@@ -129,6 +129,8 @@ class Session:
                 if self._marks:
                     done, failure = self._by_marks(first, done, len(steps), on_end)
                     if failure is not None:
+                        # A step that ended because the flow was cancelled has not failed.
+                        cancellation.check()
                         return failure
         return None
 
