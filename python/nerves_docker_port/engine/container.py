@@ -163,7 +163,7 @@ def create(engine: Engine, spec: Spec) -> str:
         config = spec.to_api(Version(engine.api_version))
         return str(engine.api.create_container_from_config(config, spec.name)["Id"])
     except docker.errors.APIError as error:
-        if error.status_code == 409:
+        if _says_name_taken(error):
             raise NameTakenError(spec.name) from error
         raise
 
@@ -222,10 +222,14 @@ def rename(engine: Engine, container: str, name: str) -> None:
         with there():
             engine.api.rename(container, name)
     except docker.errors.APIError as error:
-        # Podman answers 500 with these words.
-        if error.status_code == 409 or "already in use" in str(error.explanation):
+        if _says_name_taken(error):
             raise NameTakenError(name) from error
         raise
+
+
+def _says_name_taken(error: docker.errors.APIError) -> bool:
+    # Docker answers 409; Podman answers 500 with these words.
+    return error.status_code == 409 or "already in use" in str(error.explanation)
 
 
 def stop(engine: Engine, container: str) -> None:

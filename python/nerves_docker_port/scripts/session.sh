@@ -58,6 +58,10 @@ while [ -z "$ndp_ending" ]; do
   [ "$ndp_missed" -le "$ndp_patience" ] || ndp_ending=expired
 done
 
+# The helper may still read the output although its heartbeats do not arrive. It must learn this before it learns that a
+# step has ended.
+[ "$ndp_ending" != expired ] || printf '\036%s 0 expired 0 0\036' "$ndp_token"
+
 # Everything else in the container gets TERM, so that make can remove what is half written. A shell at a terminal ignores
 # TERM and listens to HUP. What is still there after five seconds is killed by the kernel when process 1 has ended.
 [ ! -t 0 ] || kill -HUP -1
@@ -68,9 +72,5 @@ while [ "$ndp_left" -gt 0 ] && kill -0 -1 2>/dev/null; do
   ndp_left=$((ndp_left - 1))
   sleep 0.1
 done
-if [ "$ndp_ending" = expired ]; then
-  # The helper may still read the output although its heartbeats do not arrive.
-  printf '\036%s 0 expired 0 0\036' "$ndp_token"
-  exit 75
-fi
+[ "$ndp_ending" != expired ] || exit 75
 exit 143
