@@ -11,6 +11,10 @@ defmodule NervesDockerPort.Command do
 
   The word `port` is added to each.
 
+  A `python3` is not always one: it may be too old (macOS), or the shim of a version manager that has no version set. Then the
+  helper does not come so far as to say hello, and the `alternatives/1` are tried: every other `python3` on the PATH, then
+  `python3.14` down to `python3.10`, in the directories of Homebrew and MacPorts, too.
+
   The carried helper runs isolated (`-I`): `PYTHONPATH`, the working directory and the person's own packages cannot reach
   it. It is in UTF-8 mode whatever the locale. Python keeps its bytecode beside the source where it may write, and does
   without where it may not.
@@ -31,6 +35,11 @@ defmodule NervesDockerPort.Command do
   @variable "NERVES_DOCKER_PORT_COMMAND"
   @op "port"
 
+  # Homebrew on Apple silicon, Homebrew on Intel (and what others install by hand), MacPorts.
+  @package_managers ["/opt/homebrew/bin", "/usr/local/bin", "/opt/local/bin"]
+
+  @pythons ["python3" | Enum.map(14..10//-1, &"python3.#{&1}")]
+
   @doc """
   The command to open the port with; `packaged` is the directory of the helper that this package carries.
 
@@ -47,18 +56,41 @@ defmodule NervesDockerPort.Command do
   end
 
   @doc """
-  How to get a Python that will do, in words for an error.
+  The other Pythons that may run the carried helper, in the order in which to try them.
+
+  There are none for a command that the environment or the configuration names.
   """
-  @spec python_hint() :: String.t()
-  def python_hint do
+  @spec alternatives(t()) :: [t()]
+  def alternatives(%__MODULE__{origin: :packaged} = command) do
+    for python <- pythons(), identity(python) != identity(command.executable) do
+      %{command | executable: python}
+    end
+  end
+
+  def alternatives(%__MODULE__{}), do: []
+
+  @doc """
+  Has `resolve/1` give this command from now on, in this run of Mix: its Python has turned out to work.
+  """
+  @spec remember(t()) :: :ok
+  def remember(%__MODULE__{executable: python}) do
+    Application.put_env(:nerves_docker_port, :python, python)
+  end
+
+  @doc """
+  How to get a Python that will do, in words for an error; `packaged` is the directory of the carried helper.
+  """
+  @spec python_hint(Path.t()) :: String.t()
+  def python_hint(packaged \\ packaged_directory()) do
     """
     The helper needs Python 3.10 or later, as `python3` on the PATH:
 
       Debian, Ubuntu   sudo apt-get install python3
       macOS            brew install python
 
-    To use another one, set #{@variable}, for example
-    #{@variable}="/usr/bin/python3.12 -m nerves_docker_port".
+    To use one that is somewhere else, name it, for example
+
+      export #{@variable}=#{quoted("/usr/bin/python3.12 -I -X utf8 " <> to_shell([packaged]))}
     """
   end
 
@@ -107,15 +139,40 @@ defmodule NervesDockerPort.Command do
     main = Path.join(directory, "__main__.py")
     if not File.regular?(main), do: not_packaged(main)
 
-    python =
-      System.find_executable("python3") ||
-        Mix.raise("There is no python3 on the PATH.\n\n" <> python_hint())
-
     %__MODULE__{
-      executable: python,
+      executable: remembered() || first_python() || no_python(directory),
       arguments: ["-I", "-X", "utf8", directory, @op],
       origin: :packaged
     }
+  end
+
+  defp remembered do
+    python = Application.get_env(:nerves_docker_port, :python)
+    if python != nil and File.regular?(python), do: python
+  end
+
+  # On nearly every machine this is it, and no other directory has to be looked into.
+  defp first_python, do: System.find_executable("python3") || List.first(pythons())
+
+  defp pythons do
+    directories = String.split(System.get_env("PATH", ""), ":", trim: true) ++ @package_managers
+
+    for(name <- @pythons, directory <- directories, do: Path.join(directory, name))
+    |> Enum.filter(&System.find_executable/1)
+    |> Enum.uniq_by(&identity/1)
+  end
+
+  # `/bin` is often `/usr/bin`. The name counts, too: a version manager's shims are one file with many names.
+  defp identity(path) do
+    case File.stat(path) do
+      {:ok, stat} -> {Path.basename(path), stat.major_device, stat.inode}
+      {:error, _reason} -> path
+    end
+  end
+
+  @spec no_python(Path.t()) :: no_return()
+  defp no_python(packaged) do
+    Mix.raise("There is no python3 on the PATH.\n\n" <> python_hint(packaged))
   end
 
   defp packaged_directory, do: Application.app_dir(:nerves_docker_port, ["priv", "python"])

@@ -41,33 +41,43 @@ defmodule NervesDockerPort.Helper do
   @spec request(op(), map() | (() -> map()), keyword()) :: term()
   def request(op, args, options \\ []) do
     command = Keyword.get_lazy(options, :command, &Command.resolve/0)
-    conversation = parked(command) || %{connection: open(command), id: 0}
-    conversation = %{conversation | id: conversation.id + 1}
+    conversation = parked(command) || start(command)
 
-    outcome =
-      try do
-        converse(conversation, command, op, args, options)
-      catch
-        kind, reason ->
+    args = or_close(conversation, fn -> if is_function(args), do: args.(), else: args end)
+
+    case greeted(conversation, Keyword.get(options, :hello_timeout, @hello_timeout)) do
+      {:ok, conversation} ->
+        conversation = %{conversation | id: conversation.id + 1}
+        outcome = or_close(conversation, fn -> converse(conversation, op, args, options) end)
+
+        if op == :build and match?({:ok, _value}, outcome) do
+          park(conversation, Keyword.get(options, :park_timeout, @park_timeout))
+        else
           Connection.close(conversation.connection)
-          :erlang.raise(kind, reason, __STACKTRACE__)
-      end
+        end
 
-    if op == :build and match?({:ok, _value}, outcome) do
-      park(conversation, command, Keyword.get(options, :park_timeout, @park_timeout))
-    else
-      Connection.close(conversation.connection)
-    end
+        value(outcome)
 
-    case outcome do
-      {:ok, value} -> value
-      {:error, message} -> Mix.raise(message)
+      {:error, message} ->
+        Mix.raise(message)
     end
   end
 
-  defp park(conversation, command, timeout) do
+  defp value({:ok, value}), do: value
+  defp value({:error, message}), do: Mix.raise(message)
+
+  # Whatever goes wrong on this side, the helper goes.
+  defp or_close(conversation, function) do
+    function.()
+  catch
+    kind, reason ->
+      if conversation.connection != nil, do: Connection.close(conversation.connection)
+      :erlang.raise(kind, reason, __STACKTRACE__)
+  end
+
+  defp park(conversation, timeout) do
     :ok = Connection.park(conversation.connection, timeout)
-    Process.put(__MODULE__, {conversation, command, engine_variables()})
+    Process.put(__MODULE__, {conversation, engine_variables()})
   end
 
   # A helper sees the environment that it was started in. Nerves changes much of it once a system is built (the compiler's
@@ -82,10 +92,10 @@ defmodule NervesDockerPort.Helper do
     variables = engine_variables()
 
     case Process.delete(__MODULE__) do
-      {conversation, ^command, ^variables} ->
+      {%{command: ^command} = conversation, ^variables} ->
         if Connection.take_up(conversation.connection) == :ok, do: conversation
 
-      {conversation, _other_command, _other_variables} ->
+      {conversation, _other_variables} ->
         Connection.close(conversation.connection)
         nil
 
@@ -94,47 +104,90 @@ defmodule NervesDockerPort.Helper do
     end
   end
 
-  defp open(command) do
+  # A conversation with a helper that has not said hello yet. Where it cannot even be started, that is found out when it is
+  # to be greeted: another Python may do.
+  defp start(command) do
     case Connection.open(command) do
-      {:ok, connection} ->
-        connection
-
-      {:error, reason} ->
-        Mix.raise("""
-        The helper cannot be started: #{:file.format_error(reason)}.
-
-          #{Command.to_line(command)}
-        """)
-    end
-  end
-
-  defp converse(%{connection: connection, id: id}, command, op, args, options) do
-    args = if is_function(args), do: args.(), else: args
-
-    with :ok <- greet(id, connection, command, Keyword.get(options, :hello_timeout, @hello_timeout)) do
-      :ok = Connection.send_message(connection, {:request, id, op, args})
-      console = Console.new(Keyword.take(options, [:dot_every]))
-      {outcome, console} = listen(connection, id, console)
-      _console = Console.end_line(console)
-      outcome
+      {:ok, connection} -> %{connection: connection, command: command, id: 0, reason: nil}
+      {:error, reason} -> %{connection: nil, command: command, id: 0, reason: reason}
     end
   end
 
   # A helper says hello once.
-  defp greet(id, _connection, _command, _timeout) when id > 1, do: :ok
+  defp greeted(%{id: id} = conversation, _timeout) when id > 0, do: {:ok, conversation}
 
-  defp greet(_id, connection, command, timeout) do
+  defp greeted(conversation, timeout) do
+    case or_close(conversation, fn -> greet(conversation, timeout) end) do
+      :ok ->
+        {:ok, conversation}
+
+      {:error, message} ->
+        Connection.close(conversation.connection)
+        {:error, message}
+
+      {:no_python, failure} ->
+        another(Command.alternatives(conversation.command), timeout, [
+          {conversation.command, failure}
+        ])
+    end
+  end
+
+  # Only now does it matter which other Pythons there are: most machines never come here.
+  defp another([], _timeout, failures), do: {:error, no_hello(Enum.reverse(failures))}
+
+  defp another([command | rest], timeout, failures) do
+    conversation = start(command)
+
+    case or_close(conversation, fn -> greet(conversation, timeout) end) do
+      :ok ->
+        :ok = Command.remember(command)
+        {:ok, conversation}
+
+      {:no_python, failure} ->
+        another(rest, timeout, [{command, failure} | failures])
+
+      {:error, _message} ->
+        Connection.close(conversation.connection)
+        another(rest, timeout, [{command, :silent} | failures])
+    end
+  end
+
+  defp converse(%{connection: connection, id: id}, op, args, options) do
+    :ok = Connection.send_message(connection, {:request, id, op, args})
+    console = Console.new(Keyword.take(options, [:dot_every]))
+    {outcome, console} = listen(connection, id, console)
+    _console = Console.end_line(console)
+    outcome
+  end
+
+  # `:no_python`: the program ended, or did not start, before it was the helper.
+  defp greet(%{connection: nil, reason: reason}, _timeout), do: {:no_python, {:not_started, reason}}
+
+  defp greet(%{connection: connection, command: command}, timeout) do
     version = Protocol.version()
 
     case Connection.next(connection, timeout) do
-      {:message, {:hello, %{protocol: ^version}}} -> :ok
-      {:message, {:hello, %{protocol: other} = hello}} -> mismatch(other, hello, command)
-      {:message, {:done, 0, {:error, error}}} -> failure(error)
-      {:message, other} -> {:error, not_the_helper("It said " <> excerpt(other), command)}
-      {:malformed, reason} -> {:error, not_the_helper("It sent " <> reason, command)}
-      {:exited, @python_too_old} -> {:error, python_too_old(command)}
-      {:exited, status} -> {:error, no_hello(status, command)}
-      :timeout -> {:error, silent(timeout, command)}
+      {:message, {:hello, %{protocol: ^version}}} ->
+        :ok
+
+      {:message, {:hello, %{protocol: other} = hello}} ->
+        mismatch(other, hello, command)
+
+      {:message, {:done, 0, {:error, error}}} ->
+        failure(error)
+
+      {:message, other} ->
+        {:error, not_the_helper("It said " <> excerpt(other), command)}
+
+      {:malformed, reason} ->
+        {:error, not_the_helper("It sent " <> reason, command)}
+
+      {:exited, status} ->
+        Connection.close(connection)
+        {:no_python, {:exited, status}}
+
+      :timeout ->
+        {:error, silent(timeout, command)}
     end
   end
 
@@ -208,8 +261,7 @@ defmodule NervesDockerPort.Helper do
             "    mix deps.clean nerves_docker_port && mix deps.get"
 
         true ->
-          "The helper is the older one. Update it, for example with\n\n" <>
-            "    pip install --upgrade nerves-docker-port"
+          "The helper is the older one. " <> check(command)
       end
 
     {:error,
@@ -231,15 +283,52 @@ defmodule NervesDockerPort.Helper do
     """
   end
 
-  defp no_hello(status, command) do
+  # What the first one did matters; the others were only tried.
+  defp no_hello([{command, failure} | others]) do
+    tried =
+      Enum.map(others, fn {other, failure} ->
+        "  #{other.executable}: #{failure_words(failure)}\n"
+      end)
+
     """
-    The helper ended before it said hello (#{status_words(status)}). What it printed is above.
-
-      #{Command.to_line(command)}
-
-    #{check(command)}
+    #{first_failure(failure, command)}
+    #{if tried != [], do: ["\nThese do not run it either:\n\n", tried]}
+    #{if failure == {:exited, @python_too_old}, do: Command.python_hint(), else: check(command)}
     """
   end
+
+  defp first_failure({:not_started, reason}, command) do
+    """
+    The helper cannot be started: #{:file.format_error(reason)}.
+
+      #{Command.to_line(command)}
+    """
+  end
+
+  defp first_failure({:exited, @python_too_old}, command) do
+    "#{command.executable} is older than Python 3.10."
+  end
+
+  defp first_failure({:exited, status} = failure, command) do
+    """
+    The helper ended before it said hello (#{failure_words(failure)}). What it printed is above.
+
+      #{Command.to_line(command)}
+    #{if command.origin == :packaged and status in [126, 127], do: shim(command)}
+    """
+  end
+
+  defp shim(command) do
+    """
+
+    #{command.executable} is probably the shim of a version manager (pyenv, asdf, mise), and there is no Python for it here.
+    """
+  end
+
+  defp failure_words({:not_started, reason}), do: "#{:file.format_error(reason)}"
+  defp failure_words({:exited, @python_too_old}), do: "older than Python 3.10"
+  defp failure_words({:exited, status}), do: status_words(status)
+  defp failure_words(:silent), do: "it said something else than hello, or nothing"
 
   defp silent(timeout, command) do
     """
@@ -251,34 +340,43 @@ defmodule NervesDockerPort.Helper do
     """
   end
 
-  defp python_too_old(command) do
-    """
-    #{command.executable} is older than Python 3.10.
-
-    #{Command.python_hint()}
-    """
-  end
-
   defp check(%Command{origin: :packaged}), do: Command.python_hint()
 
   defp check(%Command{origin: :environment}) do
-    "The command comes from the environment variable NERVES_DOCKER_PORT_COMMAND. Without it, the helper that comes with " <>
-      "nerves_docker_port is used."
+    """
+    The command comes from the environment variable NERVES_DOCKER_PORT_COMMAND. Without it, the helper that comes with
+    nerves_docker_port is used:
+
+        unset NERVES_DOCKER_PORT_COMMAND
+    """
   end
 
   defp check(%Command{origin: :config}) do
-    "The command comes from `config :nerves_docker_port, command: ...`. Without it, the helper that comes with " <>
+    "The command comes from `config :nerves_docker_port, command: ...`. Remove that line, and the helper that comes with " <>
       "nerves_docker_port is used."
   end
 
   defp died(status) do
     """
-    The helper died before it was done (#{status_words(status)}). What it printed is above.
+    The helper died before it was done (#{status_words(status)}). #{cause(status)}
 
-    Run the command again: what was built so far is kept, and a container that was left behind is removed first. If the
-    helper was killed for want of memory, let fewer jobs run at once: `build_runner_opts: [make_args: ["PARALLEL_JOBS=2"]]`.
+    Run the command again: what was built so far is kept, and a container that was left behind is removed first.
     """
   end
+
+  # SIGKILL is what the kernel sends for want of memory.
+  defp cause(137) do
+    "If it was killed for want of memory, let fewer jobs run at once: " <>
+      "`build_runner_opts: [make_args: [\"PARALLEL_JOBS=2\"]]`."
+  end
+
+  # What ends a Python program by itself is an error that nothing has caught.
+  defp cause(status) when status in 1..128 do
+    "It failed with a Python error: the last line that it printed above says which. " <>
+      "If it does so again, please report it with all that it printed."
+  end
+
+  defp cause(_status), do: "What it printed is above."
 
   # A port gives 128 and the signal's number for a program that was ended by a signal.
   defp status_words(nil), do: "exit status unknown"

@@ -21,10 +21,10 @@ defmodule NervesDockerPort.Shell do
   """
   @spec open(map(), keyword()) :: :ok
   def open(request, options \\ []) do
-    command = Keyword.get_lazy(options, :command, &Command.resolve/0)
-
-    case Helper.request(:shell, request, command: command) do
+    case Helper.request(:shell, request, options) do
       %{spec: spec} when is_binary(spec) ->
+        # Asked for again: only now is it known which Python runs the helper.
+        command = Keyword.get_lazy(options, :command, &Command.resolve/0)
         hand_over(command, spec, request)
 
       other ->

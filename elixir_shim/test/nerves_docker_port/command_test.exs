@@ -13,6 +13,7 @@ defmodule NervesDockerPort.CommandTest do
 
     on_exit(fn ->
       Application.delete_env(:nerves_docker_port, :command)
+      Application.delete_env(:nerves_docker_port, :python)
 
       for {name, value} <- saved do
         if value, do: System.put_env(name, value), else: System.delete_env(name)
@@ -115,6 +116,136 @@ defmodule NervesDockerPort.CommandTest do
       message = assert_raise(Mix.Error, fn -> Command.resolve(directory) end).message
       assert message =~ "there is no #{directory}/__main__.py"
       assert message =~ "make package"
+    end
+  end
+
+  describe "a python3 that does not run the helper" do
+    setup %{directory: directory} do
+      packaged = Path.join(directory, "priv")
+      File.mkdir_p!(packaged)
+
+      File.cp!(
+        Path.expand("../support/fake_helper.py", __DIR__),
+        Path.join(packaged, "__main__.py")
+      )
+
+      [_python, _isolated, _main, script] = fake_words(directory, [:greet, say({:done, 1, {:ok, "found"}})])
+
+      python = System.find_executable("/usr/bin/python3") || System.find_executable("python3")
+      {:ok, packaged: packaged, script: script, python: python}
+    end
+
+    # Directories on the PATH, with programs that leave a line each time they are started.
+    defp on_path(%{directory: directory} = context, programs) do
+      paths =
+        for {{name, what}, index} <- Enum.with_index(programs) do
+          bin = Path.join(directory, "bin#{index}")
+          File.mkdir_p!(bin)
+          body = if what == :works, do: ~s(exec #{context.python} "$@"), else: "exit #{what}"
+          program(bin, name, "#!/bin/sh\necho #{bin}/#{name} >> #{directory}/started\n#{body}\n")
+        end
+
+      System.put_env("PATH", Enum.map_join(paths, ":", &Path.dirname/1))
+      paths
+    end
+
+    defp started(directory) do
+      directory |> Path.join("started") |> File.read!() |> String.split("\n", trim: true)
+    end
+
+    # The fake helper has its script as an argument before the operation.
+    defp ask(context) do
+      command = Command.resolve(context.packaged)
+      command = %{command | arguments: List.insert_at(command.arguments, -2, context.script)}
+      Helper.request(:clean, %{}, command: command)
+    end
+
+    test "is not looked for where the first one does", context do
+      [first, _second] = on_path(context, [{"python3", :works}, {"python3.12", :works}])
+      assert ask(context) == "found"
+      assert started(context.directory) == [first]
+    end
+
+    test "is followed by the next, the newest first", context do
+      # A shim of pyenv or asdf, an old one, one that is broken.
+      for status <- [127, 126, 78, 1] do
+        [first, _old, _new, works] =
+          on_path(context, [
+            {"python3", status},
+            {"python3.10", :works},
+            {"python3.13", 1},
+            {"python3.12", :works}
+          ])
+
+        Application.delete_env(:nerves_docker_port, :python)
+        File.rm(Path.join(context.directory, "started"))
+        assert ask(context) == "found"
+        assert [^first, _new, ^works] = started(context.directory)
+
+        # And then it is the one.
+        assert Command.resolve(context.packaged).executable == works
+        assert ask(context) == "found"
+        assert List.last(started(context.directory)) == works
+        assert length(started(context.directory)) == 4
+      end
+    end
+
+    test "is followed by one of the same name further down the PATH", context do
+      [_shim, works] = on_path(context, [{"python3", 127}, {"python3", :works}])
+      assert ask(context) == "found"
+      assert Command.resolve(context.packaged).executable == works
+    end
+
+    test "is none at all, but one with a version is there", context do
+      [works] = on_path(context, [{"python3.11", :works}])
+      assert ask(context) == "found"
+      assert Command.resolve(context.packaged).executable == works
+    end
+
+    test "cannot even be started, and the next one is", context do
+      [broken, works] = on_path(context, [{"python3", :works}, {"python3.12", :works}])
+      File.write!(broken, "#!/no/such/interpreter\n")
+      assert ask(context) == "found"
+      assert Command.resolve(context.packaged).executable == works
+    end
+
+    test "and no other one: each is named, with what is wrong with it", context do
+      [shim, old, broken] = on_path(context, [{"python3", 127}, {"python3.12", 78}, {"python3.11", 1}])
+      message = assert_raise(Mix.Error, fn -> ask(context) end).message
+      assert message =~ "The helper ended before it said hello (exit status 127)"
+      assert message =~ "#{shim} is probably the shim of a version manager (pyenv, asdf, mise)"
+
+      assert message =~
+               "These do not run it either:\n\n  #{old}: older than Python 3.10\n  #{broken}: exit status 1\n"
+
+      assert message =~ "brew install python"
+    end
+
+    test "is not replaced where a person has named it", context do
+      [first, _second] = on_path(context, [{"python3", 127}, {"python3.12", :works}])
+      System.put_env(@variable, "python3 #{context.packaged}/__main__.py #{context.script}")
+      message = assert_raise(Mix.Error, fn -> Helper.request(:clean, %{}) end).message
+      assert message =~ "unset #{@variable}"
+      assert started(context.directory) == [first]
+    end
+
+    test "has a remedy that works as it stands", context do
+      for name <- ["priv", "priv of it's own"] do
+        packaged = Path.join(context.directory, name)
+        File.mkdir_p!(packaged)
+        File.cp!(Path.join(context.packaged, "__main__.py"), Path.join(packaged, "__main__.py"))
+
+        [line] = Regex.run(~r/^ *export .*$/m, Command.python_hint(packaged))
+        python = program(context.directory, "python3.12", ~s(#!/bin/sh\nexec #{context.python} "$@"\n))
+        line = String.replace(line, "/usr/bin/python3.12", python)
+
+        {value, 0} = System.cmd("sh", ["-c", line <> ~s(; printf %s "$#{@variable}")])
+        System.put_env(@variable, value)
+        command = Command.resolve()
+        assert command.arguments == ["-I", "-X", "utf8", packaged, "port"]
+        command = %{command | arguments: List.insert_at(command.arguments, -2, context.script)}
+        assert Helper.request(:clean, %{}, command: command) == "found"
+      end
     end
   end
 

@@ -375,7 +375,9 @@ defmodule NervesDockerPort.HelperTest do
     test "of an older one: the helper is to be updated", %{directory: directory} do
       message = error(directory, [say(hello(%{protocol: 0}))])
       assert message =~ "The helper is the older one"
-      assert message =~ "pip install --upgrade nerves-docker-port"
+      assert message =~ "unset NERVES_DOCKER_PORT_COMMAND"
+      # Nobody has published a package of that name; whoever does could run anything here.
+      refute message =~ "pip install"
     end
 
     test "does not say hello first", %{directory: directory} do
@@ -501,8 +503,17 @@ defmodule NervesDockerPort.HelperTest do
       assert ["|Docker| Starting", ""] = printed()
     end
 
+    test "of a Python error is not said to have wanted memory", %{directory: directory} do
+      message = error(directory, [:greet, {:exit, 1}])
+      assert message =~ "It failed with a Python error: the last line that it printed above says which."
+      refute message =~ "memory"
+    end
+
     test "of a signal", %{directory: directory} do
-      assert error(directory, [:greet, {:kill, 9}]) =~ "exit status 137: signal 9"
+      message = error(directory, [:greet, {:kill, 9}])
+      assert message =~ "exit status 137: signal 9"
+      assert message =~ "PARALLEL_JOBS"
+      refute error(directory, [:greet, {:kill, 11}]) =~ "memory"
     end
 
     test "well, but without an outcome", %{directory: directory} do
