@@ -301,23 +301,33 @@ def image_unavailable(image: str, reason: str, dockerfile: str | None, *, pulled
 
 
 _TAG_HINT = "Check the tag in `build_runner_config: [docker: {dockerfile, tag}]`"
+_FROM_HINT = "Check the name after FROM in the Dockerfile"
 
-# What the engine and registries say, in their order of precedence: a refusal often names the tag as well.
+_REGISTRY_UNREACHABLE = (
+    r"dial|lookup|no such host|refused|unreachable|timeout|deadline|proxyconnect|name resolution|i/o timeout"
+)
+
+# What the engine and registries say, in their order of precedence: a refusal often names the tag as well. CHECK stands
+# for where the name of the image comes from.
 _PULL_HINTS = (
     (
-        r"toomanyrequests|rate limit",
+        r"toomanyrequests|rate limit|\b429\b",
         "The registry limits how much may be pulled; `docker login` raises the limit, and so does waiting.",
     ),
     (
-        r"no matching manifest|does not match the specified platform",
+        r"no match(ing manifest| for platform)|does not match the specified platform",
         "The image is not made for this engine's architecture: take one that is, or build it for this one.",
     ),
     (
-        r"unauthorized|denied|basic auth|authentication|\b40[13]\b",
-        f"If it is private, log in first: `docker login REGISTRY`. {_TAG_HINT}, too: of what is not there many say so.",
+        r"unauthorized|denied|basic auth|authentication|insufficient_scope|\b40[13]\b",
+        "If it is private, log in first: `docker login REGISTRY`. CHECK, too: of what is not there many say so.",
     ),
     (r"pull: :never", "Pull it yourself (`docker pull`), or allow it: `build_runner_config: [pull: :missing]`."),
-    (r"manifest unknown|not found|name unknown", f"{_TAG_HINT}: the registry does not have it."),
+    (r"manifest unknown|not found|name unknown", "CHECK: the registry does not have it."),
+    (
+        r"invalid reference|invalid repository|must be lowercase|failed to parse stage name",
+        "CHECK: a name is written in lower case, as REGISTRY/NAME:TAG.",
+    ),
     (
         r"gave HTTP response to HTTPS|certificate|x509",
         "The engine does not trust the registry: see `insecure-registries` and certificates in Docker's manual.",
@@ -327,19 +337,19 @@ _PULL_HINTS = (
         "The registry broke off. Try again: layers that are whole are not pulled a second time.",
     ),
     (
-        r"dial|lookup|no such host|refused|unreachable|timeout|deadline|proxyconnect|name resolution",
-        f"It is the engine that must reach the registry: check its network and proxy (`docker info`). {_TAG_HINT}.",
+        _REGISTRY_UNREACHABLE,
+        "It is the engine that must reach the registry: check its network and proxy (`docker info`). CHECK.",
     ),
 )
 
 
-def _pull_hint(reason: str) -> str:
+def _pull_hint(reason: str, check: str = _TAG_HINT) -> str:
     import re
 
     for pattern, hint in _PULL_HINTS:
         if re.search(pattern, reason, re.IGNORECASE):
-            return hint
-    return f"{_TAG_HINT} and the network, then try again."
+            return hint.replace("CHECK", check)
+    return f"{check} and the network, then try again."
 
 
 def image_not_renewed(image: str, reason: str) -> RunnerError:
@@ -353,9 +363,21 @@ def image_not_renewed(image: str, reason: str) -> RunnerError:
 
 
 def image_build_failed(
-    image: str, dockerfile: str, step: str | None, reason: str, last_lines: str, log: str
+    image: str,
+    dockerfile: str,
+    step: str | None,
+    reason: str,
+    last_lines: str,
+    log: str,
+    *,
+    said: str = "",
+    buildkit_only: str | None = None,
 ) -> RunnerError:
-    """``image`` could not be built; ``step`` is the Dockerfile's step that failed, if it came to one."""
+    """``image`` could not be built; ``step`` is the Dockerfile's step that failed, if it came to one.
+
+    ``said`` is the end of the build's output. ``buildkit_only`` is given where the image was built without BuildKit:
+    what the Dockerfile has that only BuildKit knows, empty if there seems to be nothing.
+    """
     where = f"`{step}` failed" if step is not None else "It did not come to its first step"
     message = (
         f"The Nerves Docker build_runner could not create the image {image} from {dockerfile}.\n\n"
@@ -363,10 +385,83 @@ def image_build_failed(
     )
     if says_disk_full(reason) or says_disk_full(last_lines):
         return disk_full(message, log)
-    hint = "Mend the Dockerfile, then run the command again: the steps before the failed one are kept."
-    if "requires BuildKit" in reason or "unknown flag: mount" in reason.lower():
-        hint = "The Dockerfile uses BuildKit's syntax. Install Docker's buildx plug-in: then images are built with it."
-    return RunnerError(Code.IMAGE_BUILD_FAILED, message, hint=hint, log=log)
+    code, hint = _image_build_remedy(step or "", reason, f"{said}\n{last_lines}", buildkit_only)
+    return RunnerError(code, message, hint=hint, log=log)
+
+
+def _image_build_remedy(step: str, reason: str, said: str, buildkit_only: str | None) -> tuple[Code, str]:
+    import re
+
+    def says(pattern: str, text: str = reason) -> bool:
+        return re.search(pattern, text, re.IGNORECASE) is not None
+
+    failed = Code.IMAGE_BUILD_FAILED
+    # The status of a command is all that a builder says of it; why it failed is in what the command wrote.
+    if says(r"returned a non-zero code|did not complete successfully"):
+        if says_no_network(said) or says(_COMMAND_NO_NETWORK, said):
+            return Code.NO_NETWORK, _IMAGE_NEEDS_NETWORK
+        if buildkit_only is not None and says(_BUILDKIT_VARIABLE, step):
+            return failed, _needs_buildkit("only there the variable for the platform has a value")
+        return failed, f"Mend the Dockerfile, then {_STEPS_ARE_KEPT}"
+    if buildkit_only is not None:
+        is_misread = says("parse error") and says("here-document|syntax=", buildkit_only)
+        if is_misread or says(_BUILDKIT_REFUSAL):
+            return failed, _needs_buildkit(buildkit_only)
+    if says(r"docker/dockerfile:|docker/dockerfile-upstream"):
+        return failed, (
+            "BuildKit could not fetch what the Dockerfile's line `# syntax=` names. Where the Dockerfile needs nothing "
+            f"that is newer than the engine, remove that line. {_pull_hint(reason, _FROM_HINT)}"
+        )
+    if says(r"\bFROM\b|--from=", step) or says(_REGISTRY_REFUSAL):
+        return failed, f"The base image could not be had. {_pull_hint(reason, _FROM_HINT)}"
+    if says(_REGISTRY_UNREACHABLE):
+        return failed, (
+            "It is the engine that must reach what the Dockerfile names: check its network and proxy (`docker info`), "
+            f"then {_STEPS_ARE_KEPT}"
+        )
+    return failed, f"Mend the Dockerfile, then {_STEPS_ARE_KEPT}"
+
+
+_STEPS_ARE_KEPT = "run the command again: the steps before the failed one are kept."
+
+_IMAGE_NEEDS_NETWORK = (
+    "The step found no way to the network. Give the engine's containers one: a DNS server that they reach "
+    '(`{"dns": ["..."]}` in /etc/docker/daemon.json, then `sudo systemctl restart docker`), or a proxy '
+    '(`{"proxies": {"default": {"httpProxy": "...", "httpsProxy": "..."}}}` in ~/.docker/config.json). Then '
+    f"{_STEPS_ARE_KEPT}"
+)
+
+
+_COMMAND_NO_NETWORK = (
+    r"temporary failure resolving|temporary error \(try again later\)|name or service not known|EAI_AGAIN|ENOTFOUND"
+    r"|no such host|dial tcp|connection timed out|failed to establish a new connection|could not connect to"
+)
+"""What package managers say beside what builds do: apt, apk, pip, npm, Go and curl."""
+
+_BUILDKIT_VARIABLE = r"\$\{?(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT)\b"
+
+_BUILDKIT_REFUSAL = (
+    r"requires BuildKit|failed to parse platform|unknown flag: "
+    r"(mount|link|chmod|checksum|exclude|parents|keep-git-dir|unpack|network|security|device|start-interval)"
+)
+"""What the engine's own builder says to BuildKit's syntax (moby, builder/dockerfile)."""
+
+_REGISTRY_REFUSAL = (
+    r"pull access denied|toomanyrequests|manifest (for .*)?(unknown|not found)|no match for platform"
+    r"|failed to resolve (source metadata|reference)|failed to (authorize|parse stage name)|invalid from flag value"
+)
+
+
+def _needs_buildkit(what: str) -> str:
+    because = f" ({what})" if what else ""
+    return (
+        f"The Dockerfile needs BuildKit{because}. Images are built with it where the docker CLI has its buildx plug-in "
+        "(and DOCKER_BUILDKIT=0 is not set). Install that, then run the command again:\n\n"
+        "  Debian, Ubuntu        sudo apt-get install docker-buildx\n"
+        "  Docker's own packages sudo apt-get install docker-ce-cli docker-buildx-plugin\n"
+        "  macOS                 brew install docker docker-buildx && mkdir -p ~/.docker/cli-plugins && "
+        'ln -sf "$(brew --prefix)/bin/docker-buildx" ~/.docker/cli-plugins/'
+    )
 
 
 def context_unreadable(context: str, reason: str) -> RunnerError:

@@ -605,6 +605,46 @@ def test_every_fault_of_a_dockerfile_is_told(desk: Desk, tag: str, dockerfile: s
     assert error["log"] == str(desk.system.build_log)
 
 
+@pytest.mark.parametrize(
+    "instruction",
+    [
+        "RUN <<EOT\nset -e\nEOT",
+        "RUN --mount=type=cache,target=/x true",
+        "COPY --link Dockerfile /x",
+        "ADD --chmod=1 . /",
+    ],
+)
+def test_a_dockerfile_that_needs_buildkit_says_how_to_have_it(desk: Desk, tag: str, instruction: str) -> None:
+    desk.system.write("my_system/Dockerfile", f"FROM {NEW}\n{instruction}\n")
+    error = desk.fail(image=tag, settings={"create_image": "always"})
+    assert error["code"] == "image_build_failed"
+    assert error["hint"].startswith("The Dockerfile needs BuildKit")
+    assert "apt-get install docker-buildx" in error["hint"]
+
+
+@pytest.mark.parametrize(
+    ("base", "hint"),
+    [
+        ("{registry}/ndp/none:1", "Check the name after FROM in the Dockerfile: the registry does not have it."),
+        ("{private}/ndp/small:1", "log in first: `docker login REGISTRY`. Check the name after FROM"),
+        ("127.0.0.1:1/ndp/none:1", "It is the engine that must reach the registry"),
+        ("NDP/none:1", "a name is written in lower case"),
+    ],
+    ids=["unknown", "private", "unreachable", "upper case"],
+)
+def test_a_base_image_that_is_not_to_be_had_says_why(
+    desk: Desk, registry: Registry, private: Registry, small: str, tag: str, base: str, hint: str
+) -> None:
+    desk.system.write(
+        "my_system/Dockerfile", f"FROM {base.format(registry=registry.host, private=private.host)}\nRUN true\n"
+    )
+    error = desk.fail(image=tag, settings={"create_image": "always"})
+    assert error["code"] == "image_build_failed"
+    assert "The base image could not be had." in error["hint"]
+    assert hint in error["hint"]
+    assert small
+
+
 def test_a_full_disk_is_called_that(desk: Desk, tag: str) -> None:
     desk.system.write(
         "my_system/Dockerfile", f"FROM {NEW}\nRUN mkdir /t && echo 'write /t/x: no space left on device' && exit 1\n"

@@ -1,11 +1,15 @@
-"""Which step of a Dockerfile is said to have failed; the builds themselves are in tests/engine/test_images.py."""
+"""What is said of an image build that failed: which step, why, and what to do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from unittest.mock import Mock
 
+import pytest
+
+from nerves_docker_port import errors
 from nerves_docker_port.image import build as image_build
+from nerves_docker_port.image.context import Context
 from nerves_docker_port.record.log import BuildLog
 
 
@@ -25,3 +29,137 @@ def test_a_step_that_buildkit_tells_of_after_the_error_is_not_the_one_that_faile
             steps.take(line)
     assert output.failed_step == "Step 3/3 : COPY none /none"
     assert steps.reason == 'failed to compute cache key: "/none" not found: not found'
+
+
+NEEDS = "The Dockerfile needs BuildKit"
+BASE = "The base image could not be had."
+MEND = "Mend the Dockerfile"
+
+WITHOUT_BUILDKIT = [
+    # Dockerfile, step that failed, what Docker 20.10's own builder says, the remedy
+    ("RUN <<EOT\nset -e\nEOT\n", None, "dockerfile parse error line 3: unknown instruction: SET", NEEDS),
+    ("RUN bash <<-'EOT'\nx\nEOT\n", None, "dockerfile parse error line 3: unknown instruction: X", NEEDS),
+    ("COPY <<EOT /x\nEOT\n", None, "dockerfile parse error line 3: unknown instruction: EOT", NEEDS),
+    ("RUN --mount=type=cache,target=/x true", "Step 2/2 : RUN --mount", "the --mount option requires BuildKit.", NEEDS),
+    ("COPY --chmod=755 a /x", "Step 2/2 : COPY", "the --chmod option requires BuildKit. Refer to ...", NEEDS),
+    ("COPY --link a /x", None, "dockerfile parse error line 2: Unknown flag: link", NEEDS),
+    ("ADD --checksum=sha256:a a /x", None, "dockerfile parse error line 2: Unknown flag: checksum", NEEDS),
+    ("RUN --network=none true", None, "dockerfile parse error line 2: Unknown flag: network", NEEDS),
+    ("RUN true", "Step 1/2 : FROM --platform=$BUILDPLATFORM b", 'failed to parse platform : "" is an inv', NEEDS),
+    (
+        'ARG TARGETARCH\nRUN test -n "$TARGETARCH"',
+        'Step 3/3 : RUN test -n "$TARGETARCH"',
+        "The command '/bin/sh -c test' returned a non-zero code: 1",
+        NEEDS,
+    ),
+    ("RUNN true", None, "dockerfile parse error line 2: unknown instruction: RUNN", MEND),
+    ("COPY --chmd=1 a /x", None, "dockerfile parse error line 2: Unknown flag: chmd", MEND),
+    ("RUNN cat\nRUN --mount=type=cache,target=/x true", None, "parse error line 2: unknown instruction: RUNN", MEND),
+    ("RUN false", "Step 2/2 : RUN false", "The command '/bin/sh -c false' returned a non-zero code: 1", MEND),
+    ("RUN cat <<< x", "Step 2/2 : RUN cat <<< x", "The command returned a non-zero code: 2", MEND),
+]
+
+
+@pytest.mark.parametrize(
+    ("instructions", "step", "reason", "hint"), WITHOUT_BUILDKIT, ids=lambda value: str(value)[:40]
+)
+def test_what_needs_buildkit_is_said_to(
+    instructions: str, step: str | None, reason: str, hint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM scratch\n{instructions}\n")
+    context = Context(tmp_path / "Dockerfile")
+    error = errors.image_build_failed(
+        "t:1", "Dockerfile", step, reason, "", "build.log", buildkit_only=context.buildkit_only() or ""
+    )
+    assert error.code is errors.Code.IMAGE_BUILD_FAILED
+    assert (error.hint or "").startswith(hint)
+    if hint == NEEDS:
+        assert "sudo apt-get install docker-buildx\n" in (error.hint or "")
+    # With BuildKit, it is never that.
+    with_buildkit = errors.image_build_failed("t:1", "Dockerfile", step, reason, "", "build.log")
+    assert NEEDS not in (with_buildkit.hint or "")
+
+
+def test_syntax_that_a_line_of_the_dockerfile_asks_for_needs_buildkit(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("# syntax=docker/dockerfile:1.7-labs\nFROM scratch\nFETCH x\n")
+    what = Context(tmp_path / "Dockerfile").buildkit_only()
+    assert what == "its line `# syntax=docker/dockerfile:1.7-labs`"
+    error = errors.image_build_failed(
+        "t:1", "D", None, "dockerfile parse error line 3: unknown instruction: FETCH", "", "l", buildkit_only=what
+    )
+    assert (error.hint or "").startswith(f"{NEEDS} ({what}).")
+
+
+NO_HOST = "dial tcp: lookup registry-1.docker.io on 10.0.0.1:53: no such host"
+
+OF_REGISTRIES = [
+    ("Step 1/2 : FROM x:1", f'Get "https://registry-1.docker.io/v2/": {NO_HOST}', "its network and proxy"),
+    (
+        None,
+        f"x:1: failed to resolve source metadata for docker.io/library/x:1: failed to do request: {NO_HOST}",
+        "proxy",
+    ),
+    ("Step 2/2 : COPY --from=x:1 /x /x", f"invalid from flag value x:1: Get: {NO_HOST}", "its network and proxy"),
+    (
+        "Step 1/2 : FROM x:1",
+        "pull access denied for x, repository does not exist or may require 'docker login': denied: requested access",
+        "docker login REGISTRY`. Check the name after FROM",
+    ),
+    (None, "failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized", "docker login"),
+    ("Step 1/2 : FROM x:1", "toomanyrequests: You have reached your pull rate limit.", "limits how much may be pulled"),
+    ("Step 1/2 : FROM x:1", "unexpected status code 429 Too Many Requests", "limits how much may be pulled"),
+    ("Step 1/2 : FROM alpine:9.99", "manifest for alpine:9.99 not found: manifest unknown", "after FROM in the"),
+    (None, "docker.io/library/alpine:9.99: not found: failed to resolve source metadata", "after FROM in the"),
+    ("Step 1/2 : FROM UPPER:1", "invalid reference format: repository name must be lowercase", "in lower case"),
+    (None, 'failed to parse stage name "UPPER:1": invalid reference format: must be lowercase', "in lower case"),
+    ("Step 1/2 : FROM r/x:1", "x509: certificate signed by unknown authority", "does not trust the registry"),
+    ("Step 1/2 : FROM r/x:1", "no matching manifest for linux/arm64/v8 in the manifest list", "architecture"),
+]
+
+
+@pytest.mark.parametrize(("step", "reason", "hint"), OF_REGISTRIES, ids=lambda value: str(value)[:40])
+def test_a_base_image_that_cannot_be_had_is_named_and_why(step: str | None, reason: str, hint: str) -> None:
+    error = errors.image_build_failed("t:1", "Dockerfile", step, reason, "", "build.log")
+    assert error.code is errors.Code.IMAGE_BUILD_FAILED
+    assert (error.hint or "").startswith(BASE)
+    assert hint in (error.hint or "")
+    assert "build_runner_config: [docker:" not in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "W: Failed to fetch http://deb.example.org/x  Temporary failure resolving 'deb.example.org'\nE: Unable to locate",
+        "curl: (6) Could not resolve host: example.com",
+        "wget: unable to resolve host address 'example.com'",
+        "fatal: unable to access 'https://x/': Could not resolve host: x",
+        "WARNING: fetching https://x: temporary error (try again later)",
+        "Failed to establish a new connection: [Errno -3] Temporary failure in name resolution",
+        "npm ERR! code EAI_AGAIN",
+        "go: x: Get: dial tcp: lookup proxy.golang.org: no such host",
+        "ssh: connect to host x port 22: Network is unreachable",
+    ],
+)
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "The command '/bin/sh -c x' returned a non-zero code: 100",
+        'process "/bin/sh -c x" did not complete successfully: exit code: 100',
+    ],
+)
+def test_a_step_without_a_network_is_called_that(said: str, reason: str) -> None:
+    error = errors.image_build_failed("t:1", "D", "Step 2/2 : RUN x", reason, "the last lines", "l", said=said)
+    assert error.code is errors.Code.NO_NETWORK
+    assert "/etc/docker/daemon.json" in (error.hint or "")
+
+
+def test_a_syntax_line_that_cannot_be_fetched_is_named() -> None:
+    reason = f"failed to resolve source metadata for docker.io/docker/dockerfile:1: {NO_HOST}"
+    error = errors.image_build_failed("t:1", "D", None, reason, "", "l")
+    assert "line `# syntax=`" in (error.hint or "")
+
+
+def test_what_a_dockerfile_names_and_the_engine_cannot_reach_is_told() -> None:
+    error = errors.image_build_failed("t:1", "D", "Step 2/2 : ADD https://x/y /y", f"failed to GET: {NO_HOST}", "", "l")
+    assert "check its network and proxy" in (error.hint or "")
+    assert "Mend" not in (error.hint or "")

@@ -69,7 +69,14 @@ def build(
     cancellation.check()
     if reason is not None:
         raise errors.image_build_failed(
-            tag, str(context.dockerfile), output.failed_step, reason, log.last_lines(), str(log.path)
+            tag,
+            str(context.dockerfile),
+            output.failed_step,
+            reason,
+            log.last_lines(),
+            str(log.path),
+            said=log.end(),
+            buildkit_only=(context.buildkit_only() or "") if buildx is None else None,
         )
 
 

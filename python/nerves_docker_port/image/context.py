@@ -74,6 +74,13 @@ class Context:
             digest.update(b"\0%s\0%s\0%d\0%s" % (kind.encode(), os.fsencode(path), len(content), content))
         return digest.hexdigest()
 
+    def buildkit_only(self) -> str | None:
+        """What the Dockerfile has that only BuildKit knows, in words; ``None`` where there is nothing of that kind."""
+        try:
+            return buildkit_only(self.dockerfile.read_text(encoding="utf-8-sig", errors="replace"))
+        except OSError:
+            return None
+
     def packed(self) -> tuple[IO[bytes], str]:
         """The context as a tar file that vanishes when it is closed, and the Dockerfile's name in it.
 
@@ -126,6 +133,37 @@ def sources(text: str) -> set[str]:
         elif word.upper() == "RUN":
             found.update(_bind_mounts(flags))
     return found
+
+
+_BUILDKIT_FLAGS = {
+    "RUN": ("mount", "network", "security", "device"),
+    "COPY": ("link", "chmod", "exclude", "parents"),
+    "ADD": ("link", "chmod", "checksum", "exclude", "keep-git-dir", "unpack"),
+    "HEALTHCHECK": ("start-interval",),
+}
+"""The flags of instructions that the engine's own builder does not know (docs.docker.com/reference/dockerfile/)."""
+
+
+def buildkit_only(text: str) -> str | None:
+    """The first thing in a Dockerfile that the engine's own builder does not know, in words."""
+    found = []
+    for instruction in _instructions(text):
+        word, _, rest = instruction.partition(" ")
+        flags, rest = _flags(rest.strip())
+        word = word.upper()
+        if word in ("RUN", "COPY", "ADD") and re.search(r"(?<!<)<<-?[\"']?[A-Za-z_]", rest):
+            # Before all else: what follows is not read as it is meant.
+            return f"a here-document after {word}"
+        names = [re.split(r"[= ]", flag[2:])[0] for flag in flags]
+        found += [f"{word} --{name}" for name in names if name in _BUILDKIT_FLAGS.get(word, ())]
+    if found:
+        return found[0]
+    # Without BuildKit these are empty.
+    variable = re.search(r"\$\{?((?:TARGET|BUILD)(?:PLATFORM|OS|ARCH|VARIANT))\b", text)
+    if variable is not None:
+        return f"the variable {variable[1]}"
+    syntax = re.search(r"\A(?:\s*#[^\n]*\n)*?\s*#\s*syntax\s*=\s*(\S+)", text, re.IGNORECASE)
+    return None if syntax is None else f"its line `# syntax={syntax[1]}`"
 
 
 def _instructions(text: str) -> Iterator[str]:

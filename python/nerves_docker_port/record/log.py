@@ -28,6 +28,8 @@ LAST_LINES = 16
 _LONGEST_LAST = 16 * 1024
 """Bytes. A build may end in one line of 50 MB."""
 
+_END = 256 * 1024
+
 
 class Headlines:
     """Finds the headlines in a stream of reads, each once and in order, however the reads cut them."""
@@ -121,11 +123,17 @@ class BuildLog:
 
     def last_lines(self) -> str:
         """The last lines of the file, as text."""
+        return "\n".join(self._tail(_LONGEST_LAST)[-LAST_LINES:])
+
+    def end(self) -> str:
+        """The last 256 KiB of the file, as text: enough to find out why a step failed."""
+        return "\n".join(self._tail(_END))
+
+    def _tail(self, limit: int) -> list[str]:
         with self.path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _LONGEST_LAST))
-            lines = file.read().splitlines()[-LAST_LINES:]
-        return "\n".join(from_output(line).rstrip() for line in lines)
+            file.seek(max(0, size - limit))
+            return [from_output(line).rstrip() for line in file.read().splitlines()]
 
     def _show(self, headlines: list[bytes]) -> None:
         if headlines:
