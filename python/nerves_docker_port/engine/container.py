@@ -168,18 +168,20 @@ def create(engine: Engine, spec: Spec) -> str:
         raise
 
 
+_NOT_THERE = ("no such container", "is not running", "container state improper")
+"""What engines say of a container that is gone or has ended. Docker answers 404 or 409 with it, Podman also 500."""
+
+
 @contextmanager
 def there() -> Iterator[None]:
-    """Turns the engine's answer "no such container" in the body into ``NoContainerError``."""
+    """Turns the engine's answer that a container is gone or does not run into ``NoContainerError``."""
     try:
         yield
     except docker.errors.APIError as error:
-        text = str(error.explanation or "").lower()
-        # Old engines say 404, too, where the command is not in the image. 409: "container X is not running".
-        if (error.status_code == 404 and "no such container" in (text or "no such container")) or (
-            error.status_code == 409 and "not running" in text
-        ):
-            raise NoContainerError(text) from error
+        said = str(error.explanation or "").lower()
+        # A status of 404 alone proves nothing: old engines also give it where the command is not in the image.
+        if any(words in said for words in _NOT_THERE) or (error.status_code == 404 and not said):
+            raise NoContainerError(said) from error
         raise
 
 
