@@ -17,6 +17,7 @@ class Code(str, Enum):
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_PERMISSION = "engine_permission"
     ENGINE_TOO_OLD = "engine_too_old"
+    ENGINE_TOO_NEW = "engine_too_new"
     IMAGE_UNAVAILABLE = "image_unavailable"
     IMAGE_BUILD_FAILED = "image_build_failed"
     VOLUME_BUSY = "volume_busy"
@@ -87,6 +88,40 @@ def engine_too_old(found: str, needed: str) -> RunnerError:
     )
 
 
+def engine_too_new(version: str, oldest: str, ours: str) -> RunnerError:
+    """The oldest API version that the engine speaks is newer than the newest that we know."""
+    return RunnerError(
+        Code.ENGINE_TOO_NEW,
+        f"The engine {version} speaks API version {oldest} and later; this version of nerves_docker_port knows the API "
+        f"up to version {ours}.",
+        hint="Update the build runner (`mix deps.update nerves_docker_port`). Until there is a newer one, let the "
+        f'engine accept the older API: `"min-api-version": "{ours}"` in /etc/docker/daemon.json (or the variable '
+        "DOCKER_MIN_API_VERSION of dockerd), then restart it.",
+    )
+
+
+def api_version_unusable(given: str, oldest: str, newest: str) -> RunnerError:
+    """``DOCKER_API_VERSION`` asks for what the engine, or this helper, does not speak."""
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"DOCKER_API_VERSION asks for API version {given}; with this engine it can be {oldest} to {newest}.",
+        hint="Unset it (`unset DOCKER_API_VERSION`): then the newest version that both sides know is used.",
+    )
+
+
+def engine_forbidden(endpoint: str, doing: str, reason: str) -> RunnerError:
+    """The engine, or a proxy before its socket, forbids a request (status 401 or 403)."""
+    return RunnerError(
+        Code.ENGINE_PERMISSION,
+        f"The engine at {endpoint} forbids a request {doing}: {reason}",
+        hint="A proxy before the engine's socket, or an authorization plug-in of the engine, allows some requests "
+        "only. The build runner needs version, info, ping, containers (with attach, exec, archive, start, stop, kill, "
+        "wait, rename), images, build, volumes, networks and system/df, and POST, PUT and DELETE for them. With "
+        "docker-socket-proxy: CONTAINERS=1 IMAGES=1 BUILD=1 VOLUMES=1 NETWORKS=1 EXEC=1 INFO=1 SYSTEM=1 POST=1. Or "
+        "point DOCKER_HOST at the engine itself.",
+    )
+
+
 def context_missing(name: str, origin: str) -> RunnerError:
     """The docker context that the environment names does not exist."""
     return RunnerError(
@@ -96,12 +131,162 @@ def context_missing(name: str, origin: str) -> RunnerError:
     )
 
 
+def context_unusable(name: str, origin: str, path: str, reason: str) -> RunnerError:
+    """The file of a docker context cannot be read, or makes no sense."""
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f'The docker context "{name}" ({origin}) cannot be used: {path}: {reason}',
+        hint=f"Make it anew: `docker context rm -f {name}`, then `docker context create {name} --docker host=...`; or "
+        "go back to the local engine with `docker context use default`.",
+    )
+
+
 def endpoint_invalid(endpoint: str, origin: str, reason: str) -> RunnerError:
     """The endpoint's URL cannot be used."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"{endpoint} ({origin}) is not an engine endpoint that can be used: {reason}",
-        hint="Write it as unix:///path/to/docker.sock or tcp://HOST:PORT.",
+        hint="Write it as unix:///path/to/docker.sock, tcp://HOST:PORT or ssh://USER@HOST.",
+    )
+
+
+def socket_path_too_long(path: str, origin: str, limit: int) -> RunnerError:
+    """The path of a Unix socket does not fit into the system's address of one; ``limit`` is in bytes."""
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"The path of the engine's socket ({origin}) is too long: this system allows {limit} bytes, and {path} has "
+        f"{len(path.encode())}.",
+        hint=f"Make a short link to it and use that: `ln -s {path} /tmp/docker.sock`, then "
+        "DOCKER_HOST=unix:///tmp/docker.sock.",
+    )
+
+
+def proxy_unusable(variable: str, proxy: str, host: str) -> RunnerError:
+    """The proxy for a TCP endpoint is not an HTTP proxy."""
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"{variable} names the proxy {proxy} for the engine at {host}; only HTTP proxies can be used.",
+        hint=f"Except the engine's host from it: `export NO_PROXY={host}`; or name an HTTP proxy (http://HOST:PORT).",
+    )
+
+
+def custom_headers_invalid(pair: str) -> RunnerError:
+    """``DOCKER_CUSTOM_HEADERS`` holds what is no header."""
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"DOCKER_CUSTOM_HEADERS wants NAME=VALUE, separated by commas; given was {pair!r}.",
+        hint='For example: DOCKER_CUSTOM_HEADERS="X-Team=firmware". Without it, the headers of config.json are sent.',
+    )
+
+
+# --- TLS -----------------------------------------------------------------------------------------------------------
+
+
+def tls_file(path: str, origin: str, reason: str) -> RunnerError:
+    """A file for TLS is missing, cannot be read, or holds something else; ``origin`` asked for TLS."""
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"TLS with the engine ({origin}) needs the file {path}: {reason}",
+        hint="DOCKER_CERT_PATH names the directory with ca.pem, cert.pem and key.pem (without it: ~/.docker); a "
+        "context has its own copies (`docker context inspect`). The key must be readable for you and have no "
+        "passphrase. For an engine without TLS, unset DOCKER_TLS_VERIFY and DOCKER_TLS.",
+    )
+
+
+def _tls(endpoint: str, origin: str, reason: str, hint: str) -> RunnerError:
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE, f"No TLS connection to the engine at {endpoint} ({origin}): {reason}", hint=hint
+    )
+
+
+def tls_unknown_authority(endpoint: str, origin: str, authority: str | None, reason: str) -> RunnerError:
+    """The engine's certificate is not signed by the ``authority`` (a file; ``None``: the system's)."""
+    known = "an authority that this system knows" if authority is None else f"the authority in {authority}"
+    return _tls(
+        endpoint,
+        origin,
+        f"the engine's certificate is not signed by {known} ({reason}).",
+        "Take the ca.pem that belongs to this engine, and put it into the directory that DOCKER_CERT_PATH names (for a "
+        "context: `docker context update NAME --docker host=...,ca=...,cert=...,key=...`). Or it is another engine "
+        "than you mean.",
+    )
+
+
+def tls_wrong_name(endpoint: str, origin: str, host: str) -> RunnerError:
+    """The engine's certificate is made for other hosts than the one in the endpoint."""
+    return _tls(
+        endpoint,
+        origin,
+        f"the engine's certificate is not made for the host {host}.",
+        "Use a host name or an address that is in the certificate (`openssl s_client -connect HOST:PORT </dev/null | "
+        f"openssl x509 -noout -ext subjectAltName`), or make one with subjectAltName={host}. The common name does not "
+        "count.",
+    )
+
+
+def tls_wrong_time(endpoint: str, origin: str, what: str) -> RunnerError:
+    """The engine's certificate ``what``: has expired, or is not valid yet."""
+    return _tls(
+        endpoint,
+        origin,
+        f"the engine's certificate {what}.",
+        "See whether this machine's clock is right (`date`); if it is, the engine needs a new certificate.",
+    )
+
+
+def tls_refused(endpoint: str, origin: str, certificate: str | None, reason: str) -> RunnerError:
+    """The engine does not take our ``certificate`` (a file; ``None``: we showed none)."""
+    shown = f"the certificate {certificate}" if certificate is not None else "a connection without a certificate"
+    return _tls(
+        endpoint,
+        origin,
+        f"the engine does not accept {shown} ({reason}).",
+        "The engine wants a client certificate that its own authority has signed: cert.pem and key.pem in the "
+        "directory that DOCKER_CERT_PATH names (both have to be there), signed by the --tlscacert of dockerd.",
+    )
+
+
+def tls_not_spoken(endpoint: str, origin: str, asked_by: str) -> RunnerError:
+    """TLS was asked for, and what answers does not speak it."""
+    return _tls(
+        endpoint,
+        origin,
+        f"what answers there does not speak TLS, which {asked_by} asks for.",
+        "Use the engine's TLS port (2376 by custom), or, for an engine without TLS, unset DOCKER_TLS_VERIFY and "
+        "DOCKER_TLS.",
+    )
+
+
+def tls_wanted(endpoint: str, origin: str) -> RunnerError:
+    """Plain HTTP was spoken, and what answers wants TLS."""
+    return _tls(
+        endpoint,
+        origin,
+        "what answers there speaks TLS, and plain HTTP was sent.",
+        "Set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the directory with ca.pem, cert.pem and key.pem. "
+        "DOCKER_CERT_PATH alone does not turn TLS on. A context needs the files, too (`docker context update NAME "
+        "--docker host=...,ca=...,cert=...,key=...`).",
+    )
+
+
+def tls_perhaps_wanted(endpoint: str, origin: str, reason: str) -> RunnerError:
+    """What answers hung up on plain HTTP, as some servers do that want TLS."""
+    failed = engine_unreachable(endpoint, origin, reason)
+    failed.hint = (
+        "What answers there may speak TLS: then set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the directory with "
+        f"ca.pem, cert.pem and key.pem. Otherwise: {failed.hint}"
+    )
+    return failed
+
+
+def tls_failed(endpoint: str, origin: str, reason: str) -> RunnerError:
+    """The handshake failed for a reason that has no words of ours."""
+    return _tls(
+        endpoint,
+        origin,
+        reason,
+        "`openssl s_client -connect HOST:PORT -CAfile ca.pem -cert cert.pem -key key.pem`, with the files in the "
+        "directory that DOCKER_CERT_PATH names, tells more.",
     )
 
 

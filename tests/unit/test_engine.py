@@ -18,7 +18,8 @@ import pytest
 import requests
 
 from nerves_docker_port.engine import client as engine_module
-from nerves_docker_port.engine.client import Engine, find_endpoint, label, labels
+from nerves_docker_port.engine.client import Engine, label, labels
+from nerves_docker_port.engine.endpoint import find_endpoint
 from nerves_docker_port.errors import Code, RunnerError
 from support.fake_engine import Exchange, FakeEngine
 
@@ -212,6 +213,76 @@ def test_a_listener_that_never_answers_is_not_waited_for(directory: Path, monkey
         error = refused({"DOCKER_HOST": f"unix://{directory}/e.sock"})
     assert error.code is Code.ENGINE_UNREACHABLE
     assert "it did not answer in time" in error.message
+
+
+def test_an_engine_whose_oldest_api_is_too_new_is_named_with_the_remedy(fake: FakeEngine) -> None:
+    fake.version = {"Version": "99.0.0", "ApiVersion": "2.10", "MinAPIVersion": "2.0"}
+    error = refused({"DOCKER_HOST": fake.host})
+    assert error.code is Code.ENGINE_TOO_NEW
+    assert "The engine 99.0.0 speaks API version 2.0 and later" in error.message
+    assert '"min-api-version": "1.' in (error.hint or "")
+
+
+@pytest.mark.parametrize("oldest", ["1.40", "", None])
+def test_an_engine_whose_oldest_api_we_know_is_spoken_to(fake: FakeEngine, oldest: str | None) -> None:
+    fake.version = {"Version": "29.0.0", "ApiVersion": "1.52", "MinAPIVersion": oldest}
+    Engine.connect({"DOCKER_HOST": fake.host}).close()
+
+
+@pytest.mark.parametrize(("given", "spoken"), [("1.40", "1.40"), ("v1.30", "1.30"), ("", "1.41")])
+def test_the_api_version_of_the_environment_is_spoken(fake: FakeEngine, given: str, spoken: str) -> None:
+    fake.version = {"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.12"}
+    engine = Engine.connect({"DOCKER_HOST": fake.host, "DOCKER_API_VERSION": given})
+    assert engine.url("/x").endswith(f"/v{spoken}/x")
+    engine.close()
+
+
+@pytest.mark.parametrize("given", ["1.42", "1.25", "1.3", "latest", "2"])
+def test_an_api_version_that_cannot_be_spoken_is_refused_with_those_that_can(fake: FakeEngine, given: str) -> None:
+    fake.version = {"Version": "20.10.24", "ApiVersion": "1.41", "MinAPIVersion": "1.30"}
+    error = refused({"DOCKER_HOST": fake.host, "DOCKER_API_VERSION": given})
+    assert error.message == f"DOCKER_API_VERSION asks for API version {given}; with this engine it can be 1.30 to 1.41."
+
+
+FORBIDDEN_PAGE = b"<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "told"),
+    [
+        (403, FORBIDDEN_PAGE, "text/html", "403 Forbidden Request forbidden by administrative rules."),
+        (401, b"<!DOCTYPE html><title>x</title><style>p{}</style><p>Log in &amp; go</p>", "text/html", "Log in & go"),
+        (403, b'{"message": "authorization denied by plugin p: no"}', "application/json", "denied by plugin p: no"),
+        (403, b"", "text/plain", "403 Client Error"),
+    ],
+)
+def test_what_a_proxy_before_the_engine_forbids_is_named(
+    fake: FakeEngine, engine: Engine, status: int, body: bytes, kind: str, told: str
+) -> None:
+    fake.on("GET", "/volumes/x", lambda exchange: exchange.answer(status, body, kind))
+    with pytest.raises(RunnerError) as caught, engine.failures("while it was tested"):
+        engine.api.inspect_volume("x")
+    fake.on("GET", "/version", lambda exchange: exchange.answer(status, body, kind))
+    for error in (caught.value, refused({"DOCKER_HOST": fake.host})):
+        assert error.code is Code.ENGINE_PERMISSION
+        assert told in error.message
+        assert "<" not in error.message
+        assert "POST=1" in (error.hint or "")
+
+
+def test_a_redirect_is_not_followed(fake: FakeEngine) -> None:
+    def elsewhere(exchange: Exchange) -> None:
+        exchange.send(b"HTTP/1.1 302 Found\r\nLocation: /info\r\nContent-Length: 0\r\n\r\n")
+
+    fake.on("GET", "/version", elsewhere)
+    assert "is not a Docker engine" in refused({"DOCKER_HOST": fake.host}).message
+    assert not fake.requests("GET", "/info")
+
+
+def test_a_host_that_cannot_be_resolved_is_told_in_the_resolvers_words() -> None:
+    error = refused({"DOCKER_HOST": "tcp://engine.invalid:2375"})
+    assert "Unknown error" not in error.message
+    assert re.search(r"\(DOCKER_HOST\): .*(name|Name|nodename)", error.message)
 
 
 # --- Failures later on -----------------------------------------------------------------------------------------

@@ -11,6 +11,16 @@ defmodule NervesDockerPort.Helper do
   @typedoc "What the helper can be asked to do."
   @type op :: :build | :archive | :clean | :shell | :doctor | :volumes
 
+  # What decides which engine it is and what it is asked for. The helper's nerves_docker_port/engine/endpoint.py says what
+  # each is for; one of its tests compares the two lists.
+  @engine_variables ~w(
+    DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG HOME
+    DOCKER_TLS_VERIFY DOCKER_TLS DOCKER_CERT_PATH SSL_CERT_FILE SSL_CERT_DIR
+    HTTP_PROXY http_proxy HTTPS_PROXY https_proxy NO_PROXY no_proxy
+    DOCKER_API_VERSION DOCKER_CUSTOM_HEADERS DOCKER_DEFAULT_PLATFORM
+    DOCKER_BUILDKIT BUILDX_BUILDER SSH_AUTH_SOCK
+  )
+
   # How long a helper waits for the next request. Nerves unpacks what was built before it has it packed.
   @park_timeout 60_000
 
@@ -82,11 +92,7 @@ defmodule NervesDockerPort.Helper do
 
   # A helper sees the environment that it was started in. Nerves changes much of it once a system is built (the compiler's
   # variables, its own); what would lead to another engine has to be the same.
-  defp engine_variables do
-    Map.filter(System.get_env(), fn {name, _value} ->
-      String.starts_with?(name, "DOCKER_") or name in ["HOME", "SSH_AUTH_SOCK"]
-    end)
-  end
+  defp engine_variables, do: Map.take(System.get_env(), @engine_variables)
 
   defp parked(command) do
     variables = engine_variables()

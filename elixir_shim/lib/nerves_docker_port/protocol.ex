@@ -26,9 +26,9 @@ defmodule NervesDockerPort.Protocol do
     # outcomes
     ~w(ok error code message hint log)a,
     # error codes
-    ~w(engine_unreachable engine_permission engine_too_old image_unavailable image_build_failed volume_busy step_failed)a,
-    ~w(out_of_memory disk_full no_network no_build_tree artifact_missing cancelled bad_request protocol_mismatch)a,
-    ~w(internal)a,
+    ~w(engine_unreachable engine_permission engine_too_old engine_too_new image_unavailable image_build_failed)a,
+    ~w(volume_busy step_failed out_of_memory disk_full no_network no_build_tree artifact_missing cancelled bad_request)a,
+    ~w(protocol_mismatch internal)a,
     # values
     ~w(path size sha256 stages removed spec text json)a,
     [true, false, nil]

@@ -1,15 +1,19 @@
-"""Finding and connecting the engine, and saying in our own words what went wrong with it.
+"""Connecting the engine, and saying in our own words what went wrong with it.
 
-Only this module and ``image``, ``volume`` and ``container`` import the docker SDK; nothing above them sees its types.
+Where the engine is, ``endpoint`` says; the SDK's client for it is made by ``connection``.
 """
 
 from __future__ import annotations
 
 import errno
+import html
 import http.client
 import os
+import re
+import socket
+import ssl
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,13 +24,13 @@ import docker.errors
 import requests
 import urllib3.exceptions
 from docker.constants import DEFAULT_DOCKER_API_VERSION
-from docker.context import ContextAPI
 from docker.errors import StreamParseError
-from docker.tls import TLSConfig
-from docker.utils import kwargs_from_env
 from packaging.version import InvalidVersion, Version
 
 from nerves_docker_port import errors, text
+from nerves_docker_port.engine import tls
+from nerves_docker_port.engine.connection import Client
+from nerves_docker_port.engine.endpoint import Endpoint, TcpAddress, UnixAddress, find_endpoint
 
 LABEL = "nerves-docker-port"
 """Prefix of every label that we set; nothing at the engine without it is ever touched."""
@@ -44,14 +48,13 @@ PROBE_INTERVAL = 30
 """Seconds of silence in a container's output or a transfer after which the engine is asked whether it still works. A
 build may be silent for as long as it likes; an engine may not."""
 
+FORBIDDEN = (401, 403)
+"""Statuses by which a proxy before the engine, or an authorization plug-in of it, forbids a request."""
 
-@dataclass(frozen=True)
-class Endpoint:
-    """Where the engine is, and what said so."""
+_HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, http.client.RemoteDisconnected)
 
-    url: str
-    origin: str
-    tls: TLSConfig | None = None
+_PAGE_LIMIT = 500
+"""Characters of an error page that are shown."""
 
 
 @dataclass(frozen=True)
@@ -74,38 +77,6 @@ class Capabilities:
     limits_cpus: bool = True
     limits_swap: bool = True
     """Whether it applies such limits. One that does not (rootless, without cgroups of its own) ignores them."""
-
-
-def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
-    """The engine that the docker CLI would use: ``DOCKER_HOST``, else the context, else the default socket.
-
-    The order is that of the CLI ("DOCKER_HOST overrides the context",
-    https://docs.docker.com/engine/manage-resources/contexts/). A context that does not exist is an error, where the SDK
-    would quietly take the default socket.
-    """
-    if environ.get("DOCKER_HOST"):
-        try:
-            found = kwargs_from_env(dict(environ))
-        except docker.errors.DockerException as error:
-            raise errors.endpoint_invalid(environ["DOCKER_HOST"], "DOCKER_HOST", str(error)) from error
-        return Endpoint(found["base_url"], "DOCKER_HOST", found.get("tls"))
-    name = environ.get("DOCKER_CONTEXT")
-    origin = "DOCKER_CONTEXT" if name else "current docker context"
-    try:
-        context = ContextAPI.get_context(name or None)
-    except (docker.errors.DockerException, OSError, ValueError, KeyError) as error:
-        raise errors.context_missing(name or "current", f"{origin}: {error}") from error
-    if context is None:
-        raise errors.context_missing(name or _current_context_name(), origin)
-    if context.Name == "default" or not context.Host:
-        return Endpoint("unix:///var/run/docker.sock", "default")
-    return Endpoint(context.Host, f'{origin} "{context.Name}"', context.TLSConfig)
-
-
-def _current_context_name() -> str:
-    from docker.context.config import get_current_context_name
-
-    return str(get_current_context_name())
 
 
 class Engine:
@@ -142,46 +113,43 @@ class Engine:
             limits_swap=info.get("SwapLimit") is not False,
         )
 
+    @property
+    def platform(self) -> str | None:
+        """What images are pulled, built and run for (``linux/amd64``) if the person has said so."""
+        return self.endpoint.platform
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was not understood on the way to the engine, for the person."""
+        return self.endpoint.config.warnings
+
+    def proxy_environment(self, given: Iterable[str] = ()) -> dict[str, str]:
+        """The proxy variables that ``docker run`` would give a container, without those whose names are ``given``.
+
+        They come from ``proxies`` in ``config.json``: https://docs.docker.com/engine/cli/proxy/.
+        """
+        return self.endpoint.config.proxy_environment(self.endpoint.url, given)
+
     @classmethod
     def connect(cls, environ: Mapping[str, str]) -> Engine:
-        """Find the engine, connect, and check that it is new enough.
+        """Find the engine, connect, and check that both sides know one version of the API.
 
-        Raises ``RunnerError`` ``:engine_unreachable``, ``:engine_permission`` or ``:engine_too_old``.
+        Raises ``RunnerError`` ``:engine_unreachable``, ``:engine_permission``, ``:engine_too_old`` or
+        ``:engine_too_new``.
         """
         endpoint = find_endpoint(environ)
+        address = endpoint.address
+        api = Client(endpoint, address.path if isinstance(address, UnixAddress) else None, REQUEST_TIMEOUT)
         failures = (docker.errors.DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError)
-        try:
-            api = docker.APIClient(
-                base_url=endpoint.url,
-                tls=endpoint.tls or False,
-                # Any version: the real one is set below, from the same answer that says what the engine is.
-                version="1.26",
-                timeout=REQUEST_TIMEOUT,
-                use_ssh_client=endpoint.url.startswith("ssh://"),
-            )
-        except failures as error:
-            raise _connect_error(endpoint, error) from error
         try:
             try:
                 version = api.version(api_version=False)
             except failures as error:
-                raise _connect_error(endpoint, error) from error
-            return cls._met(endpoint, api, version)
+                raise _connect_error(endpoint, api, error) from error
+            api._version = _api_version(endpoint, version)  # noqa: SLF001  # the SDK has no other way without a second request
         except BaseException:
             api.close()
             raise
-
-    @classmethod
-    def _met(cls, endpoint: Endpoint, api: docker.APIClient, version: Mapping[str, Any]) -> Engine:
-        """The engine that answered ``version`` when it was asked for that."""
-        try:
-            spoken = Version(str(version["ApiVersion"]))
-        except (KeyError, TypeError, InvalidVersion) as error:
-            raise errors.engine_unreachable(endpoint.url, endpoint.origin, errors.NOT_AN_ENGINE) from error
-        if spoken < MINIMUM_API:
-            raise errors.engine_too_old(str(spoken), str(MINIMUM_API))
-        newest = Version(DEFAULT_DOCKER_API_VERSION)
-        api._version = str(min(spoken, newest))  # type: ignore[attr-defined]  # noqa: SLF001  # the SDK has no other way without a second request
         return cls(endpoint, api, version)
 
     @property
@@ -216,6 +184,8 @@ class Engine:
             refusal = _refusal(error)
             if refusal is None:
                 raise
+            if _status(error) in FORBIDDEN:
+                raise errors.engine_forbidden(self.endpoint.url, doing, refusal) from error
             raise errors.engine_refused(doing, refusal) from error
         except (
             requests.RequestException,
@@ -248,6 +218,33 @@ class Engine:
         return f"{self.api.base_url}/v{self.api.api_version}{path}"
 
 
+def _api_version(endpoint: Endpoint, version: Mapping[str, Any]) -> str:
+    """The API version to speak with an engine that answered ``version``: the newest that both sides know.
+
+    With ``DOCKER_API_VERSION`` it is that one, as for the CLI.
+    """
+    try:
+        newest = Version(str(version["ApiVersion"]))
+        oldest = Version(str(version.get("MinAPIVersion") or MINIMUM_API))
+    except (KeyError, TypeError, AttributeError, InvalidVersion) as error:
+        raise errors.engine_unreachable(endpoint.url, endpoint.origin, errors.NOT_AN_ENGINE) from error
+    ours = Version(DEFAULT_DOCKER_API_VERSION)
+    if newest < MINIMUM_API:
+        raise errors.engine_too_old(str(newest), str(MINIMUM_API))
+    if oldest > ours:
+        raise errors.engine_too_new(str(version.get("Version", "unknown")), str(oldest), str(ours))
+    if endpoint.api_version is None:
+        return str(min(newest, ours))
+    try:
+        wanted = Version(endpoint.api_version)
+    except InvalidVersion:
+        wanted = None
+    lowest = max(oldest, MINIMUM_API)
+    if wanted is None or not lowest <= wanted <= newest:
+        raise errors.api_version_unusable(endpoint.api_version, str(lowest), str(newest))
+    return str(wanted)
+
+
 def _count(value: object) -> int:
     return value if isinstance(value, int) and value > 0 else 0
 
@@ -270,37 +267,79 @@ def label(things: Mapping[str, Any] | None, name: str) -> str | None:
     return None if value is None else str(value)
 
 
-def _connect_error(endpoint: Endpoint, error: Exception) -> errors.RunnerError:
+def _connect_error(endpoint: Endpoint, api: Client, error: Exception) -> errors.RunnerError:
+    url, origin, address = endpoint.url, endpoint.origin, endpoint.address
+    if api.tls_context is not None:
+        failed = tls.failure(endpoint, api.tls_context, _causes(error))
+        if failed is not None:
+            return failed
     cause = _os_error(error)
-    if cause is not None and cause.errno in (errno.EACCES, errno.EPERM):
-        return errors.engine_permission(endpoint.url, endpoint.origin)
-    if isinstance(error, requests.JSONDecodeError) or _is_not_http(error):
-        return errors.engine_unreachable(endpoint.url, endpoint.origin, errors.NOT_AN_ENGINE)
-    refusal = _refusal(error)
+    if cause is not None and cause.errno in (errno.EACCES, errno.EPERM) and not isinstance(address, TcpAddress):
+        return errors.engine_permission(url, origin)
+    refusal, status = _refusal(error), _status(error)
+    if refusal is not None and "HTTP request" in refusal and "HTTPS" in refusal:
+        # Go: "Client sent an HTTP request to an HTTPS server."; nginx: "The plain HTTP request was sent to HTTPS port".
+        return errors.tls_wanted(url, origin)
+    if refusal is not None and status in FORBIDDEN:
+        return errors.engine_forbidden(url, "to say what it is", refusal)
     if refusal is not None:
-        return errors.engine_unreachable(endpoint.url, endpoint.origin, refusal)
-    if isinstance(error, (requests.RequestException, KeyError, TypeError)) or cause is not None:
-        return errors.engine_unreachable(endpoint.url, endpoint.origin, _reason(error))
-    return errors.endpoint_invalid(endpoint.url, endpoint.origin, str(error))
+        return errors.engine_unreachable(url, origin, refusal)
+    if isinstance(error, requests.JSONDecodeError) or _is_not_http(error):
+        if isinstance(address, TcpAddress) and any(_is_tls(cause) for cause in _causes(error)):
+            return errors.tls_wanted(url, origin)
+        return errors.engine_unreachable(url, origin, errors.NOT_AN_ENGINE)
+    reason = _reason(error)
+    if isinstance(address, TcpAddress) and any(isinstance(cause, _HUNG_UP) for cause in _causes(error)):
+        if endpoint.tls is None:
+            return errors.tls_perhaps_wanted(url, origin, reason)
+        return errors.tls_failed(url, origin, reason)
+    return errors.engine_unreachable(url, origin, reason)
+
+
+def _is_tls(error: BaseException) -> bool:
+    """Whether what came instead of HTTP was a TLS alert (RFC 8446, 5.1: type 21, version 3.x)."""
+    return isinstance(error, http.client.BadStatusLine) and str(error).startswith("\x15\x03")
+
+
+def _status(error: Exception) -> int | None:
+    """The HTTP status of an engine's answer, if this is an answer."""
+    for cause in (error, error.__context__):
+        response = getattr(cause, "response", None)
+        if isinstance(response, requests.Response):
+            return response.status_code
+    return None
 
 
 def _refusal(error: Exception) -> str | None:
     """What an engine that answered with an error said, or ``None`` if this is no such answer."""
     if isinstance(error, docker.errors.APIError):
-        return str(error.explanation or error)
+        return plain(str(error.explanation or error))
     # The SDK stumbles over a JSON error without a "message", while it wraps the HTTP error that came with it.
     refused = error.__context__
     if isinstance(error, (KeyError, TypeError)) and isinstance(refused, requests.HTTPError):
-        return refused.response.text.strip() or str(refused)
+        return plain(refused.response.text.strip() or str(refused))
     return None
+
+
+def plain(text: str) -> str:
+    """The words of an error page: a proxy before the engine answers in HTML."""
+    if not re.match(r"\s*<(!doctype|html|head|body|h\d|center)", text, re.IGNORECASE):
+        return text
+    text = re.sub(r"<(script|style|title)\b.*?</\1>|<!--.*?-->|<[^>]*>", " ", text, flags=re.IGNORECASE | re.DOTALL)
+    return " ".join(html.unescape(text).split())[:_PAGE_LIMIT]
 
 
 def _reason(error: BaseException) -> str:
     """What lies under the wrapping of requests and urllib3, in the operating system's words where it has some."""
     cause = _os_error(error)
+    if isinstance(cause, socket.gaierror):
+        return str(cause.strerror)
     if cause is not None and cause.errno is not None:
         return os.strerror(cause.errno)
     under = list(_causes(error))
+    secured = next((cause for cause in under if isinstance(cause, ssl.SSLError)), None)
+    if secured is not None:
+        return errors.HUNG_UP if isinstance(secured, ssl.SSLEOFError) else secured.reason or str(secured)
     # While a body is read, requests reports urllib3's timeout as a ConnectionError.
     if any(isinstance(cause, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)) for cause in under):
         return errors.NO_ANSWER
@@ -322,8 +361,8 @@ def _is_not_http(error: BaseException) -> bool:
 def _os_error(error: BaseException) -> OSError | None:
     """The operating system's own error that ``error`` wraps."""
     for cause in _causes(error):
-        # requests' own exceptions are IOErrors, too, but have no errno.
-        if isinstance(cause, OSError) and isinstance(cause.errno, int):
+        # requests' own exceptions are IOErrors, too, but have no errno; that of an SSLError is a number of OpenSSL's.
+        if isinstance(cause, OSError) and isinstance(cause.errno, int) and not isinstance(cause, ssl.SSLError):
             return cause
     return None
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import endpoint
 from nerves_docker_port.port import wire
 from nerves_docker_port.port.protocol import Error
 from nerves_docker_port.port.wire import Atom, Term
@@ -25,17 +26,16 @@ from nerves_docker_port.shell.guardian import Guardian
 from nerves_docker_port.shell.terminal import Conversation, Outer, Terminal
 from nerves_docker_port.stages import StageName, Unit
 
-ENGINE_VARIABLES = ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS_VERIFY")
-"""What decides which engine it is. The shell is opened at the engine where it was prepared, whichever the command line
-would take that it is opened from."""
-
 _DIRECTORY = "nerves-shell-"
 _FILE = "spec"
 
 
 def write_spec(args: Mapping[Term, Term], environ: Mapping[str, str]) -> Path:
-    """Keep a request's ``args`` and the engine's variables in a file that only this user can read."""
-    engine: dict[Term, Term] = {name: environ[name] for name in ENGINE_VARIABLES if name in environ}
+    """Keep a request's ``args`` and the engine's variables in a file that only this user can read.
+
+    The shell is opened at the engine where it was prepared, whichever the terminal's own environment leads to.
+    """
+    engine: dict[Term, Term] = {name: environ[name] for name in endpoint.VARIABLES if name in environ}
     spec: Term = {Atom("args"): dict(args), Atom("engine"): engine}
     try:
         directory = Path(tempfile.mkdtemp(prefix=_DIRECTORY))
@@ -108,7 +108,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 def _open(spec: Path, environ: Mapping[str, str], cancellation: Cancellation, outer: Outer) -> None:
     terminal = Terminal()
     args, engine = read_spec(spec)
-    kept = {name: value for name, value in environ.items() if name not in ENGINE_VARIABLES}
+    kept = {name: value for name, value in environ.items() if name not in endpoint.VARIABLES}
     with Guardian(terminal, lambda: remove_spec(spec)):
         from nerves_docker_port.flows.shell import shell
 

@@ -1,0 +1,504 @@
+"""Where the engine is: the docker CLI's reading of its environment, its contexts and its configuration.
+
+One function for each of the CLI's rules, in the order in which they apply:
+
+1. ``DOCKER_HOST``, else ``DOCKER_CONTEXT``, else ``currentContext`` of ``config.json``, else the default socket
+   (https://docs.docker.com/engine/manage-resources/contexts/).
+2. For ``DOCKER_HOST`` and the default socket, TLS as ``DOCKER_TLS_VERIFY``, ``DOCKER_TLS`` and ``DOCKER_CERT_PATH`` say
+   (https://docs.docker.com/engine/security/protect-access/); for a context, the files that are stored with it.
+3. For TCP, the proxy that Go's HTTP client takes (https://pkg.go.dev/golang.org/x/net/http/httpproxy).
+4. ``DOCKER_API_VERSION``, ``DOCKER_CUSTOM_HEADERS``, ``DOCKER_DEFAULT_PLATFORM``
+   (https://docs.docker.com/reference/cli/docker/#environment-variables).
+
+The reference is the CLI 28.2; ``tests/engine/test_endpoint.py`` asks it. Nothing is connected here.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import ipaddress
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+from nerves_docker_port import errors
+from nerves_docker_port.engine import config_file
+from nerves_docker_port.engine.config_file import ConfigFile
+
+VARIABLES = (
+    *("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "HOME"),
+    *("DOCKER_TLS_VERIFY", "DOCKER_TLS", "DOCKER_CERT_PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"),
+    *("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
+    *("DOCKER_API_VERSION", "DOCKER_CUSTOM_HEADERS", "DOCKER_DEFAULT_PLATFORM"),
+    *("DOCKER_BUILDKIT", "BUILDX_BUILDER", "SSH_AUTH_SOCK"),
+)
+"""Every variable that decides which engine it is, how it is spoken to and what it is asked for.
+
+A build shell is opened at the engine where it was prepared, and a parked helper serves a second request only where none
+of these has changed. ``NervesDockerPort.Helper`` has the same list; ``tests/unit/test_endpoint.py`` compares them.
+"""
+
+_Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+DEFAULT_SOCKET = "/var/run/docker.sock"
+
+_DEFAULT_CONTEXT = "default"
+_DEFAULT_PORT = "2375"
+_TLS_PORT = "2376"
+
+# The longest path that fits into `sockaddr_un` with its NUL: 108 bytes on Linux (unix(7)), 104 on macOS (unix(4)).
+_SOCKET_PATH_LIMIT = 107 if os.uname().sysname == "Linux" else 103
+
+
+@dataclass(frozen=True)
+class UnixAddress:
+    """A Unix socket. A path that begins with ``@`` is a name of Linux's abstract namespace, as for the CLI."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class TcpAddress:
+    """A host and a port that speak HTTP, or HTTPS where the endpoint has TLS; ``path`` stands before every request."""
+
+    host: str
+    port: int
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class SshAddress:
+    """An engine behind ssh. Empty strings are what OpenSSH's configuration decides; ``path`` is the far socket."""
+
+    host: str
+    user: str = ""
+    port: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True)
+class Tls:
+    """The files for TLS; each is there and can be read. ``None``: not used."""
+
+    verify: bool
+    authority: Path | None = None
+    """``ca.pem``: who may have signed the engine's certificate. Without it, the system's authorities."""
+    certificate: Path | None = None
+    key: Path | None = None
+    """``cert.pem`` and ``key.pem``, by which the engine knows us: both or none."""
+    origin: str = ""
+    """What asked for TLS, for messages."""
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the engine is and how it is to be spoken to; all of it decided."""
+
+    url: str
+    """As the CLI writes it, for messages and for ``proxies`` of ``config.json``."""
+    origin: str
+    """What said so, for messages."""
+    address: UnixAddress | TcpAddress | SshAddress
+    config: ConfigFile
+    context: str = _DEFAULT_CONTEXT
+    """The docker context. ``docker build`` builds with the builder of this name."""
+    tls: Tls | None = None
+    proxy: str | None = None
+    """The URL of the HTTP proxy before it."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """To be sent with every request."""
+    api_version: str | None = None
+    """The API version that ``DOCKER_API_VERSION`` asks for, instead of the newest that both sides know."""
+    platform: str | None = None
+    """``DOCKER_DEFAULT_PLATFORM``, such as ``linux/amd64``: what images are pulled, built and run for."""
+
+
+def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
+    """The engine that the docker CLI would use, from the environment and the files that it leads to.
+
+    Raises ``RunnerError`` ``:engine_unreachable`` where the CLI would refuse, too.
+    """
+    config = config_file.load(config_directory(environ))
+    name = context_name(environ, config)
+    if name == _DEFAULT_CONTEXT:
+        url, origin, tls = _default_endpoint(environ, config.directory)
+    else:
+        origin = f'{"DOCKER_CONTEXT" if environ.get("DOCKER_CONTEXT") else "current docker context"} "{name}"'
+        url, tls = _context_endpoint(config.directory / "contexts", name, origin)
+    try:
+        address = _address(url, secure=tls is not None)
+    except ValueError as error:
+        raise errors.endpoint_invalid(url, origin, str(error)) from error
+    proxy = None
+    if isinstance(address, UnixAddress):
+        if len(os.fsencode(address.path)) > _SOCKET_PATH_LIMIT:
+            raise errors.socket_path_too_long(address.path, origin, _SOCKET_PATH_LIMIT)
+        # The CLI speaks TLS over TCP only; the files were looked at all the same, and so they are here.
+        tls = None
+    elif isinstance(address, SshAddress):
+        tls = None
+    else:
+        variable, proxy = _proxy(environ, address, secure=tls is not None)
+        if proxy is not None:
+            origin = f"{origin}, through the proxy {_without_password(proxy)} of {variable}"
+    return Endpoint(
+        url=url,
+        origin=origin,
+        address=address,
+        config=config,
+        context=name,
+        tls=tls,
+        proxy=proxy,
+        headers=_headers(environ, config),
+        api_version=(environ.get("DOCKER_API_VERSION") or "").removeprefix("v") or None,
+        platform=environ.get("DOCKER_DEFAULT_PLATFORM") or None,
+    )
+
+
+def config_directory(environ: Mapping[str, str]) -> Path:
+    """The CLI's configuration directory: ``DOCKER_CONFIG`` alone where it is set, else ``~/.docker``."""
+    if environ.get("DOCKER_CONFIG"):
+        return Path(environ["DOCKER_CONFIG"])
+    return (Path(environ["HOME"]) if environ.get("HOME") else Path.home()) / ".docker"
+
+
+def context_name(environ: Mapping[str, str], config: ConfigFile) -> str:
+    """The context that counts (docker/cli, ``resolveContextName``); ``default`` is no context, but the environment."""
+    if environ.get("DOCKER_HOST"):
+        return _DEFAULT_CONTEXT
+    return environ.get("DOCKER_CONTEXT") or config.current_context or _DEFAULT_CONTEXT
+
+
+# --- DOCKER_HOST ---------------------------------------------------------------------------------------------------
+
+
+def _default_endpoint(environ: Mapping[str, str], directory: Path) -> tuple[str, str, Tls | None]:
+    """URL, origin and TLS without a context (docker/cli, ``resolveDefaultDockerEndpoint``)."""
+    given = environ.get("DOCKER_HOST", "")
+    tls = _environment_tls(environ, directory)
+    host = given.strip()
+    if not host:
+        url = f"tcp://localhost:{_TLS_PORT}" if tls is not None else f"unix://{DEFAULT_SOCKET}"
+        return url, "DOCKER_HOST" if given else "default", tls
+    try:
+        return _normalised(host), "DOCKER_HOST", tls
+    except ValueError as error:
+        raise errors.endpoint_invalid(given, "DOCKER_HOST", str(error)) from error
+
+
+def _normalised(host: str) -> str:
+    """``DOCKER_HOST`` in full, by the rules of docker/cli, opts/hosts.go. Raises ``ValueError``."""
+    scheme, separator, rest = host.partition("://")
+    if not separator:
+        # `localhost:2375` is TCP.
+        scheme, rest = "tcp", host
+    if scheme in ("unix", "npipe"):
+        if "://" in rest:
+            raise ValueError(f"{rest} is no path")
+        return f"{scheme}://{rest or DEFAULT_SOCKET}"
+    if scheme in ("ssh", "fd"):
+        return host
+    if scheme != "tcp":
+        raise ValueError(f"{scheme}:// is not known")
+    return _normalised_tcp(rest)
+
+
+def _normalised_tcp(rest: str) -> str:
+    rest = rest.removeprefix("tcp://")
+    if not rest:
+        return f"tcp://localhost:{_DEFAULT_PORT}"
+    if "://" in rest:
+        raise ValueError(f"{rest} is no host")
+    if rest.endswith("]:"):
+        rest += _DEFAULT_PORT
+    host, path = _parse_url(f"tcp://{rest}")
+    both = _split_host_port(host) or _split_host_port(_join_host_port(host, _DEFAULT_PORT))
+    if both is None:
+        raise ValueError(f"{host} is no host with a port")
+    return f"tcp://{_join_host_port(both[0] or 'localhost', both[1] or _DEFAULT_PORT)}{path}"
+
+
+def _environment_tls(environ: Mapping[str, str], directory: Path) -> Tls | None:
+    """TLS as the environment asks for it (docker/cli, cli/flags/options.go).
+
+    Either variable turns it on, whatever its value; only ``DOCKER_TLS_VERIFY`` has the engine's certificate checked.
+    ``DOCKER_CERT_PATH`` alone means nothing. Without it, the files are those in the CLI's configuration directory.
+    """
+    verify = bool(environ.get("DOCKER_TLS_VERIFY"))
+    if not verify and not environ.get("DOCKER_TLS"):
+        return None
+    origin = "DOCKER_TLS_VERIFY" if verify else "DOCKER_TLS"
+    files = Path(environ.get("DOCKER_CERT_PATH") or directory)
+    certificate, key = (None if _is_missing(path) else path for path in (files / "cert.pem", files / "key.pem"))
+    for path in (files / "ca.pem", certificate, key):
+        if path is not None:
+            _readable(path, origin)
+    return Tls(verify, files / "ca.pem", *_pair(certificate, key), origin)
+
+
+# --- contexts ------------------------------------------------------------------------------------------------------
+
+
+def _context_endpoint(store: Path, name: str, origin: str) -> tuple[str, Tls | None]:
+    """URL and TLS of a stored context (docker/cli, cli/context/store and cli/context/docker/load.go)."""
+    directory = hashlib.sha256(name.encode()).hexdigest()
+    path = store / "meta" / directory / "meta.json"
+    try:
+        text = path.read_bytes().decode("utf-8", "replace")
+    except FileNotFoundError as error:
+        raise errors.context_missing(name, origin) from error
+    except OSError as error:
+        raise errors.context_unusable(name, origin, str(path), str(error.strerror)) from error
+    try:
+        host, skip_verification = _docker_endpoint(text)
+    except (ValueError, RecursionError) as error:
+        raise errors.context_unusable(name, origin, str(path), str(error)) from error
+    tls = _context_tls(store / "tls" / directory / "docker", origin, verify=not skip_verification)
+    return host or f"unix://{DEFAULT_SOCKET}", tls
+
+
+def _docker_endpoint(text: str) -> tuple[str, bool]:
+    """``Host`` and ``SkipTLSVerify`` of a context's ``meta.json``. Raises ``ValueError``."""
+    content = config_file.strict_json(text)
+    endpoints = config_file.field_of(_object(content, "it"), "Endpoints")
+    endpoint = _object(endpoints, '"Endpoints"').get("docker")
+    if endpoint is None:
+        raise ValueError('it has no endpoint "docker"')
+    found = _object(endpoint, 'the endpoint "docker"')
+    host, skip = config_file.field_of(found, "Host"), config_file.field_of(found, "SkipTLSVerify")
+    if host is not None and not isinstance(host, str):
+        raise ValueError('"Host" is not a string')
+    if skip is not None and not isinstance(skip, bool):
+        raise ValueError('"SkipTLSVerify" is neither true nor false')
+    return config_file.whole_text(host or ""), bool(skip)
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is not an object")  # noqa: TRY004  # what the file holds is wrong, not our types
+    return value
+
+
+def _context_tls(files: Path, origin: str, *, verify: bool) -> Tls | None:
+    """TLS with the files that are there. A directory without any means TLS all the same, as for the CLI."""
+    try:
+        names = {entry.name for entry in files.iterdir()}
+    except (FileNotFoundError, NotADirectoryError):
+        return None if verify else Tls(verify, origin=origin)
+    except OSError as error:
+        raise errors.tls_file(str(files), origin, str(error.strerror)) from error
+    present = {name: files / name if name in names else None for name in ("ca.pem", "cert.pem", "key.pem")}
+    for path in present.values():
+        if path is not None:
+            _readable(path, origin)
+    return Tls(verify, present["ca.pem"], *_pair(present["cert.pem"], present["key.pem"]), origin)
+
+
+def _pair(certificate: Path | None, key: Path | None) -> tuple[Path | None, Path | None]:
+    """The CLI shows a certificate only where it has the key, too."""
+    return (certificate, key) if certificate is not None and key is not None else (None, None)
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        # It is there, but may not be looked at: reading it says why.
+        return False
+    return False
+
+
+def _readable(path: Path, origin: str) -> None:
+    try:
+        path.read_bytes()
+    except OSError as error:
+        raise errors.tls_file(str(path), origin, str(error.strerror)) from error
+
+
+# --- the address ---------------------------------------------------------------------------------------------------
+
+
+def _address(url: str, *, secure: bool) -> UnixAddress | TcpAddress | SshAddress:
+    """What to connect to (docker/docker, ``client.ParseHostURL``). Raises ``ValueError``.
+
+    ``DOCKER_HOST`` was completed before; the host of a context is taken as it stands, and without a port it means the
+    one of HTTP or HTTPS.
+    """
+    host, path = _parse_url(url)
+    scheme, separator, rest = url.partition("://")
+    if not separator or not rest:
+        raise ValueError("an address looks like unix:///path/to/docker.sock or tcp://HOST:PORT")
+    if scheme == "ssh":
+        return _ssh_address(url)
+    if scheme == "unix":
+        return UnixAddress(rest)
+    if scheme == "npipe":
+        raise ValueError("named pipes are there on Windows only")
+    if scheme != "tcp":
+        host, path = rest, ""
+    name, port = _split_host_port(host) or (host.strip("[]"), "")
+    number = int(port or (443 if secure else 80))
+    if not name:
+        name = "localhost"
+    if not 0 < number < 65536:
+        raise ValueError(f"{number} is no port")
+    return TcpAddress(name, number, path.rstrip("/"))
+
+
+def _ssh_address(url: str) -> SshAddress:
+    """The parts of ``ssh://[USER@]HOST[:PORT][/SOCKET]`` (docker/cli, cli/connhelper/ssh). Raises ``ValueError``."""
+    if "#" in url:
+        raise ValueError("a fragment (#) has no meaning there")
+    if "?" in url:
+        raise ValueError("a query (?) has no meaning there")
+    authority, slash, path = url.removeprefix("ssh://").partition("/")
+    account, _at, host = authority.rpartition("@")
+    user, colon, _password = account.partition(":")
+    if colon:
+        raise ValueError("a password in the URL is not supported; use a key or an agent")
+    port = ""
+    if host.startswith("["):
+        host, _bracket, port = host[1:].partition("]")
+        port = port.removeprefix(":")
+    elif ":" in host:
+        host, _colon, port = host.rpartition(":")
+    host = unquote(host)
+    if not host:
+        raise ValueError("it names no host")
+    if host.startswith("-") or unquote(user).startswith("-"):
+        raise ValueError("a host or a user that begins with a hyphen would be an option of ssh")
+    return SshAddress(host, unquote(user), port, unquote(slash + path) if path else "")
+
+
+# What Go's net/url lets stand in a host that is not percent-encoded (net/url, shouldEscape for encodeHost).
+_HOST = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"%\u0080-\U0010ffff]*")
+_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+
+
+def _parse_url(url: str) -> tuple[str, str]:
+    """Host (with its port) and path of a URL, checked as strictly as Go's ``url.Parse`` does. Raises ``ValueError``."""
+    if re.search(r"[\x00-\x1f\x7f]", url):
+        raise ValueError("there is a control character in it")
+    _scheme, _separator, rest = url.partition("://")
+    rest, _hash, fragment = rest.partition("#")
+    rest = rest.partition("?")[0]
+    authority, slash, path = rest.partition("/")
+    host = authority.rpartition("@")[2]
+    for part in (authority, path, fragment):
+        if _ESCAPE.search(part):
+            raise ValueError("a % is not followed by two hexadecimal digits")
+    if not _HOST.fullmatch(host):
+        raise ValueError(f"{host} cannot be a host")
+    if host.startswith("["):
+        if "]" not in host:
+            raise ValueError("a ] is missing")
+        port = host.rpartition("]")[2]
+    else:
+        port = host[host.rindex(":") :] if ":" in host else ""
+    if not re.fullmatch(r"(:\d*)?", port, re.ASCII):
+        raise ValueError(f"{port.removeprefix(':')} is no port")
+    return unquote(host), unquote(slash + path)
+
+
+def _split_host_port(text: str) -> tuple[str, str] | None:
+    """Host and port as Go's ``net.SplitHostPort`` splits them, or ``None`` where it would refuse."""
+    match = re.fullmatch(r"\[([^\[\]]*)\]:([^:\[\]]*)|([^:\[\]]*):([^:\[\]]*)", text)
+    if match is None:
+        return None
+    return (match[1], match[2]) if match[1] is not None else (match[3], match[4])
+
+
+def _join_host_port(host: str, port: str) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+# --- proxies -------------------------------------------------------------------------------------------------------
+
+
+def _proxy(environ: Mapping[str, str], address: TcpAddress, *, secure: bool) -> tuple[str, str | None]:
+    """The variable that names the proxy for an address, and the proxy's URL where there is one.
+
+    The rules are those of Go's ``http.ProxyFromEnvironment``: ``HTTPS_PROXY`` for TLS and ``HTTP_PROXY`` otherwise, the
+    upper-case name first; never ``ALL_PROXY``, and never for loopback. Raises ``RunnerError`` for a proxy that is not
+    HTTP: Go speaks SOCKS, and the HTTP client that we have does not.
+    """
+    variable = "HTTPS_PROXY" if secure else "HTTP_PROXY"
+    proxy = environ.get(variable) or environ.get(variable.lower()) or ""
+    excepted = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
+    if not proxy or not _needs_proxy(address.host, str(address.port), excepted):
+        return variable, None
+    url = proxy if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]", proxy) else f"http://{proxy}"
+    if not re.match(r"https?://", url, re.IGNORECASE):
+        raise errors.proxy_unusable(variable, _without_password(url), address.host)
+    return variable, url
+
+
+def _needs_proxy(host: str, port: str, excepted: str) -> bool:
+    """Whether ``NO_PROXY`` lets a host go through the proxy (golang.org/x/net/http/httpproxy, ``useProxy``)."""
+    ip = _ip(host)
+    if host == "localhost" or (ip is not None and ip.is_loopback):
+        return False
+    host = host.strip().lower()
+    return not any(_matches(entry.strip().lower(), host, port, ip) for entry in excepted.split(","))
+
+
+def _matches(entry: str, host: str, port: str, ip: _Ip | None) -> bool:
+    """Whether an entry of ``NO_PROXY`` (``*``, a network; an address or a domain, maybe with a port) names the host."""
+    if entry == "*":
+        return True
+    if "/" in entry:
+        try:
+            network = ipaddress.ip_network(entry, strict=False)
+        except ValueError:
+            return False
+        # Python takes a netmask after the slash; Go takes a length only.
+        return entry.rpartition("/")[2].isdecimal() and ip is not None and ip in network
+    name, wanted_port = _split_host_port(entry) or (entry, "")
+    if not name or (wanted_port and wanted_port != port):
+        return False
+    named = _ip(name)
+    if named is not None or ip is not None:
+        return named is not None and named == ip
+    name = name.removeprefix("*") if name.startswith("*.") else name
+    if name.startswith("."):
+        return host.endswith(name)
+    return host == name or host.endswith(f".{name}")
+
+
+def _ip(text: str) -> _Ip | None:
+    try:
+        ip = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return mapped or ip
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/@]*@", "//", url)
+
+
+# --- headers -------------------------------------------------------------------------------------------------------
+
+
+def _headers(environ: Mapping[str, str], config: ConfigFile) -> dict[str, str]:
+    """The headers of ``DOCKER_CUSTOM_HEADERS``, which replace those of ``config.json``; never the user agent."""
+    given = environ.get("DOCKER_CUSTOM_HEADERS", "")
+    headers = dict(config.http_headers)
+    if given:
+        headers = {}
+        for pair in next(csv.reader([given])):
+            name, equals, value = pair.partition("=")
+            if not equals or not config_file.is_header(name.strip(), value):
+                raise errors.custom_headers_invalid(pair)
+            headers[name.strip()] = value
+    return {name: value for name, value in headers.items() if name.lower() != "user-agent"}

@@ -1,0 +1,147 @@
+"""TLS with the engine: the context for its connections, and what a failed handshake means.
+
+Only the files of the endpoint count: nothing is taken from ``REQUESTS_CA_BUNDLE`` or ``CURL_CA_BUNDLE``.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from nerves_docker_port import errors
+from nerves_docker_port.engine.endpoint import Endpoint, TcpAddress, Tls
+
+# X509_V_ERR_* of OpenSSL (openssl/x509_vfy.h) that mean: nobody whom we trust has signed this.
+_UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21, 24, 26, 79)
+_NOT_YET_VALID, _EXPIRED = 9, 10
+_WRONG_NAME = (62, 64)
+
+# What OpenSSL calls it when the answer to its first message is no TLS (an HTTP server's "400 Bad Request", say).
+_NOT_TLS = (
+    *("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"),
+    *("RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE"),
+)
+
+
+_HUNG_UP = (
+    *(ConnectionResetError, ConnectionAbortedError, BrokenPipeError, http.client.RemoteDisconnected),
+    *(ssl.SSLEOFError, ssl.SSLZeroReturnError),
+)
+
+
+class Context(ssl.SSLContext):
+    """Knows whether a handshake has ever succeeded: what fails after one was not the wrong protocol.
+
+    With TLS 1.3 a server looks at the client's certificate when the client has already finished.
+    """
+
+    has_shaken_hands = False
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        """As the parent; the handshake is part of it."""
+        wrapped = super().wrap_socket(*args, **kwargs)
+        self.has_shaken_hands = True
+        return wrapped
+
+
+def context(tls: Tls) -> Context:
+    """What the engine's connections are secured with, as the CLI would. Raises ``RunnerError``.
+
+    Go trusts whatever stands in ``ca.pem``, an intermediate authority or the engine's own certificate included, and
+    looks at a certificate's alternative names only, never at its common name.
+    """
+    made = Context(ssl.PROTOCOL_TLS_CLIENT)
+    made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    made.hostname_checks_common_name = False
+    if tls.authority is not None:
+        _trust(made, tls.authority, tls.origin)
+    else:
+        made.load_default_certs()
+    if tls.certificate is not None and tls.key is not None:
+        _identify(made, tls.certificate, tls.key, tls.origin)
+    if not tls.verify:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+    return made
+
+
+def _trust(made: ssl.SSLContext, authority: Path, origin: str) -> None:
+    try:
+        # Comments between the certificates may be in any language; the certificates are ASCII.
+        made.load_verify_locations(cadata=authority.read_bytes().decode("ascii", "ignore"))
+    except OSError as error:
+        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else str(error.strerror)
+        raise errors.tls_file(str(authority), origin, reason) from error
+    except ValueError as error:
+        raise errors.tls_file(str(authority), origin, "it holds no certificate") from error
+
+
+def _identify(made: ssl.SSLContext, certificate: Path, key: Path, origin: str) -> None:
+    def no_password() -> str:
+        # Without this, OpenSSL would ask for a passphrase at the terminal.
+        raise _EncryptedError
+
+    try:
+        made.load_cert_chain(certificate, key, no_password)
+    except _EncryptedError as error:
+        raise errors.tls_file(str(key), origin, "it is encrypted with a passphrase") from error
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise errors.tls_file(str(key), origin, f"it is not the key of {certificate}") from error
+        wrong, kind = (key, "private key") if _has_certificate(certificate) else (certificate, "certificate")
+        raise errors.tls_file(str(wrong), origin, f"it holds no {kind} that can be used") from error
+    except OSError as error:
+        raise errors.tls_file(str(key), origin, str(error.strerror)) from error
+
+
+class _EncryptedError(Exception):
+    """The private key is encrypted."""
+
+
+def _has_certificate(path: Path) -> bool:
+    try:
+        ssl.PEM_cert_to_DER_cert(path.read_text("ascii", "ignore").strip())
+        ssl.create_default_context(cadata=path.read_text("ascii", "ignore"))
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def failure(endpoint: Endpoint, used: Context, causes: Iterable[BaseException]) -> errors.RunnerError | None:
+    """The words for a first request that failed for TLS, or ``None`` where it failed for something else.
+
+    ``used`` is the context of the connection, ``causes`` are the exception and all that it wraps.
+    """
+    tls, address = endpoint.tls, endpoint.address
+    assert tls is not None
+    assert isinstance(address, TcpAddress)
+    every = list(causes)
+    error = next((cause for cause in every if isinstance(cause, ssl.SSLError)), None)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _verification(endpoint, tls, address, error)
+    certificate = None if tls.certificate is None else str(tls.certificate)
+    reason = (error.reason or str(error)) if error is not None else ""
+    if "ALERT" in reason:
+        return errors.tls_refused(endpoint.url, endpoint.origin, certificate, reason.lower().replace("_", " "))
+    if used.has_shaken_hands and any(isinstance(cause, _HUNG_UP) for cause in every):
+        return errors.tls_refused(endpoint.url, endpoint.origin, certificate, "it hung up after the handshake")
+    if reason in _NOT_TLS or isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
+        return errors.tls_not_spoken(endpoint.url, endpoint.origin, tls.origin)
+    return None if error is None else errors.tls_failed(endpoint.url, endpoint.origin, reason)
+
+
+def _verification(
+    endpoint: Endpoint, tls: Tls, address: TcpAddress, error: ssl.SSLCertVerificationError
+) -> errors.RunnerError:
+    authority = None if tls.authority is None else str(tls.authority)
+    if error.verify_code in _WRONG_NAME:
+        return errors.tls_wrong_name(endpoint.url, endpoint.origin, address.host)
+    if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
+        what = "has expired" if error.verify_code == _EXPIRED else "is not valid yet"
+        return errors.tls_wrong_time(endpoint.url, endpoint.origin, what)
+    if error.verify_code in _UNKNOWN_AUTHORITY:
+        return errors.tls_unknown_authority(endpoint.url, endpoint.origin, authority, error.verify_message)
+    return errors.tls_failed(endpoint.url, endpoint.origin, error.verify_message)

@@ -1,0 +1,577 @@
+"""Finding the engine as the docker CLI does: each case is given to the CLI itself, too, and both must do the same.
+
+No engine is needed: the environments point at small listeners that write down who connected, with what TLS. What counts
+is who was reached, or that nobody was. The CLI is the one of the tests' world (Debian 12: 20.10). The cases hold for
+28.2, which is the reference, as well; where the two differ, 28.2's answer stands in tests/unit/test_endpoint.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.errors import RunnerError
+from support.listeners import Asked, Authority, Listeners, closed_port
+
+# The SDK leaves the socket of a connection that failed to the garbage collector (docker/transport/unixconn.py).
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+CLI_TIMEOUT = 60
+"""Seconds; only ends a hang."""
+
+
+@dataclass
+class World:
+    """Listeners, certificates, and one person's home directory."""
+
+    listeners: Listeners
+    home: Path
+    names: dict[str, Any]
+    """What a case may name in braces: the listeners' sockets and ports, and directories of certificates."""
+    cli: str
+
+    @property
+    def config(self) -> Path:
+        """The CLI's configuration directory."""
+        return self.home / ".docker"
+
+    def fill(self, text: str) -> str:
+        """A case's text with the names in braces replaced."""
+        return re.sub(r"\{(\w+)\}", lambda match: str(self.names[match[1]]), text)
+
+    def environ(self, variables: dict[str, str]) -> dict[str, str]:
+        """What a process has that knows only this home directory and these variables."""
+        filled = {name: self.fill(value) for name, value in variables.items()}
+        return {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": str(self.home), **filled}
+
+    def write_config(self, content: object) -> None:
+        """Make ``config.json``; text stands as it is."""
+        text = content if isinstance(content, str) else json.dumps(content)
+        (self.config / "config.json").write_text(self.fill(text) if "{unix}" in text else text)
+
+    def add_context(self, name: str, meta: object, files: dict[str, str] | None = None) -> None:
+        """Store a context; ``files`` are those for TLS, by name, with the path to copy each from."""
+        identifier = hashlib.sha256(name.encode()).hexdigest()
+        directory = self.config / "contexts" / "meta" / identifier
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "meta.json").write_text(self.fill(meta if isinstance(meta, str) else json.dumps(meta)))
+        if files is not None:
+            stored = self.config / "contexts" / "tls" / identifier / "docker"
+            stored.mkdir(parents=True)
+            for file, source in files.items():
+                (stored / file).write_bytes(Path(self.fill(source)).read_bytes())
+
+    def both(self, variables: dict[str, str]) -> tuple[Reached, Reached]:
+        """Where the CLI and where we arrive in an environment."""
+        return self.by_cli(variables), self.by_us(variables)
+
+    def by_cli(self, variables: dict[str, str]) -> Reached:
+        """Where `docker version` arrives."""
+        before = len(self.listeners.asked)
+        ended = subprocess.run(
+            [self.cli, "version"],
+            env=self.environ(variables),
+            cwd=self.home,
+            capture_output=True,
+            text=True,
+            timeout=CLI_TIMEOUT,
+        )
+        aimed_at = re.search(r"Cannot connect to the Docker daemon at (\S+)\. Is", ended.stderr)
+        return Reached(self.listeners.since(before), aimed_at[1] if aimed_at else None, ended.stderr)
+
+    def by_us(self, variables: dict[str, str]) -> Reached:
+        """Where ``Engine.connect`` arrives."""
+        before = len(self.listeners.asked)
+        aimed_at, said = None, ""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.home)
+            try:
+                engine = Engine.connect(self.environ(variables))
+            except RunnerError as error:
+                said = error.message
+                match = re.search(r"No engine answers at (\S+) \(", error.message)
+                aimed_at = match[1] if match else None
+            else:
+                said = "\n".join(engine.warnings)
+                engine.close()
+        return Reached(self.listeners.since(before), aimed_at, said)
+
+
+@dataclass(frozen=True)
+class Reached:
+    """Who was asked, or at what address somebody was looked for in vain."""
+
+    asked: list[Asked]
+    aimed_at: str | None
+    said: str
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[Listeners, dict[str, Any]]]:
+    """The listeners and the certificates; making them takes a second."""
+    with tempfile.TemporaryDirectory(prefix="ndp-") as name:
+        root = Path(name)
+        authority, stranger = Authority(root / "authority"), Authority(root / "stranger", "stranger")
+        server = authority.issue(root / "server", "server", names="DNS:localhost,IP:127.0.0.1")
+        elsewhere = authority.issue(root / "elsewhere", "elsewhere", names="DNS:elsewhere.example")
+        names: dict[str, Any] = {
+            "certificates": authority.issue(root / "client", "client"),
+            "strange": stranger.issue(root / "strange", "strange"),
+            "nothing": root / "nothing",
+            "socket": root,
+            "closed": closed_port(),
+        }
+        (root / "nothing").mkdir()
+        with Listeners(root) as listeners:
+            names["unix"] = listeners.unix("e.sock")
+            names["spaced"] = listeners.unix("a b.sock")
+            names["percent"] = listeners.unix("a%20b.sock")
+            names["plain"] = listeners.tcp("plain")
+            names["proxy"] = listeners.tcp("proxy")
+            names["tls"] = listeners.tcp("tls", authority.server(server))
+            names["strict"] = listeners.tcp("strict", authority.server(server, wants_certificate=True))
+            names["misnamed"] = listeners.tcp("misnamed", authority.server(elsewhere))
+            yield listeners, names
+
+
+@pytest.fixture
+def world(shared: tuple[Listeners, dict[str, Any]], tmp_path: Path) -> World:
+    """A home directory of its own for each test."""
+    listeners, names = shared
+    (tmp_path / ".docker").mkdir()
+    cli = shutil.which("docker")
+    assert cli is not None, "the docker CLI is missing: it is what these tests compare with (Debian: docker.io)"
+    return World(listeners, tmp_path, {**names, "home": tmp_path}, cli)
+
+
+def same(world: World, variables: dict[str, str]) -> Reached:
+    """Both do the same; what we did."""
+    theirs, ours = world.both(variables)
+    both = f"the CLI: {theirs}\nwe: {ours}"
+    assert ours.asked == theirs.asked, both
+    # The CLI does not always name the address at which nobody answered.
+    assert theirs.aimed_at in (None, ours.aimed_at), both
+    return ours
+
+
+def reached(where: Reached) -> str:
+    """The listener's name, or ``nobody``."""
+    return where.asked[0].listener if where.asked else "nobody"
+
+
+# --- DOCKER_HOST ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("host", "where"),
+    [
+        ("unix://{unix}", "e.sock"),
+        ("  unix://{unix} ", "e.sock"),
+        ("unix://e.sock", "nobody"),
+        ("unix://{spaced}", "a b.sock"),
+        ("unix://{percent}", "a%20b.sock"),
+        ("unix://{socket}/none.sock", "nobody"),
+        ("unix://{socket}//e.sock", "e.sock"),
+        ("unix://a://b", "nobody"),
+        ("unix:{unix}", "nobody"),
+        ("unix:relative", "nobody"),
+        ("tcp://127.0.0.1:{plain}", "plain"),
+        ("127.0.0.1:{plain}", "plain"),
+        ("localhost:{plain}", "plain"),
+        (":{plain}", "plain"),
+        ("tcp://:{plain}", "plain"),
+        ("tcp://localhost:{plain}/base", "plain"),
+        ("tcp://localhost:{plain}/base/", "plain"),
+        ("tcp://localhost:{plain}/a%20b", "plain"),
+        ("tcp://user:secret@127.0.0.1:{plain}", "plain"),
+        ("tcp://127.0.0.1:{plain}?query=x", "plain"),
+        ("tcp://127.0.0.1:{closed}", "nobody"),
+        ("tcp://", "nobody"),
+        ("localhost", "nobody"),
+        ("tcp://[::1]:", "nobody"),
+        ("::1", "nobody"),
+        ("tcp://[::1]", "nobody"),
+        ("tcp://127.0.0.1:port", "nobody"),
+        ("tcp://127.0.0.1:-1", "nobody"),
+        ("tcp://127.0.0.1:70000", "nobody"),
+        ("tcp://local host:{plain}", "nobody"),
+        ("tcp://127.0.0.1:{plain}/%zz", "nobody"),
+        ("tcp://tcp://127.0.0.1:{plain}", "plain"),
+        ("http://127.0.0.1:{plain}", "nobody"),
+        ("https://127.0.0.1:{tls}", "nobody"),
+        ("TCP://127.0.0.1:{plain}", "nobody"),
+        ("nonsense://127.0.0.1:{plain}", "nobody"),
+        ("npipe:////./pipe/docker_engine", "nobody"),
+        ("ssh://", "nobody"),
+        ("ssh://user:secret@localhost", "nobody"),
+        ("ssh://localhost?x", "nobody"),
+        ("ssh://localhost#x", "nobody"),
+    ],
+)
+def test_docker_host_leads_where_it_leads_the_cli(world: World, host: str, where: str) -> None:
+    found = same(world, {"DOCKER_HOST": host})
+    assert reached(found) == world.fill(where)
+
+
+@pytest.mark.parametrize("given", ["", "   "])
+def test_an_empty_docker_host_is_the_default_socket(world: World, given: str) -> None:
+    theirs, ours = world.both({"DOCKER_HOST": given})
+    # The tests' world may have an engine there.
+    assert ours.aimed_at in (None, "unix:///var/run/docker.sock")
+    assert theirs.aimed_at == ours.aimed_at
+
+
+# --- TLS by variables ----------------------------------------------------------------------------------------------
+
+HTTPS = {"DOCKER_HOST": "tcp://127.0.0.1:{tls}", "DOCKER_CERT_PATH": "{certificates}", "DOCKER_TLS_VERIFY": "1"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "where"),
+    [
+        (HTTPS, "tls"),
+        ({**HTTPS, "DOCKER_HOST": "tcp://localhost:{strict}"}, "strict"),
+        ({**HTTPS, "DOCKER_TLS_VERIFY": "0"}, "tls"),
+        ({**HTTPS, "REQUESTS_CA_BUNDLE": "{strange}/ca.pem", "CURL_CA_BUNDLE": "{strange}/ca.pem"}, "tls"),
+        ({**HTTPS, "DOCKER_TLS_VERIFY": "", "DOCKER_TLS": "1"}, "tls"),
+        ({**HTTPS, "DOCKER_TLS_VERIFY": ""}, "nobody"),
+        ({**HTTPS, "DOCKER_CERT_PATH": "{strange}"}, "nobody"),
+        ({**HTTPS, "DOCKER_CERT_PATH": "{nothing}"}, "nobody"),
+        ({**HTTPS, "DOCKER_CERT_PATH": "{home}/missing"}, "nobody"),
+        ({**HTTPS, "DOCKER_CERT_PATH": ""}, "nobody"),
+        ({**HTTPS, "DOCKER_HOST": "tcp://127.0.0.1:{misnamed}"}, "nobody"),
+        (
+            {**HTTPS, "DOCKER_HOST": "tcp://127.0.0.1:{misnamed}", "DOCKER_TLS_VERIFY": "", "DOCKER_TLS": "1"},
+            "misnamed",
+        ),
+        ({**HTTPS, "DOCKER_HOST": "tcp://127.0.0.1:{plain}"}, "nobody"),
+        ({"DOCKER_HOST": "tcp://127.0.0.1:{plain}", "DOCKER_CERT_PATH": "{certificates}"}, "plain"),
+        ({"DOCKER_HOST": "tcp://127.0.0.1:{tls}"}, "nobody"),
+        ({"DOCKER_HOST": "tcp://127.0.0.1:{strict}", "DOCKER_TLS": "1", "DOCKER_CERT_PATH": "{nothing}"}, "nobody"),
+        ({"DOCKER_HOST": "unix://{unix}", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "{nothing}"}, "nobody"),
+        ({"DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "{certificates}"}, "nobody"),
+    ],
+)
+def test_tls_is_spoken_where_the_cli_speaks_it(world: World, variables: dict[str, str], where: str) -> None:
+    assert reached(same(world, variables)) == where
+
+
+def test_certificates_in_the_configuration_directory_are_the_default(world: World) -> None:
+    for file in ("ca.pem", "cert.pem", "key.pem"):
+        shutil.copy(world.names["certificates"] / file, world.config / file)
+    found = same(world, {"DOCKER_HOST": "tcp://127.0.0.1:{strict}", "DOCKER_TLS_VERIFY": "1"})
+    assert found.asked == [Asked("strict", "", "client")]
+
+
+@pytest.mark.parametrize(
+    ("missing", "where"),
+    [("cert.pem", "tls"), ("key.pem", "tls"), ("ca.pem", "nobody")],
+)
+def test_a_missing_file_is_missing_for_both(world: World, missing: str, where: str) -> None:
+    for file in {"ca.pem", "cert.pem", "key.pem"} - {missing}:
+        shutil.copy(world.names["certificates"] / file, world.config / file)
+    found = same(world, {"DOCKER_HOST": "tcp://127.0.0.1:{tls}", "DOCKER_TLS_VERIFY": "1"})
+    assert reached(found) == where
+    assert all(asked.certificate is None for asked in found.asked)
+
+
+@pytest.mark.parametrize("file", ["ca.pem", "cert.pem", "key.pem"])
+@pytest.mark.parametrize(
+    "content", ["", "nonsense\n", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+)
+def test_a_file_that_holds_something_else_is_refused_by_both(world: World, file: str, content: str) -> None:
+    for each in ("ca.pem", "cert.pem", "key.pem"):
+        shutil.copy(world.names["certificates"] / each, world.config / each)
+    (world.config / file).write_text(content)
+    found = same(world, {"DOCKER_HOST": "tcp://127.0.0.1:{tls}", "DOCKER_TLS_VERIFY": "1"})
+    assert reached(found) == "nobody"
+    assert file in found.said
+
+
+# --- proxies -------------------------------------------------------------------------------------------------------
+
+# Addresses of TEST-NET-1 (RFC 5737): nobody is there, but a proxy is asked for them.
+FAR = {"DOCKER_HOST": "tcp://192.0.2.1:2375", "HTTP_PROXY": "http://127.0.0.1:{proxy}"}
+FAR_TLS = {
+    "DOCKER_HOST": "tcp://192.0.2.1:2376",
+    "HTTPS_PROXY": "http://127.0.0.1:{proxy}",
+    "DOCKER_TLS_VERIFY": "1",
+    "DOCKER_CERT_PATH": "{certificates}",
+}
+NEAR = {"DOCKER_HOST": "tcp://127.0.0.1:{plain}", "HTTP_PROXY": "http://127.0.0.1:{proxy}"}
+
+
+@pytest.mark.parametrize(
+    ("variables", "where"),
+    [
+        (FAR, "proxy"),
+        ({**FAR, "HTTP_PROXY": "127.0.0.1:{proxy}"}, "proxy"),
+        ({**FAR, "HTTP_PROXY": "http://me:secret@127.0.0.1:{proxy}/"}, "proxy"),
+        ({**FAR, "HTTP_PROXY": "", "http_proxy": "http://127.0.0.1:{proxy}"}, "proxy"),
+        ({**FAR, "NO_PROXY": "192.0.2.2,example.org,192.0.3.0/24,192.0.2.1:2376"}, "proxy"),
+        ({**FAR, "DOCKER_HOST": "tcp://engine.example:2375"}, "proxy"),
+        ({**FAR, "DOCKER_HOST": "tcp://engine.example:2375", "NO_PROXY": "ample,engine.exam,.engine.example"}, "proxy"),
+        (FAR_TLS, "proxy"),
+        (NEAR, "plain"),
+        ({**NEAR, "DOCKER_HOST": "tcp://localhost:{plain}"}, "plain"),
+        ({**NEAR, "HTTP_PROXY": "socks5://127.0.0.1:{proxy}"}, "plain"),
+        ({**NEAR, "HTTP_PROXY": "", "HTTPS_PROXY": "http://127.0.0.1:{proxy}"}, "plain"),
+        ({**NEAR, "DOCKER_HOST": "unix://{unix}"}, "e.sock"),
+        ({**HTTPS, "HTTPS_PROXY": "http://127.0.0.1:{proxy}"}, "tls"),
+    ],
+)
+def test_a_proxy_is_used_where_the_cli_uses_it(world: World, variables: dict[str, str], where: str) -> None:
+    assert reached(same(world, variables)) == where
+
+
+# --- API version and headers ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given", ["1.30", "1.41", "v1.40"])
+def test_the_api_version_can_be_set(world: World, given: str) -> None:
+    variables = {"DOCKER_HOST": "unix://{unix}", "DOCKER_API_VERSION": given}
+    theirs = world.by_cli(variables)
+    engine = Engine.connect(world.environ(variables))
+    assert {asked.api_version for asked in world.listeners.asked[-1:]} <= {None}
+    engine.api.get(engine.url("/version"))
+    engine.close()
+    assert world.listeners.asked[-1].api_version == given.removeprefix("v")
+    assert theirs.asked
+
+
+def test_headers_of_the_configuration_are_sent(world: World) -> None:
+    world.write_config({"HttpHeaders": {"X-Team": "firmware", "User-Agent": "mine"}})
+    for find in (world.by_cli, world.by_us):
+        before = len(world.listeners.asked)
+        find({"DOCKER_HOST": "unix://{unix}"})
+        sent = world.listeners.asked[before].headers
+        assert sent["X-Team"] == "firmware"
+        assert sent["User-Agent"] != "mine"
+
+
+# --- contexts ------------------------------------------------------------------------------------------------------
+
+
+def docker_endpoint(host: object, **more: object) -> dict[str, object]:
+    return {"Name": "here", "Metadata": {}, "Endpoints": {"docker": {"Host": host, **more}}}
+
+
+ALL = {file: f"{{certificates}}/{file}" for file in ("ca.pem", "cert.pem", "key.pem")}
+
+
+@pytest.mark.parametrize(
+    ("meta", "files", "where"),
+    [
+        (docker_endpoint("unix://{unix}"), None, "e.sock"),
+        (docker_endpoint("tcp://127.0.0.1:{plain}", SkipTLSVerify=False), None, "plain"),
+        (docker_endpoint("tcp://127.0.0.1:{plain}/base"), None, "plain"),
+        (docker_endpoint("http://127.0.0.1:{plain}"), None, "plain"),
+        (docker_endpoint("tcp://127.0.0.1:{tls}"), ALL, "tls"),
+        (docker_endpoint("tcp://127.0.0.1:{strict}"), ALL, "strict"),
+        (docker_endpoint("tcp://127.0.0.1:{tls}", SkipTLSVerify=True), None, "tls"),
+        (docker_endpoint("tcp://127.0.0.1:{misnamed}", SkipTLSVerify=True), ALL, "misnamed"),
+        (docker_endpoint("tcp://127.0.0.1:{misnamed}"), ALL, "nobody"),
+        (docker_endpoint("tcp://127.0.0.1:{tls}"), None, "nobody"),
+        (docker_endpoint("tcp://127.0.0.1:{tls}"), {"ca.pem": "{certificates}/ca.pem"}, "tls"),
+        (docker_endpoint("tcp://127.0.0.1:{strict}"), {"ca.pem": "{certificates}/ca.pem"}, "nobody"),
+        (docker_endpoint("tcp://127.0.0.1:{strict}"), {k: v for k, v in ALL.items() if k != "key.pem"}, "nobody"),
+        (docker_endpoint("tcp://127.0.0.1:{tls}"), {"ca.pem": "{strange}/ca.pem"}, "nobody"),
+        (docker_endpoint("tcp://127.0.0.1:{tls}"), {}, "nobody"),
+        (docker_endpoint("tcp://127.0.0.1:{plain}"), ALL, "nobody"),
+        (docker_endpoint("127.0.0.1:{plain}"), None, "nobody"),
+        (docker_endpoint("nonsense"), None, "nobody"),
+        (docker_endpoint(5), None, "nobody"),
+        (docker_endpoint("unix://{unix}", SkipTLSVerify="no"), None, "nobody"),
+        ({"Name": "here", "Endpoints": {}}, None, "nobody"),
+        ({"Name": "here", "Endpoints": {"docker": None}}, None, "nobody"),
+        (
+            {"Name": "here", "Endpoints": {"kubernetes": {"Host": "x"}, "docker": {"host": "unix://{unix}"}}},
+            None,
+            "e.sock",
+        ),
+        ({"name": "other", "endpoints": {"docker": {"Host": "unix://{unix}"}}}, None, "e.sock"),
+        (
+            {"Name": "here", "Metadata": {"Description": "mine"}, "Endpoints": {"docker": {"Host": "unix://{unix}"}}},
+            None,
+            "e.sock",
+        ),
+        ("", None, "nobody"),
+        ("[]", None, "nobody"),
+        ('{"Name": "here", "Endpoints": {"docker": {"Host": "unix://{unix}"}}} more', None, "nobody"),
+    ],
+)
+def test_a_context_leads_where_it_leads_the_cli(
+    world: World, meta: object, files: dict[str, str] | None, where: str
+) -> None:
+    world.add_context("here", meta, files)
+    # Without a config.json, by the variable; with one, as the current context.
+    assert reached(same(world, {"DOCKER_CONTEXT": "here"})) == where
+    world.write_config({"currentContext": "here"})
+    assert reached(same(world, {})) == where
+
+
+@pytest.mark.parametrize("name", ["here", "a b", "../here", "ü", "Here", "x" * 300])
+def test_a_context_may_have_any_name(world: World, name: str) -> None:
+    world.add_context(name, docker_endpoint("unix://{unix}"))
+    assert reached(same(world, {"DOCKER_CONTEXT": name})) == "e.sock"
+
+
+def test_the_order_is_docker_host_docker_context_current_context(world: World) -> None:
+    world.add_context("one", docker_endpoint("unix://{unix}"))
+    world.add_context("two", docker_endpoint("tcp://127.0.0.1:{plain}"))
+    world.write_config({"currentContext": "one"})
+    assert reached(same(world, {})) == "e.sock"
+    assert reached(same(world, {"DOCKER_CONTEXT": "two"})) == "plain"
+    host = {"DOCKER_HOST": "unix://{spaced}", "DOCKER_CONTEXT": "two"}
+    assert reached(same(world, host)) == "a b.sock"
+    # `default` is no context, but the environment without one.
+    theirs, ours = world.both({"DOCKER_CONTEXT": "default"})
+    assert ours.aimed_at in (None, "unix:///var/run/docker.sock")
+    assert theirs.aimed_at == ours.aimed_at
+
+
+def test_a_context_does_not_listen_to_the_variables_for_tls(world: World) -> None:
+    world.add_context("here", docker_endpoint("tcp://127.0.0.1:{plain}"))
+    variables = {"DOCKER_CONTEXT": "here", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "{certificates}"}
+    assert reached(same(world, variables)) == "plain"
+
+
+def test_docker_config_is_the_only_place_that_is_looked_at(world: World) -> None:
+    world.add_context("here", docker_endpoint("unix://{unix}"))
+    world.write_config({"currentContext": "here"})
+    other = world.home / "other"
+    other.mkdir()
+    theirs, ours = world.both({"DOCKER_CONFIG": str(other)})
+    assert not theirs.asked
+    assert not ours.asked
+    assert theirs.aimed_at == ours.aimed_at
+    shutil.copytree(world.config / "contexts", other / "contexts")
+    assert reached(same(world, {"DOCKER_CONFIG": str(other), "DOCKER_CONTEXT": "here"})) == "e.sock"
+    assert reached(same(world, {"DOCKER_CONFIG": "other", "DOCKER_CONTEXT": "here"})) == "e.sock"
+
+
+def test_a_context_that_is_missing_is_refused_by_both(world: World) -> None:
+    found = same(world, {"DOCKER_CONTEXT": "nowhere"})
+    assert reached(found) == "nobody"
+    assert 'The docker context "nowhere" (DOCKER_CONTEXT "nowhere") does not exist' in found.said
+
+
+# --- config.json ---------------------------------------------------------------------------------------------------
+
+HERE = '"currentContext": "here"'
+
+
+@pytest.mark.parametrize(
+    ("content", "warned_of"),
+    [
+        (f"{{{HERE}}}", ""),
+        (f'{{{HERE}, "auths": {{"https://index.docker.io/v1/": {{"auth": ""}}}}}}', ""),
+        (f'{{{HERE}, "auths": {{"https://index.docker.io/v1/": {{}}}}}}', ""),
+        (f'{{{HERE}, "auths": {{"reg": null}}}}', ""),
+        (f'{{{HERE}, "auths": {{"reg": {{"auth": null}}}}}}', ""),
+        (f'{{{HERE}, "auths": {{"reg": {{"username": "u", "password": "p"}}}}}}', ""),
+        (f'{{{HERE}, "auths": {{"reg": {{"auth": "!!!"}}}}}}', '"auths": "reg": "auth"'),
+        (f'{{{HERE}, "auths": {{"reg": {{"auth": "dXNlcg=="}}}}}}', '"auths": "reg": "auth"'),
+        (f'{{{HERE}, "auths": {{"reg": {{"auth": 5}}}}}}', '"auths": "reg": "auth"'),
+        (f'{{{HERE}, "auths": {{"reg": "text"}}}}', '"auths": "reg"'),
+        (f'{{{HERE}, "auths": {{"reg": []}}}}', '"auths": "reg"'),
+        (f'{{{HERE}, "auths": []}}', '"auths"'),
+        (f'{{{HERE}, "auths": null}}', ""),
+        (f'{{{HERE}, "auths": "none"}}', '"auths"'),
+        (f'{{{HERE}, "auths": {{"": {{"auth": "dTpw"}}}}}}', ""),
+        (f'{{{HERE}, "credsStore": null}}', ""),
+        (f'{{{HERE}, "credsStore": 5}}', '"credsStore"'),
+        (f'{{{HERE}, "credsStore": "not-installed"}}', ""),
+        (f'{{{HERE}, "credHelpers": null}}', ""),
+        (f'{{{HERE}, "credHelpers": []}}', '"credHelpers"'),
+        (f'{{{HERE}, "credHelpers": {{"reg": 5}}}}', '"credHelpers": "reg"'),
+        (f'{{{HERE}, "credHelpers": {{"reg": null}}}}', ""),
+        (f'{{{HERE}, "proxies": null}}', ""),
+        (f'{{{HERE}, "proxies": {{"default": null}}}}', ""),
+        (f'{{{HERE}, "proxies": {{"default": {{}}}}}}', ""),
+        (f'{{{HERE}, "proxies": {{"default": {{"httpProxy": null}}}}}}', ""),
+        (f'{{{HERE}, "proxies": {{"default": {{"httpProxy": 5}}}}}}', '"proxies": "default": "httpProxy"'),
+        (f'{{{HERE}, "proxies": {{"default": {{"noProxy": ["a", "b"]}}}}}}', '"proxies": "default": "noProxy"'),
+        (f'{{{HERE}, "proxies": {{"default": "http://proxy"}}}}', '"proxies": "default"'),
+        (f'{{{HERE}, "proxies": []}}', '"proxies"'),
+        (f'{{{HERE}, "HttpHeaders": null}}', ""),
+        (f'{{{HERE}, "HttpHeaders": "X: y"}}', '"HttpHeaders"'),
+        (f'{{{HERE}, "HttpHeaders": {{"X-Y": 5}}}}', '"HttpHeaders": "X-Y"'),
+        (f'{{{HERE}, "plugins": null, "unknown": {{"deep": [1, 2.5, true]}}}}', ""),
+        (f'{{{HERE}, "big": {"9" * 5000}}}', ""),
+        (f"{{{HERE}}} what follows is not looked at", ""),
+        (f"\n\t {{{HERE}}}\n", ""),
+        ('{"CurrentContext": "here", "AUTHS": {}}', ""),
+        (f'{{{HERE}, "currentContext": null}}', ""),
+        ('{"currentContext": "elsewhere", "currentContext": "here"}', ""),
+        (f'{{{HERE}, "x": "\\ud800"}}', ""),
+    ],
+)  # fmt: skip
+def test_whatever_config_json_holds_the_context_in_it_counts(world: World, content: str, warned_of: str) -> None:
+    world.add_context("here", docker_endpoint("unix://{unix}"))
+    world.write_config(content)
+    found = same(world, {})
+    assert reached(found) == "e.sock"
+    if warned_of:
+        assert f"{warned_of} in {world.config}/config.json " in found.said
+    else:
+        assert found.said == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "warned_of"),
+    [
+        ("", ""),
+        ("  \n", ""),
+        ("null", ""),
+        ("{}", ""),
+        ("[]", "is not an object"),
+        ('"text"', "is not an object"),
+        ("5", "is not an object"),
+        (f"{{{HERE},}}", "is not JSON"),
+        (f"{{{HERE}", "is not JSON"),
+        (f"\ufeff{{{HERE}}}", "is not JSON"),
+        (f'{{"x": NaN, {HERE}}}', "is not JSON"),
+        (f"{{{HERE.replace(chr(34), chr(39))}}}", "is not JSON"),
+        ("// a comment\n{}", "is not JSON"),
+        ('{"currentContext": 5}', '"currentContext"'),
+        ('{"currentContext": ["here"]}', '"currentContext"'),
+        ('{"currentContext": null}', ""),
+        ('{"currentContext": ""}', ""),
+        ('{"currentContext": "default"}', ""),
+        ("[" * 5000 + "]" * 5000, ""),
+    ],
+)  # fmt: skip
+def test_a_configuration_that_says_nothing_is_the_default_socket(world: World, content: str, warned_of: str) -> None:
+    world.add_context("here", docker_endpoint("unix://{unix}"))
+    world.write_config(content)
+    theirs, ours = world.both({})
+    assert not theirs.asked
+    assert not ours.asked
+    assert theirs.aimed_at == ours.aimed_at
+    # DOCKER_HOST works all the same, and what was not understood is told.
+    engine = Engine.connect(world.environ({"DOCKER_HOST": "unix://{unix}"}))
+    engine.close()
+    if warned_of:
+        assert warned_of in "\n".join(engine.warnings)
+
+
+def test_a_configuration_that_cannot_be_read_is_told_of(world: World) -> None:
+    (world.config / "config.json").mkdir()
+    found = same(world, {"DOCKER_HOST": "unix://{unix}"})
+    assert reached(found) == "e.sock"
+    assert f"{world.config}/config.json cannot be read and is ignored: Is a directory." in found.said
+    with suppress(OSError):
+        (world.config / "config.json").rmdir()

@@ -1,0 +1,206 @@
+"""Small servers that answer as an engine does and write down who asked them what: to see where a client connects."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import socketserver
+import ssl
+import subprocess
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from integration.host import apt_install
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+VERSION = {
+    "Version": "20.10.24",
+    "ApiVersion": "1.41",
+    "MinAPIVersion": "1.12",
+    "Os": "linux",
+    "Arch": "amd64",
+    "GitCommit": "x",
+    "GoVersion": "x",
+    "KernelVersion": "x",
+    "BuildTime": "x",
+}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request: which listener got it, with what before the API's path, and what the client showed of itself."""
+
+    listener: str
+    prefix: str
+    certificate: str | None = None
+    """The common name of the client's certificate, where it showed one."""
+    headers: dict[str, str] = field(default_factory=dict, compare=False)
+    api_version: str | None = field(default=None, compare=False)
+
+
+class Listeners:
+    """Listeners by name, and what they were asked."""
+
+    def __init__(self, directory: Path) -> None:
+        """Sockets are made in ``directory``, whose path must be short."""
+        self.directory = directory
+        self.asked: list[Asked] = []
+        self._servers: list[socketserver.BaseServer] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+    def unix(self, name: str) -> str:
+        """A listener on a Unix socket of that name; its path."""
+        path = self.directory / name
+        self._serve(_UnixServer(str(path), _handler(name, self.asked)))
+        return str(path)
+
+    def tcp(self, name: str, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> int:
+        """A listener on a port of its own; the port."""
+        kind = _TcpServer6 if ":" in address else _TcpServer
+        server = kind((address, 0), _handler(name, self.asked, tls))
+        self._serve(server)
+        return int(server.server_address[1])
+
+    def since(self, number: int) -> list[Asked]:
+        """What was asked after the first ``number`` requests, each kind once."""
+        return list(dict.fromkeys(self.asked[number:]))
+
+    def _serve(self, server: socketserver.BaseServer) -> None:
+        self._servers.append(server)
+        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+
+
+class _UnixServer(socketserver.ThreadingUnixStreamServer):
+    daemon_threads = True
+
+
+class _TcpServer(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that does not finish its handshake is what some tests are about."""
+
+
+class _TcpServer6(_TcpServer):
+    address_family = socket.AF_INET6
+
+
+def _handler(
+    name: str, asked: list[Asked], tls: ssl.SSLContext | None = None
+) -> type[socketserver.StreamRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 30
+
+        def setup(self) -> None:
+            if tls is not None:
+                self.request = tls.wrap_socket(self.request, server_side=True)
+            super().setup()
+
+        def finish(self) -> None:
+            super().finish()
+            # The server closes the plain socket only; this one was taken out of it.
+            if tls is not None:
+                self.request.close()
+
+        def _answer(self) -> None:
+            match = re.fullmatch(r"(.*?)(?:/v([\d.]+))?/(_ping|version)", self.path)
+            prefix, version = (match[1], match[2]) if match else (f"{self.command} {self.path}", None)
+            asked.append(Asked(name, prefix, _common_name(self.request), dict(self.headers), version))
+            body = b"OK" if self.path.endswith("_ping") else json.dumps(VERSION).encode()
+            status = 502 if self.command == "CONNECT" else 200
+            self.send_response(status)
+            self.send_header("Api-Version", str(VERSION["ApiVersion"]))
+            self.send_header("Ostype", "linux")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(body)
+
+        do_GET = do_HEAD = do_CONNECT = _answer  # noqa: N815
+
+        def log_message(self, *_arguments: object) -> None:
+            """Nobody reads it."""
+
+    return Handler
+
+
+def _common_name(connection: object) -> str | None:
+    if not isinstance(connection, ssl.SSLSocket):
+        return None
+    for part in (connection.getpeercert() or {}).get("subject", ()):
+        for pair in part:
+            if pair[0] == "commonName":
+                return str(pair[1])
+    return None
+
+
+class Authority:
+    """A certificate authority with files as Docker names them, made with openssl."""
+
+    def __init__(self, directory: Path, name: str = "authority") -> None:
+        """Makes ``ca.pem`` in ``directory``."""
+        apt_install(["openssl"], "the tests make certificates")
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.certificate = directory / "ca.pem"
+        self._openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", "ca-key.pem")
+        self._openssl("req", "-x509", "-new", "-key", "ca-key.pem", "-subj", f"/CN={name}", "-days", "30", *_into("ca"))
+
+    def issue(self, directory: Path, name: str, *, names: str = "", days: int = 30) -> Path:
+        """``ca.pem``, ``cert.pem`` and ``key.pem`` in ``directory``; ``names`` as in ``subjectAltName``."""
+        directory.mkdir(parents=True, exist_ok=True)
+        key, request, certificate = (directory / file for file in ("key.pem", "request.pem", "cert.pem"))
+        self._openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", str(key))
+        self._openssl("req", "-new", "-key", str(key), "-subj", f"/CN={name}", "-out", str(request))
+        extensions = directory / "extensions"
+        extensions.write_text(f"subjectAltName={names}\n" if names else "basicConstraints=CA:FALSE\n")
+        self._openssl(
+            *("x509", "-req", "-in", str(request), "-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial"),
+            *("-days", str(days), "-extfile", str(extensions), "-out", str(certificate)),
+        )
+        (directory / "ca.pem").write_bytes(self.certificate.read_bytes())
+        for file in (request, extensions):
+            file.unlink()
+        return directory
+
+    def server(self, files: Path, *, wants_certificate: bool = False) -> ssl.SSLContext:
+        """The context of a server with the certificate in ``files``, which takes certificates of this authority."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(files / "cert.pem", files / "key.pem")
+        context.load_verify_locations(self.certificate)
+        context.verify_mode = ssl.CERT_REQUIRED if wants_certificate else ssl.CERT_OPTIONAL
+        return context
+
+    def _openssl(self, *arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=self.directory, check=True, capture_output=True)
+
+
+def _into(name: str) -> tuple[str, str]:
+    return "-out", f"{name}.pem"
+
+
+def closed_port() -> int:
+    """A port of the loopback interface on which nobody listens."""
+    with suppress(OSError), socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+    raise AssertionError("no port is free")
