@@ -161,7 +161,7 @@ def create(engine: Engine, spec: Spec) -> str:
     """Create a container, do not start it; its id. Raises ``NameTakenError``, and what the SDK raises."""
     try:
         config = spec.to_api(Version(engine.api_version))
-        return str(engine.api.create_container_from_config(config, spec.name)["Id"])
+        return str(engine.api.create_container_from_config(config, spec.name, engine.platform)["Id"])
     except docker.errors.APIError as error:
         if _says_name_taken(error):
             raise NameTakenError(spec.name) from error

@@ -6,7 +6,7 @@ The one place that decides this, for both generations of image. The recipe does 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from pathlib import Path
@@ -39,6 +39,8 @@ class Workspace:
     gid: int
     """Of the caller as the containers see them: 0 with a rootless engine, whose root is the caller."""
     limits: Limits = field(default_factory=Limits)
+    proxies: Mapping[str, str] = field(default_factory=dict)
+    """The proxy variables that ``docker run`` would give a container."""
 
     @property
     def workdir(self) -> str:
@@ -113,7 +115,7 @@ class Workspace:
         if settings.ssh_agent is not None:
             env["SSH_AUTH_SOCK"] = SSH_AGENT
         # A setting may say another TERM; of the others it cannot (settings.py).
-        return [f"{name}={value}" for name, value in {**env, **settings.env}.items()]
+        return [f"{name}={value}" for name, value in {**self.proxies, **env, **settings.env}.items()]
 
     def _mounts(self) -> list[Mount]:
         return [
@@ -161,6 +163,7 @@ def open_workspace(engine: Engine, request: Request, image: Image, volume: str) 
         uid=0 if rootless else request.uid,
         gid=0 if rootless else request.gid,
         limits=_limits(engine, request.settings),
+        proxies=engine.proxy_environment(request.settings.env),
     )
 
 
