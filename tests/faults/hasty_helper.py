@@ -2,7 +2,8 @@
 
     NERVES_HASTY='{"engine.client.REQUEST_TIMEOUT": 1}' python hasty_helper.py port
 
-A test that shows what happens after a timeout need not sit through it. Nothing but numbers can be changed.
+A test that shows what happens after a timeout need not sit through it. Nothing but numbers, and
+pairs of them, can be changed.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ def hasten() -> None:
     for name, value in json.loads(os.environ["NERVES_HASTY"]).items():
         module_name, _, constant = name.rpartition(".")
         module = importlib.import_module(f"nerves_docker_port.{module_name}")
-        assert isinstance(getattr(module, constant), (int, float)), name
-        setattr(module, constant, value)
+        assert isinstance(getattr(module, constant), (int, float, tuple)), name
+        setattr(module, constant, tuple(value) if isinstance(value, list) else value)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,14 @@ The waits of the helper are shortened (support/fault_world.py), nothing else. ``
 
 from __future__ import annotations
 
+import itertools
 import json
+import platform
+import re
+import shutil
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,10 +20,12 @@ import pytest
 from nerves_docker_port.port.wire import Atom
 from support.fake_engine import ARTIFACT, STDERR, STREAM_HEAD, Container, Exchange, Hook, Run, frame
 from support.fault_world import FaultWorld
-from support.port import wait_until
-from support.script import steps_in
+from support.port import Conversation, wait_until
 
 MISSING = "builder:missing"
+LOST = "The connection to the output of the build was lost; what it wrote meanwhile is not in the log."
+BROKE_OFF = "The output of the build broke off; the last of it is not in the log."
+STEPS = ["create_build", "make", "note_inputs", "make_system"]
 
 
 @pytest.fixture
@@ -35,13 +42,18 @@ def no_such_container(exchange: Exchange) -> None:
     exchange.error(404, "No such container: 0123456789ab")
 
 
+def noted(text: str) -> bytes:
+    """What the log holds in the place of a gap."""
+    return f"\n[nerves_docker_port] {text}\n".encode()
+
+
 def test_by_itself_the_fake_engine_builds(world: FaultWorld) -> None:
     world.engine.runs["make"] = Run([frame(b">>> hello 1.0 Building\n"), frame(b"warning\n", STDERR)])
     conversation = world.run()
     assert Path(conversation.value()["path"]).read_bytes() == ARTIFACT
     assert conversation.log_lines == [b">>> hello 1.0 Building"]
     assert world.log == b">>> hello 1.0 Building\nwarning\n"
-    assert world.engine.started[:3] == ["create_build", "make", "make_system"]
+    assert world.engine.started == STEPS
     assert world.engine.names == []
 
 
@@ -75,47 +87,76 @@ def test_frames_split_at_every_byte_are_put_together(world: FaultWorld) -> None:
     assert conversation.warnings == []
 
 
-@pytest.mark.parametrize("half", [frame(b"lost")[:3], frame(b"half of it is lost")[:-8]], ids=["header", "payload"])
+HALVES = pytest.mark.parametrize(
+    "half", [frame(b"lost")[:3], frame(b"half of it is lost")[:-8]], ids=["header", "payload"]
+)
+
+
+@HALVES
 @pytest.mark.parametrize("status", [0, 2])
 def test_half_a_frame_then_a_close_is_told_and_the_status_is_the_true_one(
     world: FaultWorld, half: bytes, status: int
 ) -> None:
     world.engine.runs["make"] = Run([frame(b"whole\n"), half, Container.cut], status=status)
     conversation = world.run()
-    assert conversation.warnings == [f"The output of {build_name(world)} broke off; the last of it is not in the log."]
+    assert conversation.warnings == [LOST]
     assert world.log.startswith(b"whole\n")
+    assert world.log.endswith(noted(LOST))
     if status == 0:
         conversation.value()
     else:
         assert conversation.error is not None
         assert conversation.error["code"] == "step_failed"
-        # What the container said of the step went with the connection: it may have been the next one, too.
-        assert "`make && make system NERVES_ARTIFACT_NAME=" in conversation.error["message"]
-        assert "` ended with exit status 2" in conversation.error["message"]
+        assert "`make` ended with exit status 2" in conversation.error["message"]
     assert world.engine.names == []
 
 
-def test_a_step_whose_end_was_lost_with_the_connection_has_ended_when_a_later_one_has(world: FaultWorld) -> None:
-    world.engine.runs["create_build"] = Run([Container.cut])
-    world.engine.runs["make"] = Run([Container.wait_for_attach, Container.wait_for_attach, frame(b"here\n")])
+@HALVES
+def test_half_a_frame_at_the_end_of_the_container_is_told(world: FaultWorld, half: bytes) -> None:
+    world.engine.runs["make"] = Run([frame(b"whole\n"), half, Container.run_out_of_memory])
+    conversation = world.run()
+    assert conversation.warnings == [BROKE_OFF]
+    assert world.log.startswith(b"whole\n")
+    assert world.log.endswith(noted(BROKE_OFF))
+    assert conversation.error is not None
+    assert conversation.error["code"] == "out_of_memory"
+    assert "`make` ended with exit status 137" in conversation.error["message"]
+
+
+def test_steps_whose_ends_were_lost_with_the_connection_are_known_from_the_container(world: FaultWorld) -> None:
+    world.engine.runs["create_build"] = Run([Container.wait_for_attach, Container.cut])
+    world.engine.runs["make_system"] = Run([Container.wait_for_attach, frame(b"here\n")])
     conversation = world.run()
     conversation.value()
     assert conversation.finished == ["preflight", "create_build", "make", "make_system", "copy"]
-    assert len(conversation.warnings) == 1
-    assert world.log == b"here\n"
+    assert conversation.warnings == [LOST]
+    assert world.log == noted(LOST) + b"here\n"
 
 
-def test_a_container_that_is_killed_just_after_its_last_step_is_a_failure_of_that(world: FaultWorld) -> None:
-    def end_well_and_be_killed(container: Container) -> None:
-        token, _steps = steps_in(container.config["Cmd"])
-        container.emit(frame(f"\x1e{token} make_system 0\x1e".encode()))
-        container._end(137)
+def test_an_end_mark_that_arrives_twice_counts_once(world: FaultWorld) -> None:
+    """Fault A10."""
 
-    world.engine.runs["make_system"] = Run([end_well_and_be_killed])
+    def say_all_again(container: Container) -> None:
+        for mark in container.marks:
+            container.say(mark)
+
+    for step in STEPS[1:]:
+        world.engine.runs[step] = Run([say_all_again, frame(step.encode() + b"\n")])
+    conversation = world.run()
+    conversation.value()
+    assert conversation.finished == ["preflight", "create_build", "make", "make_system", "copy"]
+    assert world.log == b"make\nnote_inputs\nmake_system\n"
+
+
+def test_a_container_that_is_removed_just_after_its_last_step_is_called_that(world: FaultWorld) -> None:
+    def remove(exchange: Exchange) -> None:
+        world.engine.discard(exchange.container)
+        exchange.as_usual()
+
+    world.engine.on("GET", "/containers/.*/archive", remove)
     error = world.fail()
     assert error["code"] == "step_failed"
-    assert "`make system NERVES_ARTIFACT_NAME=" in error["message"]
-    assert "` ended with exit status 137" in error["message"]
+    assert "was removed by somebody else before it had ended" in error["message"]
 
 
 def test_silence_for_much_longer_than_any_request_may_take_is_a_builds_right(world: FaultWorld) -> None:
@@ -136,29 +177,40 @@ def test_a_stream_that_is_cut_while_the_container_runs_on_is_taken_up_again(worl
 
     world.engine.runs["make"] = Run([frame(b"before\n"), cut_and_wait, frame(b"after\n")], status=status)
     conversation = world.run()
-    assert conversation.warnings == [
-        f"The connection to the output of {build_name(world)} was lost; what it wrote meanwhile is not in the log."
-    ]
-    assert world.log == b"before\nafter\n"
+    assert conversation.warnings == [LOST]
+    assert world.log == b"before\n" + noted(LOST) + b"after\n"
     if status == 0:
         conversation.value()
     else:
         assert conversation.error is not None
-        assert "exit status 3" in conversation.error["message"]
+        assert "`make` ended with exit status 3" in conversation.error["message"]
     assert world.engine.names == []
 
 
 @pytest.mark.parametrize("status", [0, 3])
-def test_a_stream_that_is_cut_while_the_container_ends_is_no_success_by_itself(world: FaultWorld, status: int) -> None:
-    world.engine.runs["make"] = Run([frame(b"before\n"), Container.cut, 0.1], status=status)
+def test_a_stream_that_is_cut_while_its_step_ends_is_no_success_by_itself(world: FaultWorld, status: int) -> None:
+    world.engine.runs["make"] = Run([frame(b"before\n"), Container.cut], status=status)
     conversation = world.run()
     if status == 0:
         conversation.value()
     else:
         assert conversation.error is not None
         assert conversation.error["code"] == "step_failed"
-        assert "exit status 3" in conversation.error["message"]
-    assert conversation.warnings == []
+        assert "`make` ended with exit status 3" in conversation.error["message"]
+    assert conversation.warnings == [LOST]
+
+
+def test_a_stream_that_is_cut_before_the_container_has_noted_anything_is_taken_up_again(world: FaultWorld) -> None:
+    world.engine.on(
+        "GET",
+        "/containers/.*/archive",
+        lambda exchange: exchange.error(404, "Could not find the file /nerves-docker-port/ended in container 0123"),
+        times=1,
+    )
+    world.engine.runs["create_build"] = Run([Container.wait_for_attach, Container.cut, Container.wait_for_attach])
+    conversation = world.run()
+    conversation.value()
+    assert conversation.warnings == [LOST]
 
 
 def test_a_stream_that_stays_open_after_its_container_has_ended_is_not_waited_for(world: FaultWorld) -> None:
@@ -167,21 +219,182 @@ def test_a_stream_that_stays_open_after_its_container_has_ended_is_not_waited_fo
         world.engine.forgotten.extend(container.streams)
         container.streams.clear()
 
-    world.engine.runs["make"] = Run([frame(b"before\n"), forget_the_stream], status=4)
+    world.engine.runs["make"] = Run([frame(b"before\n"), forget_the_stream, Container.run_out_of_memory])
+    error = world.fail()
+    assert error["code"] == "out_of_memory"
+    assert "exit status 137" in error["message"]
+
+
+# --- A connection that is lost for a while ---------------------------------------------------------------------
+
+
+def be_away(seconds: float) -> list[bytes | float | Callable[[Container], None]]:
+    """What a run does while the engine cannot be reached: connections break, and further ones are refused."""
+    return [
+        lambda container: container.engine.vanish(),
+        seconds,
+        lambda container: container.engine.come_back(),
+    ]
+
+
+def test_an_engine_that_is_away_for_less_than_the_patience_costs_a_gap_in_the_log(world: FaultWorld) -> None:
+    """Fault A9."""
+    world.engine.runs["make"] = Run(
+        [
+            frame(b"before\n"),
+            Container.wait_for_attach,
+            *be_away(3),
+            Container.wait_for_attach,
+            Container.wait_for_beats,
+            frame(b"after\n"),
+        ]
+    )
+    conversation = world.run(changes={"patience": 30})
+    conversation.value()
+    assert conversation.warnings == [LOST]
+    assert world.log == b"before\n" + noted(LOST) + b"after\n"
+    assert conversation.finished == ["preflight", "create_build", "make", "make_system", "copy"]
+    assert world.engine.names == []
+
+
+def test_steps_that_end_while_the_engine_is_away_are_known_afterwards(world: FaultWorld) -> None:
+    away = be_away(1)
+    world.engine.runs["create_build"] = Run(away[:1])
+    world.engine.runs["make"] = Run([frame(b"nobody hears this\n"), *away[1:]])
+    conversation = world.run()
+    conversation.value()
+    assert conversation.finished == ["preflight", "create_build", "make", "make_system", "copy"]
+    assert conversation.warnings == [LOST]
+
+
+@pytest.mark.parametrize("request_", ["attach", "ended"])
+def test_a_connection_that_breaks_again_while_it_is_made_again_is_made_once_more(
+    world: FaultWorld, request_: str
+) -> None:
+    def cut_and_refuse(container: Container) -> None:
+        if request_ == "attach":
+            world.engine.on("POST", "/containers/.*/attach", hang_up, times=3)
+        else:
+            world.engine.on("GET", "/containers/.*/archive", hang_up, times=3)
+        container.wait_for_attach()
+        container.cut()
+        container.wait_for_attach()
+
+    world.engine.runs["make"] = Run([cut_and_refuse], status=4)
     error = world.fail()
     assert error["code"] == "step_failed"
-    assert "exit status 4" in error["message"]
+    assert "`make` ended with exit status 4" in error["message"]
+
+
+def test_an_engine_that_is_still_starting_when_it_is_asked_again_is_waited_for(world: FaultWorld) -> None:
+    def cut_and_start(container: Container) -> None:
+        container.wait_for_attach()
+        world.engine.on("POST", "/containers/.*/attach", starting, times=3)
+        container.cut()
+        container.wait_for_attach()
+
+    world.engine.runs["make"] = Run([cut_and_start])
+    conversation = world.run()
+    conversation.value()
+    assert conversation.warnings == [LOST]
+
+
+@pytest.mark.parametrize("status", [503, 0], ids=["refused", "hung up"])
+def test_an_output_that_cannot_be_had_again_is_given_up_although_heartbeats_arrive(
+    world: FaultWorld, status: int
+) -> None:
+    def cut_for_good(container: Container) -> None:
+        container.wait_for_attach()
+        world.engine.on("POST", "/containers/.*/attach", starting if status else hang_up)
+        container.cut()
+
+    world.engine.runs["make"] = Run([cut_for_good, 600])
+    error = world.fail(changes={"patience": 2})
+    assert error["code"] == ("internal" if status else "engine_unreachable")
+    assert f"while it ran the container {world.session}" in error["message"]
+    assert world.engine.names == []
+
+
+def refuse(exchange: Exchange) -> None:
+    exchange.error(500, "the disk fell off")
+
+
+@pytest.mark.parametrize("trouble", [refuse, lambda exchange: exchange.hang_up()], ids=["500", "hung up"])
+def test_a_heartbeat_that_does_not_arrive_now_and_then_costs_nothing(world: FaultWorld, trouble: Hook) -> None:
+    turns = itertools.count()
+
+    def now_and_then(exchange: Exchange) -> None:
+        (trouble if next(turns) % 2 else Exchange.as_usual)(exchange)
+
+    world.engine.on("POST", "/containers/.*/kill", now_and_then)
+    world.engine.runs["make"] = Run([lambda container: container.wait_for_beats(4), frame(b"here\n")])
+    conversation = world.run(volume__session__BEAT_INTERVAL=0.2)
+    conversation.value()
+    assert conversation.warnings == []
+    assert world.log == b"here\n"
+
+
+def test_trouble_that_has_passed_is_not_blamed_for_a_removal(world: FaultWorld) -> None:
+    world.engine.on("POST", "/containers/.*/kill", hang_up, times=1)
+    world.engine.runs["make"] = Run([lambda container: container.wait_for_beats(2), world.engine.discard])
+    error = world.fail(volume__session__BEAT_INTERVAL=0.2)
+    assert "was removed by somebody else before it had ended" in error["message"]
+
+
+def expired(world: FaultWorld, error: dict[str, str], patience: int) -> None:
+    assert error["code"] == "engine_unreachable"
+    assert f"because the engine could not be reached for more than {patience} seconds" in error["message"]
+    assert "NERVES_DOCKER_PATIENCE" in error["hint"]
+    assert world.engine.names == []
+
+
+def test_a_container_that_ended_for_want_of_a_heartbeat_is_called_that(world: FaultWorld) -> None:
+    world.engine.runs["make"] = Run([be_away(0)[0], Container.expire])
+    threading.Thread(target=come_back_when_all_is_gone, args=(world,)).start()
+    expired(world, world.fail(), 60)
+
+
+def come_back_when_all_is_gone(world: FaultWorld) -> None:
+    assert wait_until(lambda: any(event["Action"] == "destroy" for event in world.engine.events), 30)
+    world.engine.come_back()
+
+
+def test_a_helper_that_was_stopped_for_too_long_is_told_that_its_build_has_ended(world: FaultWorld) -> None:
+    world.engine.runs["make"] = Run([frame(b"before\n"), 600])
+    with world.helper() as helper:
+        helper.start("build", world.args(patience=2))
+        conversation = helper.follow(until_stage="make")
+        helper.signal(signal.SIGSTOP)
+        try:
+            assert wait_until(lambda: world.engine.names == [], 30)
+        finally:
+            helper.signal(signal.SIGCONT)
+        conversation = helper.follow(conversation)
+    assert conversation.error is not None
+    expired(world, conversation.error, 2)
+
+
+def test_the_container_of_a_helper_that_was_killed_ends_by_itself(world: FaultWorld) -> None:
+    world.engine.runs["make"] = Run([frame(b"before\n"), 600])
+    with world.helper() as helper:
+        helper.start("build", world.args(patience=2))
+        helper.follow(until_stage="make")
+        helper.signal(signal.SIGKILL)
+    assert wait_until(lambda: world.engine.names == [], 30)
+    assert [event["Actor"]["Attributes"].get("exitCode") for event in world.engine.events[:1]] == ["75"]
+    world.engine.behave()
+    world.run().value()
 
 
 # --- Races: not found and conflict -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("action", ["attach", "start", "wait"])
+@pytest.mark.parametrize("action", ["attach", "start"])
 def test_a_container_that_somebody_else_removed_is_called_that(world: FaultWorld, action: str) -> None:
     world.engine.on_step("POST", action, "make", no_such_container)
     error = world.fail()
     assert error["code"] == "step_failed"
-    assert error["message"] == f"The container {build_name(world)} was removed by somebody else before it had ended."
+    assert error["message"] == f"The container {world.session} was removed by somebody else before it had ended."
     assert "run the command again" in error["hint"]
     assert world.engine.names == []
 
@@ -193,7 +406,7 @@ def test_a_container_that_is_removed_while_it_runs_is_called_that(world: FaultWo
     assert "was removed by somebody else before it had ended" in error["message"]
 
 
-@pytest.mark.parametrize(("method", "action"), [("GET", "json"), ("DELETE", "")])
+@pytest.mark.parametrize(("method", "action"), [("POST", "rename"), ("DELETE", "")])
 def test_a_container_that_somebody_removed_after_its_end_is_survived(
     world: FaultWorld, method: str, action: str
 ) -> None:
@@ -203,10 +416,18 @@ def test_a_container_that_somebody_removed_after_its_end_is_survived(
 
 
 def test_a_container_that_is_killed_from_outside_is_a_failed_step(world: FaultWorld) -> None:
-    world.engine.runs["make"] = Run([lambda container: container.stopping.set()])
+    """By `docker stop`, which is what an error of ours tells who wants the volume."""
+    world.engine.runs["make"] = Run([Container.stop])
     error = world.fail()
     assert error["code"] == "step_failed"
-    assert "exit status 143" in error["message"]
+    assert "`make` ended with exit status 143" in error["message"]
+
+
+def test_a_container_that_is_killed_from_outside_at_once_is_called_that(world: FaultWorld) -> None:
+    world.engine.runs["make"] = Run([frame(b"before\n"), Container.kill])
+    error = world.fail()
+    assert error["code"] == "step_failed"
+    assert error["message"] == f"The container {world.session} was removed by somebody else before it had ended."
 
 
 def test_a_removal_that_is_under_way_already_is_fine(world: FaultWorld) -> None:
@@ -223,7 +444,7 @@ def conflict_on_build(world: FaultWorld, *, times: int) -> None:
     left = [times]
 
     def conflict(exchange: Exchange) -> None:
-        if "-build-" in exchange.asked.query["name"] and left[0] > 0:
+        if exchange.asked.query["name"] == world.session and left[0] > 0:
             left[0] -= 1
             exchange.error(409, "Conflict. The container name is already in use")
         else:
@@ -239,9 +460,9 @@ def test_a_name_that_is_taken_for_a_moment_is_waited_for(world: FaultWorld) -> N
 
 def test_a_name_that_stays_taken_is_called_that(world: FaultWorld) -> None:
     conflict_on_build(world, times=1_000_000)
-    error = world.fail()
+    error = world.fail(volume__lock__TAKE_TIMEOUT=1)
     assert error["code"] == "volume_busy"
-    assert build_name(world) in error["message"]
+    assert world.session in error["message"]
     assert "docker rm -f" in error["hint"]
     assert world.engine.names == []
 
@@ -271,14 +492,14 @@ def test_an_error_of_the_engine_is_told_in_its_words_whatever_they_look_like(wor
 
 def test_an_error_of_the_engine_says_what_was_being_done(world: FaultWorld) -> None:
     doing = {
-        ("GET", "/volumes/.*"): f"while it looked for the volume {world.volume}",
         ("POST", "/volumes/create"): f"while it made the volume {world.volume}",
         ("GET", "/images/.*"): "while it looked for the image builder:new",
         ("GET", "/info"): "while it was asked about itself",
-        ("GET", "/containers/json"): "while it listed ",
         ("POST", "/containers/create"): f"while it reserved the volume {world.volume}",
-        ("POST", "/containers/.*/attach"): f"while it ran the container {world.volume}-build-",
-        ("POST", "/containers/.*/wait"): f"while it ran the container {world.volume}-build-",
+        ("GET", "/containers/json"): f"while it listed the users of the volume {world.volume}",
+        ("POST", "/containers/.*/attach"): f"while it ran the container {world.session}",
+        ("POST", "/containers/.*/start"): f"while it ran the container {world.session}",
+        ("GET", "/containers/.*/archive"): "while it handed over the artifact",
     }
     errors = world.errors(
         (method, path, lambda exchange: exchange.error(500, "the disk fell off")) for method, path in doing
@@ -289,12 +510,22 @@ def test_an_error_of_the_engine_says_what_was_being_done(world: FaultWorld) -> N
         assert error["message"].endswith(": the disk fell off")
 
 
-def test_a_container_that_cannot_be_removed_is_a_warning_after_a_good_step(world: FaultWorld) -> None:
-    world.engine.on_step("DELETE", "", "make", lambda exchange: exchange.error(500, "device or resource busy"))
-    conversation = world.run()
+def test_an_engine_that_cannot_list_its_volumes_is_not_one_without_a_build_tree(world: FaultWorld) -> None:
+    world.engine.on("GET", "/volumes", refuse)
+    error = world.fail()
+    assert error["message"] == (
+        "The engine reported an error while it looked for the package's build volume: the disk fell off"
+    )
+    assert world.engine.volumes == {}
+
+
+@pytest.mark.parametrize("hook", [lambda exchange: exchange.error(500, "device or resource busy"), never])
+def test_a_container_that_cannot_be_removed_after_a_good_build_ends_by_itself(world: FaultWorld, hook: Hook) -> None:
+    world.engine.on("DELETE", "/containers/.*", hook)
+    conversation = world.run(changes={"patience": 2}, engine__client__REQUEST_TIMEOUT=2)
     conversation.value()
-    (warning,) = conversation.warnings
-    assert f"while it removed the container of {build_name(world)}: device or resource busy" in warning
+    assert conversation.warnings == []
+    assert wait_until(lambda: world.engine.names == [], 30)
 
 
 def test_a_failing_step_is_told_even_if_its_container_cannot_be_removed(world: FaultWorld) -> None:
@@ -327,7 +558,7 @@ def test_no_space_in_the_build_is_a_full_disk(world: FaultWorld) -> None:
 @pytest.mark.parametrize(
     "run",
     [
-        Run([frame(b"make: *** [all] Killed\n")], status=137, oom_killed=True),
+        Run([frame(b"make: *** [all] Killed\n")], status=137, killed=1),
         Run(
             [frame(b"g++: fatal error: Killed signal terminated program cc1plus\nmake: *** [x.o] Error 1\n")], status=2
         ),
@@ -344,8 +575,15 @@ def test_want_of_memory_is_called_that(world: FaultWorld, run: Run) -> None:
     assert error["log"].endswith("build.log")
 
 
-def test_a_flag_of_memory_on_a_good_end_is_no_error(world: FaultWorld) -> None:
-    world.engine.runs["make"] = Run(oom_killed=True)
+def test_a_container_that_the_kernel_kills_for_want_of_memory_is_called_that(world: FaultWorld) -> None:
+    world.engine.runs["make"] = Run([frame(b"before\n"), Container.run_out_of_memory])
+    error = world.fail()
+    assert error["code"] == "out_of_memory"
+    assert "`make` ended with exit status 137" in error["message"]
+
+
+def test_a_process_that_was_killed_for_want_of_memory_in_a_step_that_ends_well_is_no_error(world: FaultWorld) -> None:
+    world.engine.runs["make"] = Run(killed=1)
     world.run().value()
 
 
@@ -362,7 +600,7 @@ def test_an_answer_that_never_comes_is_not_waited_for(world: FaultWorld) -> None
                 ("POST", "/containers/create"),
                 ("POST", "/containers/.*/attach"),
                 ("POST", "/containers/.*/start"),
-                ("GET", "/containers/.*/json"),
+                ("GET", "/containers/.*/archive"),
             )
         ],
         engine__client__REQUEST_TIMEOUT=1,
@@ -374,33 +612,17 @@ def test_an_answer_that_never_comes_is_not_waited_for(world: FaultWorld) -> None
         assert error["hint"] is not None
 
 
-def test_a_wait_that_is_never_answered_is_replaced_by_a_look(world: FaultWorld) -> None:
-    world.engine.on("POST", "/containers/.*/wait", never)
-    world.engine.runs["make_system"] = Run(status=7)
-    error = world.fail(engine__container__SETTLE_TIMEOUT=0.3)
-    assert error["code"] == "step_failed"
-    assert "exit status 7" in error["message"]
-
-
-def test_a_removal_that_is_never_answered_is_a_warning(world: FaultWorld) -> None:
-    world.engine.on_step("DELETE", "", "make", never)
-    conversation = world.run(engine__client__REQUEST_TIMEOUT=1)
-    conversation.value()
-    (warning,) = conversation.warnings
-    assert "it did not answer in time" in warning
-
-
 def test_an_engine_that_freezes_under_a_silent_build_is_found_out(world: FaultWorld) -> None:
     world.engine.runs["make"] = Run([frame(b"before\n"), lambda _container: world.engine.freeze(), 600])
-    error = world.fail(engine__client__REQUEST_TIMEOUT=1)
+    error = world.fail(changes={"patience": 2})
     assert error["code"] == "engine_unreachable"
     assert (
-        f"stopped answering while it ran the container {build_name(world)}: it did not answer in time"
-        in error["message"]
+        f"stopped answering while it ran the container {world.session}: it did not answer in time" in error["message"]
     )
     assert "the build continues where it was" in error["hint"]
-    # The engine wakes, and the next command finds what was left.
+    # The engine wakes. What it could not be asked to remove has ended by itself.
     world.engine.thaw()
+    assert wait_until(lambda: world.engine.names == [], 30)
     world.engine.runs["make"] = Run()
     world.run().value()
     assert world.engine.names == []
@@ -409,9 +631,8 @@ def test_an_engine_that_freezes_under_a_silent_build_is_found_out(world: FaultWo
 @pytest.mark.parametrize("end", ["cancel", "end of file"])
 def test_a_cancellation_does_not_wait_for_a_frozen_engine(world: FaultWorld, end: str) -> None:
     world.engine.runs["make"] = Run([frame(b">>> before\n"), lambda _container: world.engine.freeze(), 600])
-    # So long that it is not found out before the cancellation; then the stop is waited for.
+    # The patience is so long that it is not found out before the cancellation; then the stop is waited for.
     hasty = {
-        "engine__container__PROBE_INTERVAL": 600,
         "engine__client__REQUEST_TIMEOUT": 1,
         "port__session__END_TIMEOUT": 1,
     }
@@ -434,9 +655,9 @@ def test_an_engine_that_goes_in_mid_build_is_called_that(world: FaultWorld) -> N
         threading.Thread(target=world.engine.vanish).start()
 
     world.engine.runs["make"] = Run([frame(b"before\n"), go, 600])
-    error = world.fail()
+    error = world.fail(changes={"patience": 2})
     assert error["code"] == "engine_unreachable"
-    assert f"stopped answering while it ran the container {build_name(world)}: Connection refused" in error["message"]
+    assert f"stopped answering while it ran the container {world.session}: Connection refused" in error["message"]
     assert "journalctl" in error["hint"]
     assert world.log == b"before\n"
 
@@ -644,15 +865,207 @@ def test_a_cancelled_build_ends_whatever_the_engine_says_to_the_stop(world: Faul
     assert world.downloads == []
 
 
+@pytest.mark.parametrize("status", [None, 0], ids=["killed", "ends well"])
+def test_a_step_that_ends_because_the_build_was_cancelled_is_no_failure_of_its_own(
+    world: FaultWorld, status: int | None
+) -> None:
+    def end_well(container: Container) -> None:
+        container.stopping.wait()
+        container.mark("make", 0)
+        container.end(143)
+
+    world.engine.runs["make"] = Run([frame(b"before\n"), 600 if status is None else end_well])
+    with world.helper() as helper:
+        helper.start("build", world.args())
+        conversation = helper.follow(until_stage="make")
+        assert wait_until(lambda: world.log != b"")
+        helper.send((Atom("cancel"), 1))
+        conversation = helper.follow(conversation)
+    assert conversation.error is not None
+    assert conversation.error["code"] == "cancelled"
+    assert world.engine.names == []
+
+
+# --- Who has the volume ----------------------------------------------------------------------------------------
+
+
 def test_another_build_on_the_volume_is_refused_by_name(world: FaultWorld) -> None:
-    world.engine.add_container("somebody", volume=world.volume, step="make")
+    world.engine.add_container("somebody", mounted=world.volume, step="make")
     error = world.fail()
     assert error["code"] == "volume_busy"
     assert f"{world.volume} is in use by the container somebody (make, started " in error["message"]
     assert "docker stop somebody" in error["hint"]
 
 
-def build_name(world: FaultWorld) -> str:
-    """The name of the build's container."""
-    names = [asked.query["name"] for asked in world.engine.requests("POST", "/containers/create")]
-    return next(name for name in names if "-build-" in name)
+@pytest.mark.parametrize("ahead", [-86_400, 86_400], ids=["behind", "ahead"])
+@pytest.mark.parametrize("op", ["build", "clean"])
+def test_a_container_that_was_made_but_never_started_is_judged_by_the_engines_clock(
+    world: FaultWorld, ahead: float, op: str
+) -> None:
+    world.engine.ahead = ahead
+    world.engine.volumes[world.volume] = {}
+    made = world.engine.add_container(world.session, status="created", step="build")
+    made.created -= 30
+    with world.helper() as helper:
+        error = helper.request(op, world.args()).error
+        assert error is not None
+        assert error["code"] == "volume_busy"
+        assert re.search(rf"the container {world.session} \(build, started 3\d seconds ago\)", error["message"])
+        assert f"docker rm --force {world.session}" in error["hint"]
+        made.created -= 60
+        helper.request(op, world.args(), request_id=2).value()
+    assert world.engine.find(made.id) is None
+
+
+def test_what_version_0_1_0_left_behind_is_removed(world: FaultWorld) -> None:
+    labels = {"project": "nerves_docker_port", "volume": world.volume}
+    engine = world.engine
+    engine.add_container(f"{world.volume}-hold", status="created", **labels, step="build").created -= 90
+    engine.add_container(f"{world.volume}-make-1234", status="exited", mounted=world.volume, **labels, step="make")
+    engine.add_container("other-hold", status="created", project="nerves_docker_port", step="build").created -= 90
+    engine.add_container("somebody", status="exited", mounted=world.volume)
+    world.run().value()
+    assert engine.names == ["other-hold", "somebody"]
+
+
+def test_a_build_of_version_0_1_0_that_has_just_begun_is_respected(world: FaultWorld) -> None:
+    labels = {"project": "nerves_docker_port", "volume": world.volume}
+    world.engine.add_container(f"{world.volume}-hold", status="created", **labels, step="build")
+    error = world.fail()
+    assert error["code"] == "volume_busy"
+    assert f"the container {world.volume}-hold (build, started " in error["message"]
+    assert world.engine.names == [f"{world.volume}-hold"]
+
+
+@pytest.mark.parametrize("op", ["build", "archive", "clean"])
+def test_whoever_comes_while_a_build_runs_is_refused_and_the_build_goes_on(world: FaultWorld, op: str) -> None:
+    refused: list[Conversation] = []
+
+    def meanwhile(_container: Container) -> None:
+        with world.helper() as other:
+            refused.append(other.request(op, world.args(cwd=world.root / "home")))
+
+    world.engine.runs["make"] = Run([meanwhile])
+    world.run().value()
+    (conversation,) = refused
+    assert conversation.error is not None
+    assert conversation.error["code"] == "volume_busy"
+    assert f"the container {world.session} (build, started " in conversation.error["message"]
+    assert f"docker stop {world.session}" in conversation.error["hint"]
+
+
+def test_a_volume_of_a_package_that_is_gone_is_not_pruned_while_a_session_has_it(world: FaultWorld) -> None:
+    gone = {
+        "project": "nerves_docker_port",
+        "package": "gone",
+        "version": "1.0.0",
+        "path": str(world.root / "gone"),
+        "host": platform.node(),
+        "volume": "gone-1234",
+    }
+    world.engine.volumes["gone-1234"] = {f"nerves-docker-port.{key}": value for key, value in gone.items()}
+    session = world.engine.add_container("gone-1234-session", mounted="gone-1234", volume="gone-1234", step="build")
+    args = {**world.args(), Atom("all"): True, Atom("prune"): True, Atom("yes"): True}
+    with world.helper() as helper:
+        helper.request("volumes", args)
+        assert "gone-1234" in world.engine.volumes
+        assert world.engine.names == ["gone-1234-session"]
+        world.engine.discard(session)
+        helper.request("volumes", args, request_id=2).value()
+    assert world.engine.volumes == {}
+
+
+# --- From a build to its archive -------------------------------------------------------------------------------
+
+
+def test_a_build_and_its_archive_take_sixteen_requests(world: FaultWorld) -> None:
+    with world.helper() as helper:
+        helper.request("build", world.args()).value()
+        conversation = helper.request("archive", world.args(), request_id=2)
+    assert Path(conversation.value()["path"]).read_bytes() == ARTIFACT
+    assert conversation.headlines[0].startswith("Reusing artifact archive from ")
+    assert world.engine.started == [*STEPS, "check_tree"]
+    asked = [each for each in world.engine.asked if each.query.get("signal") != "SIGUSR1"]
+    assert len(asked) <= 16, [f"{each.method} {each.path}" for each in asked]
+    assert world.engine.names == []
+
+
+def test_an_archive_after_a_change_packs_again_in_the_session_that_is_there(world: FaultWorld) -> None:
+    world.engine.runs["check_tree"] = Run(status=1)
+    with world.helper() as helper:
+        helper.request("build", world.args()).value()
+        conversation = helper.request("archive", world.args(), request_id=2)
+    conversation.value()
+    assert world.engine.started == [*STEPS, "check_tree", "note_inputs", "make_system"]
+    assert len(world.engine.requests("POST", "/containers/create")) == 1
+    assert conversation.finished == ["preflight", "make_system", "copy"]
+
+
+@pytest.mark.parametrize(("method", "action"), [("PUT", "archive"), ("POST", "kill")])
+def test_a_connection_that_breaks_while_the_archive_is_asked_for_costs_nothing(
+    world: FaultWorld, method: str, action: str
+) -> None:
+    with world.helper() as helper:
+        helper.request("build", world.args()).value()
+        world.engine.on(method, f"/containers/.*/{action}", hang_up, times=2)
+        helper.request("archive", world.args(), request_id=2).value()
+    assert world.engine.started == [*STEPS, "check_tree"]
+
+
+def test_a_session_that_has_ended_since_the_build_is_replaced_by_another(world: FaultWorld) -> None:
+    with world.helper() as helper:
+        helper.request("build", world.args()).value()
+        (parked,) = list(world.engine.containers.values())
+        assert parked.name == f"{world.volume}-parked-{parked.id[:12]}"
+        parked.stop()
+        assert wait_until(lambda: world.engine.names == [], 30)
+        helper.request("archive", world.args(), request_id=2).value()
+    assert world.engine.started == [*STEPS, "note_inputs", "make_system"]
+    assert world.engine.names == []
+
+
+def test_who_has_taken_the_volume_since_the_build_keeps_it(world: FaultWorld) -> None:
+    with world.helper() as helper:
+        helper.request("build", world.args()).value()
+        other = world.engine.add_container(world.session, mounted=world.volume, step="shell")
+        error = helper.request("archive", world.args(), request_id=2).error
+        assert error is not None
+        assert error["code"] == "volume_busy"
+        assert f"the container {world.session} (shell, started " in error["message"]
+        assert world.engine.names == [world.session]
+        world.engine.discard(other)
+        helper.request("archive", world.args(), request_id=3).value()
+    assert world.engine.started == [*STEPS, "note_inputs", "make_system"]
+
+
+def test_a_clean_takes_a_session_that_waits_for_its_archive_along(world: FaultWorld) -> None:
+    with world.helper() as helper:
+        helper.request("build", world.args()).value()
+        with world.helper() as other:
+            assert other.request("clean", world.args()).value() == {"removed": [world.volume]}
+        assert world.engine.names == []
+        assert world.engine.volumes == {}
+        error = helper.request("archive", world.args(), request_id=2).error
+        assert error is not None
+        assert error["code"] == "no_build_tree"
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same helper", "another helper"])
+def test_a_volume_is_found_again_where_nerves_has_removed_the_file_with_its_id(world: FaultWorld, same: bool) -> None:
+    """Fault A7: with `NERVES_ARTIFACTS_DIR=$PWD/.nerves/artifacts` the build path is the cache path."""
+    build_path = world.root / "my_system" / ".nerves"
+    with world.helper() as first:
+        first.request("build", world.args()).value()
+        shutil.rmtree(build_path)
+        if same:
+            first.request("archive", world.args(), request_id=2).value()
+    if not same:
+        with world.helper() as second:
+            second.request("archive", world.args()).value()
+    shutil.rmtree(build_path, ignore_errors=True)
+    world.run().value()
+    assert len(world.engine.volumes) == 1
+    shutil.rmtree(build_path)
+    with world.helper() as third:
+        assert third.request("clean", world.args()).value()["removed"] != []
+    assert world.engine.volumes == {}

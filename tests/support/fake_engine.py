@@ -1,8 +1,9 @@
 """A scriptable engine on a Unix socket, for what a real one does not do on demand.
 
 A real socket server that speaks real HTTP, after the idea of docker-py's unit tests: nothing in the helper is patched.
-By itself it behaves: it keeps images, volumes and containers, and a container does what its ``Run`` says. ``on`` makes
-one endpoint misbehave; ``freeze`` and ``vanish`` the whole engine.
+By itself it behaves: it keeps images, volumes and containers, and a session's container runs its steps, each as its
+``Run`` says, takes heartbeats and further steps, and ends without a heartbeat (scripts/session.sh, scripts/steps.sh).
+``on`` makes one endpoint misbehave; ``freeze`` and ``vanish`` the whole engine.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from support.script import steps_in
+from support.script import Steps, patience_in, steps_in, steps_in_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -41,6 +42,11 @@ ARTIFACT = gzip.compress(b"a whole artifact, read to its end\n" * 1000, mtime=0)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
 
 _LABEL = "nerves-docker-port."
+_STATE = "/nerves-docker-port"
+_TICK = 0.1
+"""Seconds between two looks whether a heartbeat has come."""
+_REMOVAL = 0.05
+"""Seconds from the end of a container to its removal by the engine itself: about what a real one takes."""
 _PATIENCE = 30
 """Seconds after which a fake that waits for something gives up, so that no test can hang on it."""
 
@@ -52,7 +58,7 @@ def frame(payload: bytes, stream: int = STDOUT) -> bytes:
 
 @dataclass
 class Run:
-    """What a container does once it is started.
+    """What a step does, or a container that has none.
 
     Of ``output``, bytes are sent as they are (``frame`` makes frames), a number is a silence in seconds (that ends
     early when the container is stopped), and a callable is called with the container.
@@ -60,10 +66,9 @@ class Run:
 
     output: Sequence[bytes | float | Callable[[Container], None]] = ()
     status: int = 0
-    oom_killed: bool = False
+    killed: int = 0
+    """How many of its processes are killed for want of memory."""
     ignores_term: bool = False
-    effect: Callable[[Container], None] | None = None
-    """Called before the end of a container that was not stopped."""
 
 
 @dataclass
@@ -74,15 +79,24 @@ class Container:
     id: str
     name: str
     config: dict[str, Any]
-    run: Run
-    created: str
+    created: float
+    """Seconds since 1970, by the engine's clock."""
     status: str = "created"
     exit_code: int = 0
-    oom_killed: bool = False
+    beats: int = 0
+    """The heartbeats that came."""
+    marks: list[str] = field(default_factory=list)
+    """The lines of the file ``ended``."""
+    files: dict[str, bytes] = field(default_factory=dict)
+    """What was put into its layer, by path."""
     stopping: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     streams: list[Exchange] = field(default_factory=list)
     attached: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    notified: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    expired: bool = False
+    missed: float = 0.0
+    """Seconds since the last heartbeat."""
 
     @property
     def labels(self) -> dict[str, str]:
@@ -91,9 +105,7 @@ class Container:
 
     @property
     def step(self) -> str:
-        """The step that its label names, ``hold`` for a reservation, or nothing."""
-        if self.name.endswith("-hold"):
-            return "hold"
+        """What its label says that it is for, or nothing."""
         return self.labels.get(_LABEL + "step", "")
 
     @property
@@ -102,20 +114,27 @@ class Container:
         return [name for name, _words in self._script[1]]
 
     @property
-    def _script(self) -> tuple[str, list[tuple[str, list[str]]]]:
+    def token(self) -> str:
+        """That of its marks."""
+        return self._script[0]
+
+    @property
+    def _script(self) -> tuple[str, Steps]:
         return steps_in(self.config.get("Cmd") or [])
 
     @property
     def mounts(self) -> list[dict[str, Any]]:
         """As they were asked for."""
-        return list((self.config.get("HostConfig") or {}).get("Mounts") or [])
+        return list(self._host_config.get("Mounts") or [])
 
-    def host_path(self, path: str) -> Path:
-        """Where a path in the container is on the host, by its bind mounts."""
-        for mount in self.mounts:
-            if mount["Type"] == "bind" and path.startswith(mount["Target"] + "/"):
-                return Path(mount["Source"]) / path[len(mount["Target"]) + 1 :]
-        raise AssertionError(f"{path} is not on a bind mount of {self.name}")
+    @property
+    def removes_itself(self) -> bool:
+        """Whether the engine removes it when it has ended."""
+        return bool(self._host_config.get("AutoRemove"))
+
+    @property
+    def _host_config(self) -> dict[str, Any]:
+        return dict(self.config.get("HostConfig") or {})
 
     def emit(self, data: bytes) -> None:
         """Send raw bytes to everybody who is attached."""
@@ -138,52 +157,106 @@ class Container:
         """Wait until somebody (else) has attached."""
         assert self.attached.acquire(timeout=_PATIENCE), f"nobody attached to {self.name} again"
 
-    def _live(self) -> None:
-        token, steps = self._script
-        status = 0
-        for name, _words in steps or [(self.step, [])]:
-            self.run = self.engine.runs.get(name, Run())
-            self.oom_killed = self.oom_killed or self.run.oom_killed
-            self.engine.started.append(name)
-            ended = self._play()
-            if ended is None:
-                return
-            status = ended
-            if token:
-                self.emit(frame(b"\x1e%s %s %d\x1e" % (token.encode(), name.encode(), status)))
-            if status != 0:
-                break
-        self._end(status)
+    def wait_for_beats(self, count: int = 1) -> None:
+        """Wait until so many further heartbeats have come."""
+        wanted, deadline = self.beats + count, time.monotonic() + _PATIENCE
+        while self.beats < wanted:
+            assert time.monotonic() < deadline, f"no heartbeat came to {self.name}"
+            self.ended.wait(0.01)
 
-    def _play(self) -> int | None:
-        """Do what the run says; its status, or nothing where the container has been stopped."""
-        for item in self.run.output:
-            if self.stopping.is_set() and not self.run.ignores_term:
+    def mark(self, name: str, status: int, killed: int = 0) -> None:
+        """A step has ended: note it, and say it to who is attached."""
+        self.marks.append(f"{len(self.marks) + 1} {name} {status} {killed}")
+        self.say(self.marks[-1])
+
+    def say(self, mark: str) -> None:
+        """Send a mark to who is attached."""
+        self.emit(frame(f"\x1e{self.token} {mark}\x1e".encode()))
+
+    def expire(self) -> None:
+        """End, because no heartbeat has come for too long."""
+        self.expired = True
+        self.stop()
+
+    def stop(self) -> None:
+        """Take a TERM."""
+        self.stopping.set()
+        self.notified.release()
+
+    def kill(self) -> None:
+        """End at once, by somebody's KILL."""
+        self.engine.note("kill", self, signal="9")
+        self.end(137)
+
+    def run_out_of_memory(self) -> None:
+        """End at once, because the kernel has killed the first program for want of memory."""
+        self.engine.note("oom", self)
+        self.end(137)
+
+    def live(self) -> None:
+        """Do what a started container does, to its end."""
+        token, steps = self._script
+        if not token:
+            status = self._play(self.engine.runs.get(self.step, Run()))
+            self.end(143 if self.stopping.is_set() else status)
+            return
+        threading.Thread(target=self._count_seconds, name=f"seconds of {self.name}", daemon=True).start()
+        self._perform(steps)
+        while not self.stopping.is_set() and not self.ended.is_set():
+            self.notified.acquire()
+            if not self.stopping.is_set():
+                self._perform(steps_in_file(self.files[f"{_STATE}/steps"]))
+        if self.expired:
+            self.say("0 expired 0 0")
+        self.end(75 if self.expired else 143)
+
+    def _count_seconds(self) -> None:
+        patience = patience_in(self.config["Entrypoint"])
+        while not self.ended.wait(_TICK):
+            self.missed += _TICK
+            if self.missed > patience:
+                self.expire()
+                return
+
+    def _perform(self, steps: Steps) -> None:
+        for name, _words in steps:
+            run = self.engine.runs.get(name, Run())
+            self.engine.started.append(name)
+            status = self._play(run)
+            if self.ended.is_set():
+                return
+            self.mark(name, status, run.killed)
+            if status != 0 or self.stopping.is_set():
+                return
+
+    def _play(self, run: Run) -> int:
+        """Do what a run says; its status."""
+        for item in run.output:
+            if self.ended.is_set() or (self.stopping.is_set() and not run.ignores_term):
                 break
             if isinstance(item, bytes):
                 self.emit(item)
             elif callable(item):
                 item(self)
-            elif self.run.ignores_term:
+            elif run.ignores_term:
                 self.ended.wait(item)
             else:
                 self.stopping.wait(item)
-        if self.stopping.is_set():
-            self._end(143)
-            return None
-        if self.run.effect is not None:
-            self.run.effect(self)
-        return self.run.status
+        return 143 if self.stopping.is_set() else run.status
 
-    def _end(self, status: int) -> None:
-        if self.ended.is_set():
-            return
-        self.exit_code = status
-        self.status = "exited"
-        for stream in list(self.streams):
-            self.streams.remove(stream)
-            stream.hang_up()
-        self.ended.set()
+    def end(self, status: int) -> None:
+        """Its first program has ended."""
+        with self.engine.lock:
+            if self.ended.is_set():
+                return
+            self.exit_code, self.status = status, "exited"
+            self.engine.note("die", self, exitCode=str(status))
+            self.ended.set()
+        # Whatever waits for a stop need not wait any more.
+        self.stop()
+        self.cut()
+        if self.removes_itself:
+            threading.Timer(_REMOVAL, self.engine.forget, (self,)).start()
 
 
 @dataclass(frozen=True)
@@ -278,16 +351,18 @@ class Exchange:
     def stream_output(self, *, head: bytes = STREAM_HEAD) -> None:
         """Attach to the container; ``head`` is sent first, in one piece."""
         container = self.container
+        if container.ended.is_set():
+            # Docker 20.10 answers nothing where the container has ended and is not removed yet, not even headers.
+            self.never_answer()
+            return
         self._handler.close_connection = True
         # Attached before the answer, so that what is started after it is heard; and the answer before any output.
         with self._sending:
             container.streams.append(self)
             self.send(head)
         container.attached.release()
-        if container.status == "exited":
-            with suppress(ValueError):
-                container.streams.remove(self)
-            return
+        if container.ended.is_set():
+            container.cut()
         while not self.engine.closing.is_set():
             if self in self.engine.forgotten:
                 self.engine.closing.wait()
@@ -333,10 +408,11 @@ class _Handler(BaseHTTPRequestHandler):
         found = re.match(r"/v([\d.]+)(/.*)", parts.path)
         version, path = (found[1], found[2]) if found else ("", parts.path)
         query = {key: values[0] for key, values in parse_qs(parts.query).items()}
-        asked = Asked(self.command, unquote(path), query, json.loads(body) if body else None, version)
+        is_json = "json" in (self.headers.get("Content-Type") or "")
+        asked = Asked(self.command, unquote(path), query, json.loads(body) if body and is_json else body, version)
         self.server.engine.serve(Exchange(self.server.engine, self, asked))
 
-    do_GET = do_POST = do_DELETE = do_HEAD = _serve  # noqa: N815
+    do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Nothing: a test says what it needs to know."""
@@ -365,10 +441,15 @@ class FakeEngine:
         self.images: dict[str, dict[str, Any]] = {}
         self.volumes: dict[str, dict[str, str]] = {}
         self.containers: dict[str, Container] = {}
-        self.runs: dict[str, Run] = {"copy": Run(effect=copy_artifact)}
-        """What the container of a step does; without an entry it ends at once and well."""
+        self.runs: dict[str, Run] = {}
+        """What a step does; without an entry it ends at once and well."""
         self.version: Any = {"Version": "27.3.1", "ApiVersion": "1.47", "MinAPIVersion": "1.24", "Arch": "amd64"}
         self.info: Any = {"SecurityOptions": ["name=seccomp,profile=builtin"]}
+        """What it says of itself, the time aside."""
+        self.ahead = 0.0
+        """Seconds that its clock is ahead of the host's."""
+        self.events: list[dict[str, Any]] = []
+        """What happened to its containers."""
         self.pull_events: list[dict[str, Any]] = [{"status": "Pulling from builder"}]
         self.started: list[str] = []
         """The steps that were begun, in order."""
@@ -379,25 +460,31 @@ class FakeEngine:
         self._frozen = False
         self._gone = False
         self._hooks: list[_Rule] = []
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._defects: list[BaseException] = []
         for tag in images:
             self.add_image(tag)
+        self._listen()
+
+    def _listen(self) -> None:
         self._server = _Server(str(self.socket), _Handler)
         self._server.engine = self
 
     def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fake engine", daemon=True).start()
+        self._serve()
         return self
+
+    def _serve(self) -> None:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), name="fake engine", daemon=True).start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.closing.set()
         self.vanish()
-        for container in self.containers.values():
-            container.stopping.set()
+        for container in list(self.containers.values()):
             container.ended.set()
+            container.stop()
         if error is None and self._defects:
             raise self._defects[0]
 
@@ -408,16 +495,18 @@ class FakeEngine:
         known = {"Entrypoint": None, "WorkingDir": "/home/nerves/project", "User": "nerves", **config}
         self.images[tag] = {"Id": f"sha256:{secrets.token_hex(32)}", "RepoTags": [tag], "Config": known}
 
-    def add_container(self, name: str, *, status: str = "running", volume: str | None = None, **labels: str) -> str:
-        """A container that was there before; ``labels`` get our prefix. Its id."""
-        mounts = [] if volume is None else [{"Type": "volume", "Source": volume, "Target": "/x"}]
+    def add_container(
+        self, name: str, *, status: str = "running", mounted: str | None = None, **labels: str
+    ) -> Container:
+        """A container that was there before, with the volume ``mounted``; ``labels`` get our prefix."""
+        mounts = [] if mounted is None else [{"Type": "volume", "Source": mounted, "Target": "/x"}]
         config = {
             "Labels": {_LABEL + key: value for key, value in labels.items()},
             "HostConfig": {"Mounts": mounts},
         }
         container = self._add(name, config)
         container.status = status
-        return container.id
+        return container
 
     def on(self, method: str, path: str, hook: Hook, *, times: int = 1_000_000) -> None:
         """Have ``hook`` answer requests whose path matches ``path`` as a whole; those after ``times`` go as usual."""
@@ -439,9 +528,9 @@ class FakeEngine:
 
     def behave(self) -> None:
         """Forget what ``on`` and ``on_step`` said, and what the containers do."""
-        with self._lock:
+        with self.lock:
             self._hooks.clear()
-            self.runs = {"copy": Run(effect=copy_artifact)}
+            self.runs = {}
 
     def freeze(self) -> None:
         """Answer nothing any more, neither old connections nor new ones."""
@@ -461,17 +550,35 @@ class FakeEngine:
         for connection in list(self.connections):
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
+        for container in list(self.containers.values()):
+            container.streams.clear()
+
+    def come_back(self) -> None:
+        """Listen again after ``vanish``; the containers have run on."""
+        self.socket.unlink()
+        self._listen()
+        self._gone = False
+        self._serve()
+
+    def now(self) -> float:
+        """The time by its own clock, in seconds since 1970."""
+        return time.time() + self.ahead
+
+    def note(self, action: str, container: Container, **attributes: str) -> None:
+        """Something happened to a container: an event that can be asked for."""
+        actor = {"ID": container.id, "Attributes": {"name": container.name, **attributes}}
+        self.events.append({"Type": "container", "Action": action, "Actor": actor, "time": int(self.now())})
 
     def find(self, name: str) -> Container | None:
         """The container with this id or name."""
-        with self._lock:
+        with self.lock:
             found = self.containers.get(name)
             return found or next((c for c in self.containers.values() if c.name == name), None)
 
     @property
     def names(self) -> list[str]:
         """The names of the containers that are there."""
-        with self._lock:
+        with self.lock:
             return sorted(container.name for container in self.containers.values())
 
     def requests(self, method: str, path: str) -> list[Asked]:
@@ -495,7 +602,7 @@ class FakeEngine:
             return
         asked = exchange.asked
         self.asked.append(asked)
-        with self._lock:
+        with self.lock:
             rule = next((rule for rule in self._hooks if rule.times > 0 and rule.matches(asked)), None)
             if rule is not None:
                 rule.times -= 1
@@ -506,13 +613,15 @@ class FakeEngine:
         asked = exchange.asked
         answers: list[tuple[str, str, Callable[[], None]]] = [
             ("GET", r"/version", lambda: exchange.json(200, self.version)),
-            ("GET", r"/info", lambda: exchange.json(200, self.info)),
+            ("GET", r"/info", lambda: exchange.json(200, {"SystemTime": _rfc3339(self.now()), **self.info})),
+            ("GET", r"/events", lambda: self._events(exchange)),
+            ("GET", r"/images/json", lambda: exchange.json(200, list(self.images.values()))),
             ("GET", r"/_ping", lambda: exchange.answer(200, b"OK", "text/plain")),
             ("POST", r"/images/create", lambda: self._pull(exchange)),
             ("GET", r"/images/(.+)/json", lambda: self._inspect_image(exchange)),
-            ("GET", r"/volumes", lambda: exchange.json(200, {"Volumes": self._volume_list()})),
             ("GET", r"/system/df", lambda: exchange.json(200, {"Volumes": self._volume_list()})),
             ("POST", r"/volumes/create", lambda: self._create_volume(exchange)),
+            ("GET", r"/volumes", lambda: self._list_volumes(exchange)),
             ("GET", r"/volumes/([^/]+)", lambda: self._inspect_volume(exchange)),
             ("DELETE", r"/volumes/([^/]+)", lambda: self._remove_volume(exchange)),
             ("GET", r"/containers/json", lambda: self._list(exchange)),
@@ -539,8 +648,11 @@ class FakeEngine:
             ("POST", "start"): self._start,
             ("POST", "wait"): self._wait,
             ("POST", "stop"): self._stop,
+            ("POST", "kill"): self._signal,
+            ("POST", "rename"): self._rename,
             ("GET", "json"): self._inspect,
             ("GET", "archive"): self._archive,
+            ("PUT", "archive"): self._put,
             ("DELETE", ""): self._remove,
         }.get((asked.method, parts[3] if len(parts) == 4 else ""))
         if call is None:
@@ -568,10 +680,19 @@ class FakeEngine:
         self.volumes.setdefault(body["Name"], dict(body.get("Labels") or {}))
         exchange.json(201, {"Name": body["Name"], "Labels": self.volumes[body["Name"]]})
 
+    def _list_volumes(self, exchange: Exchange) -> None:
+        wanted = _filters(exchange).get("label", [])
+        found = [
+            each for each in self._volume_list() if all(_has_label(each["Labels"] or {}, label) for label in wanted)
+        ]
+        exchange.json(200, {"Volumes": found or None, "Warnings": None})
+
     def _volume_list(self) -> list[dict[str, Any]]:
+        # The dictionary keeps the order in which the volumes were made.
+        made = time.mktime((2026, 11, 20, 12, 0, 0, 0, 0, 0))
         return [
-            {"Name": name, "Labels": labels or None, "CreatedAt": "2026-11-20T12:00:00Z"}
-            for name, labels in self.volumes.items()
+            {"Name": name, "Labels": labels or None, "CreatedAt": _rfc3339(made + number)}
+            for number, (name, labels) in enumerate(self.volumes.items())
         ]
 
     def _inspect_volume(self, exchange: Exchange) -> None:
@@ -592,12 +713,12 @@ class FakeEngine:
             exchange.answer(204)
 
     def _list(self, exchange: Exchange) -> None:
-        filters: Mapping[str, list[str]] = json.loads(exchange.asked.query.get("filters", "{}"))
-        with self._lock:
+        filters = _filters(exchange)
+        with self.lock:
             found = [
                 container
                 for container in self.containers.values()
-                if all(_has_label(container, label) for label in filters.get("label", []))
+                if all(_has_label(container.labels, label) for label in filters.get("label", []))
                 # As the engine does it: a name that only contains the other matches, too.
                 and all(
                     any(volume in mount["Source"] for mount in container.mounts) for volume in filters.get("volume", [])
@@ -611,6 +732,7 @@ class FakeEngine:
                     "Id": container.id,
                     "Names": [f"/{container.name}"],
                     "State": container.status,
+                    "Created": int(container.created),
                     "Labels": container.labels,
                     "Mounts": [
                         {"Type": mount["Type"], **({"Name": mount["Source"]} if mount["Type"] == "volume" else {})}
@@ -623,7 +745,7 @@ class FakeEngine:
 
     def _create(self, exchange: Exchange) -> None:
         name, body = exchange.asked.query["name"], exchange.asked.body
-        with self._lock:
+        with self.lock:
             if any(container.name == name for container in self.containers.values()):
                 exchange.error(409, f'Conflict. The container name "/{name}" is already in use.')
                 return
@@ -634,15 +756,7 @@ class FakeEngine:
         exchange.json(201, {"Id": container.id, "Warnings": []})
 
     def _add(self, name: str, config: dict[str, Any]) -> Container:
-        container = Container(
-            self,
-            secrets.token_hex(32),
-            name,
-            config,
-            Run(),
-            datetime.now(timezone.utc).isoformat().replace("+00:00", "Z"),
-        )
-        container.run = self.runs.get(container.step, Run())
+        container = Container(self, secrets.token_hex(32), name, config, self.now())
         self.containers[container.id] = container
         return container
 
@@ -659,10 +773,10 @@ class FakeEngine:
 
     def _live(self, container: Container) -> None:
         try:
-            container._live()
+            container.live()
         except Exception:  # noqa: BLE001  # shown at the end of the test
             self.note_defect()
-            container._end(255)
+            container.end(255)
 
     def _wait(self, exchange: Exchange, container: Container) -> None:
         # The headers come at once, the status when there is one (moby: postContainersWait).
@@ -677,10 +791,39 @@ class FakeEngine:
         if container.status != "running":
             exchange.answer(304)
             return
-        container.stopping.set()
+        self.note("kill", container, signal="15")
+        container.stop()
         if not container.ended.wait(float(exchange.asked.query.get("t", "10"))):
-            container._end(137)
+            container.kill()
         exchange.answer(204)
+
+    def _signal(self, exchange: Exchange, container: Container) -> None:
+        name = exchange.asked.query["signal"]
+        if container.status != "running":
+            exchange.error(409, f"Cannot kill container: {container.id}: Container {container.id} is not running")
+            return
+        if name == "SIGUSR1":
+            container.beats += 1
+            container.missed = 0.0
+        elif name == "SIGUSR2":
+            container.notified.release()
+        else:
+            raise AssertionError(f"nobody should send {name}")
+        exchange.answer(204)
+
+    def _rename(self, exchange: Exchange, container: Container) -> None:
+        name = exchange.asked.query["name"]
+        with self.lock:
+            if any(other.name == name for other in self.containers.values()):
+                exchange.error(409, f'Conflict. The container name "/{name}" is already in use.')
+                return
+            container.name = name
+        exchange.answer(204)
+
+    def _events(self, exchange: Exchange) -> None:
+        wanted = _filters(exchange)["container"]
+        found = [event for event in self.events if event["Actor"]["ID"] in wanted]
+        exchange.answer(200, b"".join(json.dumps(event).encode() + b"\n" for event in found))
 
     def _inspect(self, exchange: Exchange, container: Container) -> None:
         exchange.json(
@@ -688,11 +831,10 @@ class FakeEngine:
             {
                 "Id": container.id,
                 "Name": f"/{container.name}",
-                "Created": container.created,
+                "Created": _rfc3339(container.created),
                 "State": {
                     "Status": container.status,
                     "Running": container.status == "running",
-                    "OOMKilled": container.status == "exited" and container.oom_killed,
                     "ExitCode": container.exit_code,
                 },
                 "Config": {"Labels": container.labels},
@@ -707,32 +849,53 @@ class FakeEngine:
         exchange.answer(204)
 
     def _archive(self, exchange: Exchange, container: Container) -> None:
+        path = exchange.asked.query["path"]
+        content = ARTIFACT
+        if path == f"{_STATE}/ended":
+            content = "".join(f"{line}\n" for line in container.marks).encode()
         packed = io.BytesIO()
         with tarfile.open(fileobj=packed, mode="w") as tar:
-            member = tarfile.TarInfo(exchange.asked.query["path"].rpartition("/")[2])
-            member.size = len(ARTIFACT)
-            tar.addfile(member, io.BytesIO(ARTIFACT))
+            member = tarfile.TarInfo(path.rpartition("/")[2])
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
         exchange.answer(200, packed.getvalue(), "application/x-tar")
+
+    def _put(self, exchange: Exchange, container: Container) -> None:
+        with tarfile.open(fileobj=io.BytesIO(exchange.asked.body)) as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                assert content is not None
+                container.files[f"{exchange.asked.query['path']}/{member.name}"] = content.read()
+        exchange.answer(200)
 
     def discard(self, container: Container) -> None:
         """Remove a container by force, as somebody else may do it."""
-        with self._lock:
-            self.containers.pop(container.id, None)
-        container.stopping.set()
-        container._end(137)
+        if container.status == "running":
+            container.kill()
+        container.ended.set()
+        self.forget(container)
+
+    def forget(self, container: Container) -> None:
+        """Have no such container any more."""
+        with self.lock:
+            if self.containers.pop(container.id, None) is not None:
+                self.note("destroy", container)
 
 
-def copy_artifact(container: Container) -> None:
-    """What the container of the step ``copy`` does: ``cp FILE /nerves/dl/OTHER``."""
-    command = container.config["Cmd"]
-    if command[0] == "cp":
-        container.host_path(command[2]).write_bytes(ARTIFACT)
+def _filters(exchange: Exchange) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = json.loads(exchange.asked.query.get("filters", "{}"))
+    return found
+
+
+def _rfc3339(moment: float) -> str:
+    """A time as the engine writes it: with nanoseconds."""
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
 
 
 def _uses(container: Container, volume: str) -> bool:
     return any(mount["Type"] == "volume" and mount["Source"] == volume for mount in container.mounts)
 
 
-def _has_label(container: Container, wanted: str) -> bool:
+def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
     key, _, value = wanted.partition("=")
-    return container.labels.get(key) == value if value else key in container.labels
+    return labels.get(key) == value if value else key in labels
