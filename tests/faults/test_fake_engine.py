@@ -125,7 +125,7 @@ def test_half_a_frame_at_the_end_of_the_container_is_told(world: FaultWorld, hal
 
 def test_steps_whose_ends_were_lost_with_the_connection_are_known_from_the_container(world: FaultWorld) -> None:
     world.engine.runs["create_build"] = Run([Container.wait_for_attach, Container.cut])
-    world.engine.runs["make_system"] = Run([Container.wait_for_attach, frame(b"here\n")])
+    world.engine.runs["make_system"] = Run([Container.wait_for_look, frame(b"here\n")])
     conversation = world.run()
     conversation.value()
     assert conversation.finished == ["preflight", "create_build", "make", "make_system", "copy"]
@@ -173,7 +173,7 @@ def test_a_stream_that_is_cut_while_the_container_runs_on_is_taken_up_again(worl
     def cut_and_wait(container: Container) -> None:
         container.wait_for_attach()
         container.cut()
-        container.wait_for_attach()
+        container.wait_for_look()
 
     world.engine.runs["make"] = Run([frame(b"before\n"), cut_and_wait, frame(b"after\n")], status=status)
     conversation = world.run()
@@ -244,7 +244,7 @@ def test_an_engine_that_is_away_for_less_than_the_patience_costs_a_gap_in_the_lo
             frame(b"before\n"),
             Container.wait_for_attach,
             *be_away(3),
-            Container.wait_for_attach,
+            Container.wait_for_look,
             Container.wait_for_beats,
             frame(b"after\n"),
         ]

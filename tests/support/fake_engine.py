@@ -94,6 +94,7 @@ class Container:
     streams: list[Exchange] = field(default_factory=list)
     attached: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     notified: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    looked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     expired: bool = False
     missed: float = 0.0
     """Seconds since the last heartbeat."""
@@ -137,7 +138,9 @@ class Container:
         return dict(self.config.get("HostConfig") or {})
 
     def emit(self, data: bytes) -> None:
-        """Send raw bytes to everybody who is attached."""
+        """Send raw bytes to everybody who is attached, unless the engine is frozen: they are lost then."""
+        if self.engine.frozen:
+            return
         for stream in list(self.streams):
             stream.send(data)
 
@@ -148,14 +151,21 @@ class Container:
             stream.wait_until_read()
 
     def cut(self) -> None:
-        """Break the streams while the container runs on."""
+        """Break the streams while the container runs on; a frozen engine does not get to that."""
         for stream in list(self.streams):
+            if self.engine.frozen:
+                self.engine.forgotten.append(stream)
             self.streams.remove(stream)
-            stream.hang_up()
+            if not self.engine.frozen:
+                stream.hang_up()
 
     def wait_for_attach(self) -> None:
         """Wait until somebody (else) has attached."""
         assert self.attached.acquire(timeout=_PATIENCE), f"nobody attached to {self.name} again"
+
+    def wait_for_look(self) -> None:
+        """Wait until somebody has read which steps have ended: from then on only the output tells of an end."""
+        assert self.looked.acquire(timeout=_PATIENCE), f"nobody looked into {self.name}"
 
     def wait_for_beats(self, count: int = 1) -> None:
         """Wait until so many further heartbeats have come."""
@@ -176,6 +186,7 @@ class Container:
     def expire(self) -> None:
         """End, because no heartbeat has come for too long."""
         self.expired = True
+        self.say("0 expired 0 0")
         self.stop()
 
     def stop(self) -> None:
@@ -205,9 +216,9 @@ class Container:
         while not self.stopping.is_set() and not self.ended.is_set():
             self.notified.acquire()
             if not self.stopping.is_set():
-                self._perform(steps_in_file(self.files[f"{_STATE}/steps"]))
-        if self.expired:
-            self.say("0 expired 0 0")
+                first, steps = steps_in_file(self.files[f"{_STATE}/steps"])
+                if first > len(self.marks):
+                    self._perform(steps)
         self.end(75 if self.expired else 143)
 
     def _count_seconds(self) -> None:
@@ -457,7 +468,7 @@ class FakeEngine:
         """Streams that nobody will ever write to or close: their connections died on the way."""
         self.closing = threading.Event()
         self.connections: set[socket.socket] = set()
-        self._frozen = False
+        self.frozen = False
         self._gone = False
         self._hooks: list[_Rule] = []
         self.lock = threading.RLock()
@@ -534,11 +545,11 @@ class FakeEngine:
 
     def freeze(self) -> None:
         """Answer nothing any more, neither old connections nor new ones."""
-        self._frozen = True
+        self.frozen = True
 
     def thaw(self) -> None:
         """Answer again."""
-        self._frozen = False
+        self.frozen = False
 
     def vanish(self) -> None:
         """Close everything: what is connected ends, and who connects is refused."""
@@ -597,7 +608,7 @@ class FakeEngine:
 
     def serve(self, exchange: Exchange) -> None:
         """Answer one request."""
-        if self._frozen:
+        if self.frozen:
             exchange.never_answer()
             return
         asked = exchange.asked
@@ -859,6 +870,8 @@ class FakeEngine:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
         exchange.answer(200, packed.getvalue(), "application/x-tar")
+        if content is not ARTIFACT:
+            container.looked.release()
 
     def _put(self, exchange: Exchange, container: Container) -> None:
         with tarfile.open(fileobj=io.BytesIO(exchange.asked.body)) as tar:

@@ -28,9 +28,10 @@ def steps_in(command: Sequence[str]) -> tuple[str, Steps]:
     return token, _steps(rest)
 
 
-def steps_in_file(content: bytes) -> Steps:
-    """The steps in the file ``steps``, in which each word is followed by a NUL."""
-    return _steps([word.decode() for word in content.split(b"\0")[:-1]])
+def steps_in_file(content: bytes) -> tuple[int, Steps]:
+    """The steps in the file ``steps``, in which each word is followed by a NUL, and the number of the first."""
+    first, *rest = [word.decode() for word in content.split(b"\0")[:-1]]
+    return int(first), _steps(rest)
 
 
 def patience_in(entrypoint: Sequence[str]) -> int:

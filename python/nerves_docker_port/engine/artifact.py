@@ -114,10 +114,14 @@ def _handed_over(
         timeout=REQUEST_TIMEOUT,
     )
     with response, cancellation.on_cancel(lambda: hang_up(response)):
+        if response.status_code == 404 and "no such container" in response.text.lower():
+            raise errors.container_gone(container[:12])
         if response.status_code == 404:
             raise errors.artifact_missing(str(target), f"there is no {source} in the build directory", log)
-        if response.status_code >= 400:
-            raise docker.errors.APIError(response.text, response, response.text)
+        try:
+            response.raise_for_status()
+        except requests.HTTPError as error:
+            docker.errors.create_api_error_from_http_exception(error)
         try:
             with tarfile.open(fileobj=_Raw(response), mode="r|", bufsize=_CHUNK) as tar:
                 member = tar.next()

@@ -3,7 +3,8 @@
 #
 # Arguments: the token of the marks, then the first steps. A step is its name, the number of its words, and the words.
 # Descriptor 7 has a line whenever further steps lie in the file `steps` of the state directory, in the same form, each
-# word followed by a NUL.
+# word followed by a NUL. Before them stands the number of the first one: the line may come twice where the helper does
+# not know whether its signal has arrived, and a step must not run twice.
 #
 # At the end of each step a mark goes into the output: the byte 036 (octal), the token, the number of the step, its name,
 # its exit status, how many processes were killed for want of memory while it ran, and the byte 036. The same goes into
@@ -72,5 +73,5 @@ while [ -z "$ndp_stopped" ]; do
   while IFS= read -r -d '' ndp_word; do
     ndp_words+=("$ndp_word")
   done <"$ndp_state/steps"
-  ndp_run "${ndp_words[@]}"
+  [ "${ndp_words[0]}" -le "$ndp_number" ] || ndp_run "${ndp_words[@]:1}"
 done

@@ -7,7 +7,6 @@ and keep the build tree.
 from __future__ import annotations
 
 import fcntl
-import json
 import platform
 import re
 import secrets
@@ -90,10 +89,9 @@ def find_name(engine: Engine, package: Package, names: Names) -> str | None:
 def find_by_label(engine: Engine, package: Package) -> str | None:
     """The id of the volume that was made last for this package and version on this machine, if the engine has one."""
     wanted = labels(package=package.app, version=package.version, path=str(package.path), host=platform.node())
-    filters = json.dumps({"label": [f"{key}={value}" for key, value in wanted.items()]})
+    filters = {"label": [f"{key}={value}" for key, value in wanted.items()]}
     with engine.failures("while it looked for the package's build volume"):
-        response = engine.api.get(engine.url("/volumes"), params={"filters": filters}, timeout=engine.api.timeout)
-        found = response.json().get("Volumes") or []
+        found = engine.api.volumes(filters=filters).get("Volumes") or []
     # Filters match more than they say on some engines; the labels do not lie.
     fitting = [
         each

@@ -81,6 +81,7 @@ class Session:
         self._output: Output | None = None
         self._last_number = 0
         self._marks: list[Mark] = []
+        self._expired = False
         self.container = lock.take(engine, volume, spec)
         self._heart = _Heart(engine, self.container, patience, doing)
 
@@ -110,7 +111,9 @@ class Session:
                 self._output = Output(self.engine, self.container)
                 self._begin()
             else:
-                self._deliver(steps)
+                ended = self._until_reached(lambda: self._deliver(steps), cancellation)
+                if ended is not None:
+                    return ended
             # A cancellation that came before the start found nothing to stop.
             cancellation.check()
             done = 0
@@ -127,10 +130,10 @@ class Session:
                         done, failure = self._by_marks(first, done, len(steps), on_end)
                         return failure or (replace(ended, step=done) if done < len(steps) else None)
                 if self._marks:
+                    # A step that ended because the flow was cancelled has not failed.
+                    cancellation.check()
                     done, failure = self._by_marks(first, done, len(steps), on_end)
                     if failure is not None:
-                        # A step that ended because the flow was cancelled has not failed.
-                        cancellation.check()
                         return failure
         return None
 
@@ -143,7 +146,8 @@ class Session:
                 if mark.name == "owner":
                     self._answer_owner()
                 elif mark.name == "expired":
-                    raise errors.session_expired(self._patience)
+                    # It ends now: what comes after this is how the step took that.
+                    self._expired = True
                 elif mark.name == "below":
                     return done, Failure(done, mark.status, out_of_memory=False)
                 continue
@@ -156,13 +160,17 @@ class Session:
                 on_end(done)
                 done += 1
             if mark.status != 0:
+                if self._expired:
+                    raise errors.session_expired(self._patience)
                 return done, Failure(done, mark.status, out_of_memory=mark.killed > 0)
             on_end(done)
             done += 1
         return done, None
 
     def _deliver(self, steps: Sequence[Step]) -> None:
-        container.put_file(self.engine, self.container, f"{STATE}/steps", to_file(steps))
+        # This may be done again where no answer came: steps that have begun already are not run a second time.
+        content = to_file(self._last_number + 1, steps)
+        container.put_file(self.engine, self.container, f"{STATE}/steps", content)
         self._notify()
 
     def _answer_owner(self) -> None:
@@ -293,35 +301,54 @@ class Session:
         assert self._output is not None
         whole = self._output.is_whole
         self._output.close()
-        reached = self._until_reached(lambda: Output(self.engine, self.container), cancellation)
+        reached = self._until_reached(self._attach_again, cancellation)
         if isinstance(reached, Failure):
             if not whole:
                 on_gap("The output of the build broke off; the last of it is not in the log.")
             return reached
-        self._output = reached
+        self._output, marks = reached
+        self._marks += marks
         on_gap("The connection to the output of the build was lost; what it wrote meanwhile is not in the log.")
-        with suppress(NoContainerError):
-            self._marks += marks_in(container.read_file(self.engine, self.container, f"{STATE}/ended"))
         return None
+
+    def _attach_again(self) -> tuple[Output, list[Mark]]:
+        """The output from now on, and the marks of all steps that have ended by now."""
+        output = Output(self.engine, self.container)
+        try:
+            return output, marks_in(container.read_file(self.engine, self.container, f"{STATE}/ended"))
+        except docker.errors.NotFound:
+            # The container has only just begun.
+            return output, []
+        except BaseException:
+            output.close()
+            raise
 
     def _until_reached(
         self, connect: Callable[[], _T], cancellation: Cancellation, on_lost: Callable[[], None] = lambda: None
     ) -> _T | Failure:
-        """What ``connect`` gives, tried again while the heart is patient; or how the container has ended.
+        """What ``connect`` gives, tried again for as long as the patience lasts; or how the container has ended.
 
         ``on_lost`` is called once, where the first attempt fails.
         """
+        deadline = time.monotonic() + self._patience
         told = False
         while True:
             cancellation.check()
             self._heart.check()
             try:
+                # A container that has ended is still there for a moment. Docker 20.10 leaves the wish to attach to it
+                # without an answer, but refuses a heartbeat to it.
+                container.signal(self.engine, self.container, "SIGUSR1", timeout=self.engine.api.timeout)
                 return connect()
             except NoContainerError:
                 return self._ended()
-            except docker.errors.APIError:
-                raise
-            except (docker.errors.DockerException, requests.RequestException, OSError):
+            except (docker.errors.DockerException, requests.RequestException, OSError) as error:
+                # What an engine says with a status of 500 and above may pass: it may be starting.
+                if isinstance(error, docker.errors.APIError) and not error.is_server_error():
+                    raise
+                # Heartbeats may arrive although this does not.
+                if time.monotonic() > deadline:
+                    raise
                 self._heart.hurry()
             if not told:
                 on_lost()
@@ -334,7 +361,7 @@ class Session:
         if below is not None:
             return below
         end = container.how_it_ended(self.engine, self.container)
-        if end.status == EXPIRED or any(mark.name == "expired" for mark in self._marks):
+        if self._expired or end.status == EXPIRED or any(mark.name == "expired" for mark in self._marks):
             raise errors.session_expired(self._patience)
         if end.status is not None or end.out_of_memory:
             status = 137 if end.status is None else end.status
@@ -374,7 +401,7 @@ class _Heart:
         self._thread: threading.Thread | None = None
         self._lost = False
         self.trouble: errors.RunnerError | None = None
-        """The error of the last heartbeat that did not arrive, kept when later ones did."""
+        """The error of the last heartbeat, if it did not arrive."""
 
     def start(self, on_end: Callable[[], None]) -> None:
         """Begin. ``on_end`` is called when there is no more use: the container has gone, or the engine is lost."""
@@ -422,4 +449,5 @@ class _Heart:
                     return
             else:
                 self._engine.has_answered()
+                self.trouble = None
                 missed, pause = 0.0, self._interval

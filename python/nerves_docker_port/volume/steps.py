@@ -48,9 +48,10 @@ def to_words(steps: Sequence[Step]) -> list[str]:
     return words
 
 
-def to_file(steps: Sequence[Step]) -> bytes:
-    """The steps as the content of the file ``steps``, which scripts/steps.sh reads."""
-    return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in to_words(steps))
+def to_file(first: int, steps: Sequence[Step]) -> bytes:
+    """The content of the file ``steps``, which scripts/steps.sh reads. ``first`` is the number of the first of them."""
+    words = [str(first), *to_words(steps)]
+    return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words)
 
 
 def marks_in(ended: bytes) -> list[Mark]:
