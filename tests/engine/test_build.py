@@ -10,6 +10,7 @@ import secrets
 import signal
 import socket
 import stat
+import subprocess
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
@@ -49,26 +50,35 @@ def test_build_brings_a_whole_artifact_to_the_download_directory(system: System,
     assert ours(client, system.volume) == []
 
 
-def test_archive_right_after_build_reuses_its_artifact_and_says_from_when(system: System) -> None:
-    built = system.run("build").value()
-    conversation = system.run("archive")
+def test_archive_right_after_build_reuses_its_artifact_and_says_from_when(
+    system: System, client: docker.DockerClient
+) -> None:
+    with system.helper() as helper:
+        built = helper.request("build", system.args()).value()
+        (parked,) = ours(client, system.volume)
+        assert parked.startswith(f"{system.volume}-parked-")
+        conversation = helper.request("archive", system.args(), request_id=2)
     value = conversation.value()
     assert (value["path"], value["sha256"]) == (built["path"], built["sha256"])
     assert conversation.finished == ["preflight", "check_tree"]
     (headline,) = conversation.headlines
     assert re.fullmatch(r"Reusing artifact archive from \d{4}-.* \d\d:\d\d:\d\d: nothing was built since", headline)
+    assert headline in system.archive_log.read_text()
+    assert ours(client, system.volume) == []
 
 
-@pytest.mark.parametrize(
-    "change",
-    ["touch images", "echo x >> built", "mv built elsewhere; mv elsewhere built", "touch -d 2000-01-01 built"],
-)
-def test_archive_packs_again_into_its_own_log_after_any_change_in_the_build_directory(
-    system: System, client: docker.DockerClient, change: str
-) -> None:
+def test_archive_by_another_helper_packs_again_and_leaves_the_build_log_alone(system: System) -> None:
+    """An artifact is handed out again only within the session that has packed it."""
     system.run("build").value()
     first = system.build_log.read_bytes()
-    # As the stock runner, or anybody with `docker run`, does it.
+    for _time in range(2):
+        assert system.run("archive").finished == ["preflight", "make_system", "copy"]
+    assert b">>> system Packing" in system.archive_log.read_bytes()
+    assert system.build_log.read_bytes() == first
+
+
+def in_the_tree(system: System, client: docker.DockerClient, change: str) -> None:
+    """Change the build directory as the stock runner, or anybody with `docker run`, does it."""
     client.containers.run(
         system.image,
         ["sh", "-c", change],
@@ -77,24 +87,120 @@ def test_archive_packs_again_into_its_own_log_after_any_change_in_the_build_dire
         working_dir="/home/nerves/project",
         remove=True,
     )
-    conversation = system.run("archive")
-    assert conversation.finished == ["preflight", "check_tree", "make_system", "copy"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    ["touch images", "echo x >> built", "mv built elsewhere; mv elsewhere built", "touch -d 2000-01-01 built"],
+)
+def test_archive_packs_again_after_any_change_in_the_build_directory(
+    system: System, client: docker.DockerClient, change: str
+) -> None:
+    with system.helper() as helper:
+        helper.request("build", system.args()).value()
+        in_the_tree(system, client, change)
+        conversation = helper.request("archive", system.args(), request_id=2)
+    conversation.value()
+    assert conversation.finished == ["preflight", "make_system", "copy"]
     assert b">>> system Packing" in system.archive_log.read_bytes()
-    assert system.build_log.read_bytes() == first
-    assert system.run("archive").finished == ["preflight", "check_tree"]
+
+
+# What `make system` reads outside of the build directory.
+OUTSIDE = {
+    "a script of the platform is edited": "echo more >> platform/scripts/scrub.sh",
+    "a script is edited, and its time set back": "touch -r platform/scripts/scrub.sh t; echo more >> "
+    "platform/scripts/scrub.sh; touch -r t platform/scripts/scrub.sh; rm t",
+    "another script of the same size and time": "touch -r platform/scripts/scrub.sh t; printf last > "
+    "platform/scripts/scrub.sh; touch -r t platform/scripts/scrub.sh; rm t",
+    "a script is added": "echo new > platform/scripts/new.sh",
+    "a script is removed": "rm platform/scripts/scrub.sh",
+    "a script is renamed": "mv platform/scripts/scrub.sh platform/scripts/other.sh",
+    "a script may be run": "chmod +x platform/scripts/scrub.sh",
+    "a link leads elsewhere": "ln -sfn other.sh platform/scripts/link.sh",
+    "the environment of the platform": "echo more >> platform/nerves-env.sh",
+    "a file of the package": "echo more >> my_system/rootfs_overlay/etc/file",
+}
+
+
+@pytest.mark.parametrize("change", OUTSIDE.values(), ids=OUTSIDE)
+def test_archive_packs_again_after_a_change_of_what_is_packed_from_elsewhere(system: System, change: str) -> None:
+    """`make system` takes scripts of the platform and files of the package, too."""
+    for file, text in (
+        ("platform/scripts/scrub.sh", "once"),
+        ("platform/nerves-env.sh", "once\n"),
+        ("my_system/rootfs_overlay/etc/file", "once\n"),
+    ):
+        system.write(file, text)
+    (system.root / "platform/scripts/link.sh").symlink_to("scrub.sh")
+    packing = 'rm -rf "$(NERVES_ARTIFACT_NAME)/scripts"; cp -a /nerves/env/platform/scripts "$(NERVES_ARTIFACT_NAME)/"'
+    makefile = (system.root / "platform/Makefile").read_text()
+    system.write("platform/Makefile", makefile.replace("\t@tar czf", f"\t@{packing}\n\t@tar czf"))
+    with system.helper() as helper:
+        helper.request("build", system.args()).value()
+        subprocess.run(["sh", "-ec", change], cwd=system.root, check=True)
+        conversation = helper.request("archive", system.args(), request_id=2)
+    conversation.value()
+    assert conversation.finished == ["preflight", "make_system", "copy"]
+    with tarfile.open(system.artifact) as archive:
+        packed = {name.partition("/scripts/")[2] for name in archive.getnames() if "/scripts/" in name}
+    assert packed == {path.name for path in (system.root / "platform/scripts").iterdir()}
+
+
+def test_what_mix_itself_writes_between_build_and_archive_is_no_change(system: System) -> None:
+    with system.helper() as helper:
+        helper.request("build", system.args()).value()
+        for name in (".nerves/artifacts/x", "_build/dev/lib/x", "deps/x/mix.exs", "build.log"):
+            path = system.package / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("x")
+        conversation = helper.request("archive", system.args(), request_id=2)
+    assert conversation.finished == ["preflight", "check_tree"]
+
+
+def test_archive_after_a_shell_or_a_build_of_another_helper_packs_again(
+    system: System, client: docker.DockerClient
+) -> None:
+    with system.helper() as helper:
+        helper.request("build", system.args()).value()
+        # What another command of ours does to the tree: it has the volume although a session is parked on it.
+        system.run("build", make_args=["RUN=echo more > more"]).value()
+        conversation = helper.request("archive", system.args(), request_id=2)
+    conversation.value()
+    assert conversation.finished == ["preflight", "make_system", "copy"]
+    assert ours(client, system.volume) == []
+
+
+def test_archive_begins_anew_where_somebody_has_the_volume_or_has_removed_the_parked_session(
+    system: System, client: docker.DockerClient
+) -> None:
+    with system.helper() as helper, system.helper() as other:
+        helper.request("build", system.args()).value()
+        client.containers.get(ours(client, system.volume)[0]).remove(force=True)
+        conversation = helper.request("archive", system.args(), request_id=2)
+        assert conversation.finished == ["preflight", "make_system", "copy"]
+        helper.request("build", system.args(), request_id=3).value()
+        other.start("build", system.args(make_args=["RUN=sleep 600"], cwd=system.root))
+        meanwhile = other.follow(until_stage="make")
+        error = helper.request("archive", system.args(), request_id=4).error
+        assert error is not None
+        assert error["code"] == "volume_busy"
+        other.send((Atom("cancel"), 1))
+        other.follow(meanwhile)
+    assert ours(client, system.volume) == []
 
 
 @pytest.mark.parametrize("damage", ["gone", "shorter", "another"])
 def test_archive_packs_again_where_the_host_s_copy_is_not_what_was_built(system: System, damage: str) -> None:
-    system.run("build").value()
-    content = system.artifact.read_bytes()
-    if damage == "gone":
-        system.artifact.unlink()
-    elif damage == "shorter":
-        system.artifact.write_bytes(content[:-1])
-    else:
-        system.artifact.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert "make_system" in system.run("archive").finished
+    with system.helper() as helper:
+        helper.request("build", system.args()).value()
+        content = system.artifact.read_bytes()
+        if damage == "gone":
+            system.artifact.unlink()
+        elif damage == "shorter":
+            system.artifact.write_bytes(content[:-1])
+        else:
+            system.artifact.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        assert "make_system" in helper.request("archive", system.args(), request_id=2).finished
     with gzip.open(system.artifact) as archive:
         assert archive.read()
 
@@ -454,11 +560,11 @@ def test_labels_tell_whose_every_object_is(system: System, client: docker.Docker
         labels = found[0].labels
         assert labels["nerves-docker-port.step"] == "build"
         assert labels["nerves-docker-port.volume"] == system.volume
-        assert re.fullmatch(r"[0-9a-f]{16}", labels["nerves-docker-port.session"])
-        assert f" {helper.process.pid} " in labels["nerves-docker-port.owner"]
+        assert labels["nerves-docker-port.project"] == "nerves_docker_port"
+        assert found[0].name == f"{system.volume}-session"
         assert found[0].attrs["HostConfig"]["LogConfig"]["Type"] == "none"
-        assert found[0].attrs["HostConfig"]["Init"] is True
-        assert found[0].attrs["HostConfig"]["AutoRemove"] is False
+        # It goes when it has ended, although nobody may be there to ask for that.
+        assert found[0].attrs["HostConfig"]["AutoRemove"] is True
     volume = client.volumes.get(system.volume)
     assert volume.attrs["Labels"]["nerves-docker-port.package"] == "my_system"
     assert volume.attrs["Labels"]["nerves-docker-port.version"] == "0.1.0"

@@ -360,7 +360,7 @@ def test_an_image_of_another_platform_is_named_as_such(
     machine = {"arm64": b"\xb7", "amd64": b"\x3e"}[foreign]
     # An ELF header for that machine (e_machine), and no more.
     program = b"\x7fELF\x02\x01\x01".ljust(16, b"\0") + b"\x02\0" + machine + b"\0\x01\0\0\0" + bytes(40)
-    registry.put_image("ndp/foreign", "1", layer(sh=program), foreign)
+    registry.put_image("ndp/foreign", "1", layer(bash=program), foreign)
     tag = f"{registry.host}/ndp/foreign:1"
     try:
         conversation = desk.build(image=tag)

@@ -1,18 +1,23 @@
 """Every way to end a build, at every stage of it, on the real engine: nothing runs on, nothing is lost.
 
-Each cell: end it, then no container is left within ten seconds (where the helper itself is killed: after the next
-command), the helper has gone, the artifact of the build before is untouched, and the next build on the volume succeeds.
-The shell's cells are in `tests/terminal`, but for the cancel message.
+Each cell: end it, then no container is left, the helper has gone, the artifact of the build before is untouched, and
+the next build on the volume succeeds. Where the helper can say nothing any more (killed, frozen, cut off), the
+container ends by itself: no further command of ours runs until it has. What must not end is here, too: a build whose
+helper was away for less than the patience, a build that stood still together with its helper, a build during which the
+clock was set. The shell's cells are in `tests/terminal`, but for the cancel message.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import docker
@@ -23,9 +28,17 @@ from support.beam import Beam, helpers
 from support.images import NEW
 from support.port import Helper, wait_until
 from support.recorder import Recorder
+from support.requests import keyword
 from support.system import System, ours
 
 IGNORE = "trap '' TERM INT HUP; while :; do sleep 1; done"
+
+PATIENCE = 10
+"""Seconds; the least that the setting takes."""
+
+GONE = PATIENCE + 50
+"""Seconds after which a container without a helper is certainly gone. It should take ten more than the patience, five
+of which are for a make that ignores TERM; the rest is for a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +66,13 @@ STAGES = [
     ),
 ]
 
+LOUD = Stage("make that never stops talking", make_args=("RUN=sh -c 'sleep 600 & exec yes'",))
+"""Where nobody takes its output, whoever writes to the container's output waits."""
+
 EVENTS = [
     "SIGKILL BEAM",
     "SIGTERM BEAM",
     "kill the Elixir caller",
-    "SIGKILL helper",
     "SIGTERM helper",
     "end of file",
     "cancel message",
@@ -81,7 +96,6 @@ def running(event: str, system: System, args: dict[Any, Any], env: dict[str, str
         with system.helper(DOCKER_HOST=env["DOCKER_HOST"]) as helper:
             helper.start("build", args)
             ends = {
-                "SIGKILL helper": lambda: helper.signal(signal.SIGKILL),
                 "SIGTERM helper": lambda: helper.signal(signal.SIGTERM),
                 "end of file": helper.close,
                 "cancel message": lambda: _cancel(helper),
@@ -122,17 +136,15 @@ def test_whatever_ends_a_build_nothing_runs_on_and_nothing_is_lost(
 
         args = system.args(make_args=list(stage.make_args), image=image)
         with running(event, system, args, {"DOCKER_HOST": recorder.host}) as end:
-            assert wait_until(is_there, 20), "the build did not get there"
+            assert wait_until(is_there, 60), "the build did not get there"
             end()
-            assert wait_until(lambda: not helpers(), 10), "the helper is still there"
+            assert wait_until(lambda: not helpers(), 30), "the helper is still there"
             for connection in taken:
                 connection.close()
-            if event != "SIGKILL helper":
-                assert wait_until(lambda: ours(client, system.volume) == [], 10), ours(client, system.volume)
+            assert wait_until(lambda: ours(client, system.volume) == [], 30), ours(client, system.volume)
     assert system.artifact.read_bytes() == before
     if stage.script is not None:
         (system.package / stage.script[0]).unlink()
-    # The next command finds a usable volume, and removes what a killed helper left.
     system.run("build").value()
     assert ours(client, system.volume) == []
     assert [path.name for path in system.artifact.parent.iterdir()] == [system.artifact.name]
@@ -148,6 +160,201 @@ def _runs(client: docker.DockerClient, system: System, program: str) -> bool:
         if any(row[-1].startswith(program) for row in titles["Processes"]):
             return True
     return False
+
+
+class Moment:
+    """A system, and a helper of its own, which has brought a build of it to one moment."""
+
+    def __init__(self, system: System, stage: Stage | None, stack: ExitStack, client: docker.DockerClient) -> None:
+        """``stage`` is ``None`` for a build that has ended and waits for its archive."""
+        self.system = system
+        system.run("build").value()
+        self.before = system.artifact.read_bytes()
+        self.script = None if stage is None else stage.script
+        if self.script is not None:
+            system.write(f"my_system/{self.script[0]}", self.script[1])
+        stall = None if stage is None else stage.stall
+        self.recorder = stack.enter_context(Recorder(system.root, system.host, stall=stall))
+        self.helper = stack.enter_context(system.helper(DOCKER_HOST=self.recorder.host))
+        # A helper that is frozen would not go when its input ends.
+        stack.callback(self.helper.signal, signal.SIGCONT)
+        make_args = [] if stage is None else list(stage.make_args)
+        self.helper.start("build", system.args(make_args=make_args, env=PATIENT))
+        if stage is None:
+            self.helper.follow()
+            self.before = system.artifact.read_bytes()
+        else:
+            sleeps = stage.sleeps
+            assert wait_until(lambda: _runs(client, system, "sleep") if sleeps else self.recorder.stalled.is_set(), 60)
+
+    def end(self, how: str) -> None:
+        """Take the helper away from its container."""
+        if how == "killed":
+            self.helper.signal(signal.SIGKILL)
+        elif how == "frozen":
+            self.helper.signal(signal.SIGSTOP)
+        else:
+            self.recorder.cut()
+
+
+PATIENT = {"NERVES_DOCKER_PATIENCE": str(PATIENCE)}
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen", "cut off"])
+def test_a_container_that_hears_no_helper_ends_by_itself_although_nobody_runs_another_command(
+    how: str, make_system: Callable[..., System], client: docker.DockerClient
+) -> None:
+    """At every moment in which there is a container, all at once, because each takes as long as the patience."""
+    stages = [*(stage for stage in STAGES if not stage.pulls), LOUD, None]
+    if how == "frozen":
+        # The engine keeps a container for as long as it has a file of it to hand over to somebody.
+        stages = [stage for stage in stages if stage is None or stage.stall is None]
+    with ExitStack() as stack:
+        moments = [Moment(make_system(uid=os.getuid()), stage, stack, client) for stage in stages]
+        for moment in moments:
+            moment.end(how)
+        deadline = time.monotonic() + GONE
+        for moment in moments:
+            volume = moment.system.volume
+            assert wait_until(lambda volume=volume: ours(client, volume) == [], deadline - time.monotonic())
+            assert client.containers.list(all=True, filters={"volume": volume}, ignore_removed=True) == []
+        for moment in moments:
+            if moment.script is not None:
+                (moment.system.package / moment.script[0]).unlink()
+            assert moment.system.artifact.read_bytes() == moment.before
+            # While the helper is still there, frozen or cut off as it is.
+            moment.system.run("build").value()
+            assert ours(client, moment.system.volume) == []
+            left = [path.name for path in moment.system.artifact.parent.iterdir()]
+            assert left == [moment.system.artifact.name] or moment.script is not None
+
+
+def test_a_helper_that_was_frozen_for_too_long_says_why_its_build_has_ended(
+    make_system: Callable[..., System], client: docker.DockerClient
+) -> None:
+    system = make_system()
+    with system.helper() as helper:
+        helper.start("build", system.args(make_args=["RUN=sleep 600"], env=PATIENT))
+        conversation = helper.follow(until_stage="make")
+        helper.signal(signal.SIGSTOP)
+        try:
+            assert wait_until(lambda: ours(client, system.volume) == [], GONE)
+        finally:
+            helper.signal(signal.SIGCONT)
+        error = helper.follow(conversation).error
+    assert error is not None
+    assert error["code"] == "engine_unreachable"
+    assert f"could not be reached for more than {PATIENCE} seconds" in error["message"]
+    assert "NERVES_DOCKER_PATIENCE" in error["hint"]
+
+
+def test_a_helper_that_is_cut_off_for_good_says_so_and_goes_on_serving(
+    make_system: Callable[..., System], client: docker.DockerClient, host: str
+) -> None:
+    system = make_system(uid=os.getuid())
+    with Recorder(system.root, host) as recorder, system.helper(DOCKER_HOST=recorder.host) as helper:
+        helper.start("build", system.args(make_args=["RUN=sleep 600"], env=PATIENT))
+        conversation = helper.follow(until_stage="make")
+        recorder.cut()
+        error = helper.follow(conversation).error
+        assert error is not None
+        assert error["code"] == "engine_unreachable"
+        assert "the build continues where it was" in error["hint"]
+        assert wait_until(lambda: ours(client, system.volume) == [], GONE)
+        recorder.mend()
+        helper.request("build", system.args(), request_id=2).value()
+
+
+COUNT = "RUN=for i in $$(seq 1 400); do echo line $$i; sleep 0.05; done"
+"""Twenty seconds of output, of which one can see whether any is missing."""
+
+
+def test_a_connection_that_is_lost_for_half_of_the_patience_costs_a_gap_in_the_log_which_is_said(
+    make_system: Callable[..., System], client: docker.DockerClient, host: str
+) -> None:
+    system = make_system(uid=os.getuid())
+    with Recorder(system.root, host) as recorder, system.helper(DOCKER_HOST=recorder.host) as helper:
+        helper.start("build", system.args(make_args=[COUNT], env=PATIENT))
+        conversation = helper.follow(until_stage="make")
+        assert wait_until(lambda: b"line 20\n" in system.build_log.read_bytes(), 60)
+        recorder.cut()
+        time.sleep(PATIENCE / 2)
+        recorder.mend()
+        conversation = helper.follow(conversation)
+    conversation.value()
+    assert conversation.finished == ["preflight", "create_build", "make", "make_system", "copy"]
+    (warning,) = conversation.warnings
+    assert "not in the log" in warning
+    before, note, after = system.build_log.read_text().partition(f"[nerves_docker_port] {warning}\n")
+    assert note
+    first, second = ([int(n) for n in re.findall(r"^line (\d+)$", part, re.MULTILINE)] for part in (before, after))
+    assert first == list(range(1, first[-1] + 1))
+    assert second == list(range(second[0], 401))
+    assert second[0] > first[-1] + 1
+    assert ours(client, system.volume) == []
+
+
+def test_a_build_that_stands_still_together_with_its_helper_goes_on_with_it(
+    make_system: Callable[..., System], client: docker.DockerClient
+) -> None:
+    """As on a laptop that sleeps: neither side has missed the other for a single second."""
+    system = make_system()
+    with system.helper() as helper:
+        helper.start("build", system.args(make_args=[COUNT], env=PATIENT))
+        conversation = helper.follow(until_stage="make")
+        assert wait_until(lambda: b"line 20\n" in system.build_log.read_bytes(), 60)
+        (container,) = client.containers.list(filters={"volume": system.volume})
+        helper.signal(signal.SIGSTOP)
+        try:
+            container.pause()
+            time.sleep(2 * PATIENCE)
+            container.unpause()
+        finally:
+            helper.signal(signal.SIGCONT)
+        conversation = helper.follow(conversation)
+    conversation.value()
+    assert conversation.warnings == []
+    numbers = [int(n) for n in re.findall(r"^line (\d+)$", system.build_log.read_text(), re.MULTILINE)]
+    assert numbers == list(range(1, 401))
+
+
+def test_a_clock_that_is_set_a_day_ahead_ends_no_build(
+    make_system: Callable[..., System], client: docker.DockerClient
+) -> None:
+    """The clock of the helper and of every program in the container, its first one included, but not the machine's."""
+    system = make_system()
+    source = system.write("clock/clock.c", (Path(__file__).parent / "clock.c").read_text())
+    client.containers.run(
+        NEW,
+        ["gcc", "-Wall", "-Werror", "-shared", "-fPIC", "-O2", "-o", "clock.so", "clock.c"],
+        mounts=[docker.types.Mount("/clock", str(source.parent), type="bind")],
+        working_dir="/clock",
+        user="0",
+        remove=True,
+    )
+    ahead = system.write("clock/ahead", "0\n")
+    config = keyword(
+        mounts=[(str(source.parent), "/clock", Atom("ro"))],
+        env=keyword(LD_PRELOAD="/clock/clock.so", CLOCK_FILE="/clock/ahead"),
+    )
+    # Twice as long as the patience, from one day to the next.
+    run = f"RUN=date +day=%F; echo is there; sleep {2 * PATIENCE}; date +day=%F"
+    with system.helper(LD_PRELOAD=str(source.parent / "clock.so"), CLOCK_FILE=str(ahead)) as helper:
+        helper.start("build", system.args(make_args=[run], runner_config=config, env=PATIENT))
+        conversation = helper.follow(until_stage="make")
+        assert wait_until(lambda: b"is there" in system.build_log.read_bytes(), 60)
+        ahead.write_text("86400\n")
+        conversation = helper.follow(conversation)
+        conversation.value()
+        assert conversation.warnings == []
+        archived = helper.request("archive", system.args(runner_config=config, env=PATIENT), request_id=2)
+        archived.value()
+    first, second = re.findall(r"^day=(.*)$", system.build_log.read_text(), re.MULTILINE)
+    assert first < second
+    # The helper saw the same.
+    (headline,) = archived.headlines
+    assert f"Reusing artifact archive from {second}" in headline
+    assert ours(client, system.volume) == []
 
 
 def test_a_shell_that_is_still_being_prepared_can_be_cancelled(

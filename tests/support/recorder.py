@@ -47,6 +47,8 @@ class Recorder:
         self.host = f"unix://{path}"
         self.asked: list[Asked] = []
         self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._is_cut = False
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -65,8 +67,23 @@ class Recorder:
             for asked in self.asked
             if asked.method == "POST"
             and asked.path == "/containers/create"
-            and not (started and asked.query.endswith("-hold"))
+            and not (started and asked.body["Entrypoint"] == ["true"])
         ]
+
+    def cut(self) -> None:
+        """Break every connection, and each new one at once, as a network does that has gone."""
+        with self._lock:
+            self._is_cut = True
+            connections = list(self._open)
+        for connection in connections:
+            # It may have ended in this moment.
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        """Pass on again what comes from now on."""
+        with self._lock:
+            self._is_cut = False
 
     def _accept(self) -> None:
         while True:
@@ -74,8 +91,13 @@ class Recorder:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            engine = socket.socket(socket.AF_UNIX)
-            engine.connect(self._upstream)
+            with self._lock:
+                if self._is_cut:
+                    client.close()
+                    continue
+                engine = socket.socket(socket.AF_UNIX)
+                engine.connect(self._upstream)
+                self._open |= {client, engine}
             threading.Thread(target=self._connection, args=(client, engine), daemon=True).start()
 
     def _connection(self, client: socket.socket, engine: socket.socket) -> None:
@@ -84,6 +106,8 @@ class Recorder:
         back.start()
         self._pump(client, engine, requests)
         back.join()
+        with self._lock:
+            self._open -= {client, engine}
         client.close()
         engine.close()
 

@@ -154,15 +154,13 @@ class Flow:
         self._request = request
         self._operations = operations
         self._outbox = outbox
+        self._stages: list[tuple[Term, Term]] = []
         self._answers: dict[int, queue.SimpleQueue[bool | None]] = {}
 
     def run(self) -> protocol.Done:
         """Run the flow; its outcome, whatever breaks."""
         try:
-            return protocol.Done(
-                self.id,
-                protocol.Ok(self._value()),
-            )
+            return protocol.Done(self.id, protocol.Ok(self._value()))
         except errors.RunnerError as error:
             return protocol.Done(self.id, _error(error))
         except Exception as error:  # noqa: BLE001  # every request gets exactly one outcome
@@ -170,7 +168,10 @@ class Flow:
             return protocol.Done(self.id, _error(errors.internal(f"{type(error).__name__}: {error}")))
 
     def _value(self) -> Term:
-        return self._operations.serve(self._request.op, self._request.args, self, self.cancellation)
+        value = self._operations.serve(self._request.op, self._request.args, self, self.cancellation)
+        if self._request.op in ("build", "archive") and isinstance(value, dict):
+            value = {**value, wire.Atom("stages"): list[Term](self._stages)}
+        return value
 
     def answer(self, ref: int, answer: bool) -> None:
         """The person has answered question ``ref``."""
@@ -194,6 +195,7 @@ class Flow:
 
     def stage_finished(self, name: protocol.StageName, milliseconds: int) -> None:
         """See ``Reporter``."""
+        self._stages.append((wire.Atom(name), milliseconds))
         self._outbox.send(protocol.Event(self.id, protocol.Stage(name, milliseconds)))
 
     def progress(self, what: str, current: int, total: int | None, unit: protocol.Unit) -> None:
