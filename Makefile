@@ -43,6 +43,7 @@ matrix: package
 ## soak: what takes too long for every run
 soak: package
 	NDP_RANDOM_CANCELLATIONS=1000 $(WORLD) run --image new -- $(BIN)/python -m pytest -s tests/faults/test_real_engine.py -k random
+	NDP_RACES=100 $(WORLD) run --image new -- $(BIN)/python -m pytest -s tests/faults/test_real_engine.py -k 'instant or same'
 
 ## bench: everything side by side in one run; ratios, not seconds
 bench: package

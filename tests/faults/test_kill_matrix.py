@@ -69,6 +69,8 @@ STAGES = [
 LOUD = Stage("make that never stops talking", make_args=("RUN=sh -c 'sleep 600 & exec yes'",))
 """Where nobody takes its output, whoever writes to the container's output waits."""
 
+HANDING_OVER = [LOUD, *(stage for stage in STAGES if stage.stall is not None)]
+
 EVENTS = [
     "SIGKILL BEAM",
     "SIGTERM BEAM",
@@ -207,8 +209,8 @@ def test_a_container_that_hears_no_helper_ends_by_itself_although_nobody_runs_an
     """At every moment in which there is a container, all at once, because each takes as long as the patience."""
     stages = [*(stage for stage in STAGES if not stage.pulls), LOUD, None]
     if how == "frozen":
-        # The engine keeps a container for as long as it has a file of it to hand over to somebody.
-        stages = [stage for stage in stages if stage is None or stage.stall is None]
+        # The test below has those that have something to hand over.
+        stages = [stage for stage in stages if stage is None or stage not in HANDING_OVER]
     with ExitStack() as stack:
         moments = [Moment(make_system(uid=os.getuid()), stage, stack, client) for stage in stages]
         for moment in moments:
@@ -227,6 +229,36 @@ def test_a_container_that_hears_no_helper_ends_by_itself_although_nobody_runs_an
             assert ours(client, moment.system.volume) == []
             left = [path.name for path in moment.system.artifact.parent.iterdir()]
             assert left == [moment.system.artifact.name] or moment.script is not None
+
+
+@pytest.mark.parametrize("stage", HANDING_OVER, ids=lambda stage: stage.name)
+def test_nothing_runs_on_for_a_frozen_helper_that_has_not_taken_everything(
+    stage: Stage, make_system: Callable[..., System], client: docker.DockerClient
+) -> None:
+    """The engine keeps a container in its books while a client that lives has not taken all that it asked for."""
+    with ExitStack() as stack:
+        moment = Moment(make_system(uid=os.getuid()), stage, stack, client)
+        volume = moment.system.volume
+        # Without asking about the one container, which the engine answers only when it has handed over its files.
+        (container,) = client.api.containers(filters={"volume": volume})
+        assert _processes_in(container["Id"])
+        moment.end("frozen")
+        assert wait_until(lambda: not _processes_in(container["Id"]), GONE)
+        moment.helper.signal(signal.SIGKILL)
+        assert wait_until(lambda: ours(client, volume) == [], 30)
+        if moment.script is not None:
+            (moment.system.package / moment.script[0]).unlink()
+        moment.system.run("build").value()
+
+
+def _processes_in(container: str) -> list[int]:
+    """The processes of a container by the kernel's books, not by the engine's."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cgroup"):
+        with suppress(OSError):
+            if container in entry.read_text():
+                found.append(int(entry.parent.name))
+    return found
 
 
 def test_a_helper_that_was_frozen_for_too_long_says_why_its_build_has_ended(

@@ -139,7 +139,7 @@ def test_the_same_work_as_the_stock_runner(
             stock = (body.get("Entrypoint"), body.get("User"))
             if stock != (None, None):
                 differences.add("user and entrypoint")
-            if len(commands(body["Cmd"])) > 1:
+            if len(commands([*body["Entrypoint"], *body["Cmd"]])) > 1:
                 differences.add("steps in one container")
     finally:
         _remove_volume(client, project)
@@ -228,12 +228,13 @@ def _compare(expected: list[Container], seen: list[Container], differences: set[
         elif stock.command[0] == "cp":
             differences.add("no container for cp")
         elif packed and stock.command[:2] == ["make", "system"]:
-            assert mine is not None
-            assert mine.command[:3] == [".", "-xdev", "-newerct"]
+            # Nothing but a look at what has changed, in the container of the build: no command of another one.
             differences.add("reuse")
-            mine = next(ours, None)
         else:
             packed = packed or stock.command[:2] == ["make", "system"]
+            while mine is not None and mine.command[:2] == ["/bin/bash", "-c"] and "make system" in mine.command[2]:
+                # A step of our own: what `make system` packs is noted, so that `archive` can tell whether it changed.
+                mine = next(ours, None)
             assert mine is not None
             if OUR_SSH in mine.mounts:
                 mine.mounts = [STOCK_SSH if mount == OUR_SSH else mount for mount in mine.mounts]

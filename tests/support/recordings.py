@@ -73,7 +73,7 @@ def seen_containers(created: list[dict[str, Any]], placeholders: dict[str, str],
                 body["Env"],
                 mounts,
             )
-            for command in commands(body["Cmd"])
+            for command in commands([*body["Entrypoint"], *body["Cmd"]])
         ]
     return found
 

@@ -71,10 +71,13 @@ class Mount:
     source: str
     target: str
     read_only: bool = False
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the volume, where the engine makes it because it is not there."""
 
     def to_api(self) -> dict[str, object]:
         """As the engine's API wants it. A structure, never a string: a path may hold anything."""
-        return {"Type": self.kind, "Source": self.source, "Target": self.target, "ReadOnly": self.read_only}
+        options = {"VolumeOptions": {"Labels": dict(self.labels)}} if self.labels else {}
+        return {"Type": self.kind, "Source": self.source, "Target": self.target, "ReadOnly": self.read_only, **options}
 
 
 @dataclass(frozen=True)

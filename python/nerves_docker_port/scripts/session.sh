@@ -24,6 +24,16 @@ mkfifo "$ndp_state/next"
 # Opened for reading and for writing, so that neither side ever waits for the other one to open it.
 exec 7<>"$ndp_state/next"
 
+# Writes a mark about the session. Where nobody takes the output, a program that writes waits for ever: this one must not.
+ndp_say() {
+  printf '\036%s 0 %s %d 0\036' "$ndp_token" "$1" "$2" &
+  ndp_left=100
+  while [ "$ndp_left" -gt 0 ] && kill -0 "$!" 2>/dev/null; do
+    ndp_left=$((ndp_left - 1))
+    sleep 0.01
+  done
+}
+
 ndp_missed=0 ndp_ending=
 trap 'ndp_missed=0' USR1
 trap 'echo >&7' USR2
@@ -51,7 +61,7 @@ while [ -z "$ndp_ending" ]; do
   if ! kill -0 "$ndp_below" 2>/dev/null; then
     wait "$ndp_below"
     ndp_status=$?
-    printf '\036%s 0 below %d 0\036' "$ndp_token" "$ndp_status"
+    ndp_say below "$ndp_status"
     exit "$ndp_status"
   fi
   ndp_missed=$((ndp_missed + 1))
@@ -60,7 +70,7 @@ done
 
 # The helper may still read the output although its heartbeats do not arrive. It must learn this before it learns that a
 # step has ended.
-[ "$ndp_ending" != expired ] || printf '\036%s 0 expired 0 0\036' "$ndp_token"
+[ "$ndp_ending" != expired ] || ndp_say expired 0
 
 # Everything else in the container gets TERM, so that make can remove what is half written. A shell at a terminal ignores
 # TERM and listens to HUP. What is still there after five seconds is killed by the kernel when process 1 has ended.

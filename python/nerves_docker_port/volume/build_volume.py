@@ -124,20 +124,22 @@ def exists(engine: Engine, volume: str) -> bool:
 def ensure(engine: Engine, volume: str, package: Package) -> None:
     """Make the volume if it is not there. An engine that has it gives the one that is there."""
     with engine.failures(f"while it made the volume {volume}"):
-        engine.api.create_volume(
-            volume,
-            labels=labels(
-                project="nerves_docker_port",
-                package=package.app,
-                version=package.version,
-                path=str(package.path),
-                # The path means something on this machine only.
-                host=platform.node(),
-                machine=machine.machine_id(),
-                directory=machine.directory_id(package.path),
-                volume=volume,
-            ),
-        )
+        engine.api.create_volume(volume, labels=labels_of(volume, package))
+
+
+def labels_of(volume: str, package: Package) -> dict[str, str]:
+    """The labels of the build volume of ``package``."""
+    return labels(
+        project="nerves_docker_port",
+        package=package.app,
+        version=package.version,
+        path=str(package.path),
+        # The path means something on this machine only.
+        host=platform.node(),
+        machine=machine.machine_id(),
+        directory=machine.directory_id(package.path),
+        volume=volume,
+    )
 
 
 def remove(engine: Engine, volume: str) -> None:

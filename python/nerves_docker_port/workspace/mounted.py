@@ -17,6 +17,7 @@ from nerves_docker_port.engine.container import Limits, Mount, Spec
 from nerves_docker_port.image.ensure import Image
 from nerves_docker_port.request.request import Generation, Request, container_path
 from nerves_docker_port.request.settings import Settings
+from nerves_docker_port.volume.build_volume import labels_of
 from nerves_docker_port.volume.lock import container_labels, session_name
 from nerves_docker_port.volume.steps import Step, to_words
 
@@ -119,7 +120,8 @@ class Workspace:
 
     def _mounts(self) -> list[Mount]:
         return [
-            Mount("volume", self.volume, self.workdir),
+            # A `clean` may remove the volume in the moment before the container holds it. The engine makes it again.
+            Mount("volume", self.volume, self.workdir, labels=labels_of(self.volume, self.request.package)),
             Mount("bind", str(self.request.names.download_dir), DOWNLOADS),
             Mount("bind", str(self.request.package.path), self.package_dir),
             Mount("bind", str(self.request.platform.path), PLATFORM),
