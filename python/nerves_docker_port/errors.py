@@ -649,6 +649,15 @@ def _needs_buildkit(what: str) -> str:
     )
 
 
+def ignore_file_wrong(file: str, reason: str) -> RunnerError:
+    """A ``.dockerignore`` with a line that is no pattern."""
+    return RunnerError(
+        Code.IMAGE_BUILD_FAILED,
+        f"{file} cannot be used: {reason}",
+        hint="Correct that line. A `[` needs its `]`, and a backslash or a `!` needs something after it.",
+    )
+
+
 def context_unreadable(context: str, reason: str) -> RunnerError:
     """The Dockerfile, or what it takes from its directory, cannot be read."""
     return RunnerError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nerves_docker_port.errors import RunnerError
 from nerves_docker_port.image.context import Context, sources
 
 
@@ -156,3 +157,28 @@ def test_what_is_packed_goes_by_the_dockerfile_s_own_ignore_file(tmp_path: Path)
     assert packed() == {".dockerignore", "Dockerfile.build", "b"}
     (tmp_path / "Dockerfile.build.dockerignore").write_text("b\nDockerfile.build\n")
     assert packed() == {"Dockerfile.build", "Dockerfile.build.dockerignore", "a"}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "used", "unused"),
+    [("[^x]1", "a1", "x1"), ("[!x]1", "x1", "a1"), ("\\*", "*", "a1"), ("a?", "a1", "x1"), ("[a-c]*", "b.c", "x1")],
+)
+def test_patterns_of_copy_are_read_as_go_reads_them(pattern: str, used: str, unused: str, tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text(f"FROM x\nCOPY {pattern} /\n")
+    for name in (used, unused):
+        (tmp_path / name).write_text("1")
+    context = Context(tmp_path / "Dockerfile")
+    before = context.digest()
+    (tmp_path / unused).write_text("2")
+    assert context.digest() == before
+    (tmp_path / used).write_text("2")
+    assert context.digest() != before
+
+
+def test_a_line_of_the_ignore_file_that_is_no_pattern_is_named(tmp_path: Path) -> None:
+    (tmp_path / "Dockerfile").write_text("FROM x\nCOPY . /\n")
+    (tmp_path / ".dockerignore").write_text("ok\n[b-\n")
+    for doing in (Context(tmp_path / "Dockerfile").digest, Context(tmp_path / "Dockerfile").packed):
+        with pytest.raises(RunnerError) as caught:
+            doing()
+        assert caught.value.message == f"{tmp_path}/.dockerignore cannot be used: syntax error in pattern '[b-'"

@@ -12,12 +12,16 @@ import posixpath
 import re
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO
 
-from docker.utils.build import PatternMatcher, create_archive, exclude_paths
+from docker.utils.build import create_archive
+
+from nerves_docker_port import errors
+from nerves_docker_port.image.ignore import Ignore, PatternError, component
 
 MADE_BY_BUILDS = (
     *(".git", ".nerves", ".elixir_ls", "_build", "deps"),
@@ -59,10 +63,11 @@ class Context:
         """
         text = self.dockerfile.read_bytes()
         digest = hashlib.sha256(text)
-        matcher = PatternMatcher(self._ignored())
-        for path in sorted(set(self._used(sources(text.decode("utf-8", "replace"))))):
-            if matcher.matches(path):  # type: ignore[arg-type]  # the stubs want a PathLike, the code a str
-                continue
+        with self._ignore() as ignore:
+            used = [
+                path for path in sorted(set(self._used(sources(text.decode("utf-8", "replace"))))) if ignore.takes(path)
+            ]
+        for path in used:
             full = self.root / path
             if full.is_symlink():
                 kind, content = "link", os.fsencode(full.readlink())
@@ -87,7 +92,8 @@ class Context:
         Raises ``OSError``.
         """
         name = self.dockerfile.name
-        files = set(exclude_paths(str(self.root), self._ignored(), dockerfile=name))
+        with self._ignore() as ignore:
+            files = set(ignore.walk(self.root))
         if self._ignore_file().name != ".dockerignore":
             # The engine's own builder would apply it on top.
             files.discard(".dockerignore")
@@ -104,12 +110,15 @@ class Context:
         own = self.dockerfile.with_name(f"{self.dockerfile.name}.dockerignore")
         return own if own.is_file() else self.root / ".dockerignore"
 
-    def _ignored(self) -> list[str]:
+    @contextmanager
+    def _ignore(self) -> Iterator[Ignore]:
+        """What is left out. Some of the file's errors are found only when a path is compared with a pattern."""
+        file = self._ignore_file()
         try:
-            lines = self._ignore_file().read_text(encoding="utf-8-sig", errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
-        return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+            # The builder reads these two itself, whether or not they are left out of the image.
+            yield Ignore.read(file, always=(".dockerignore", self.dockerfile.name))
+        except PatternError as error:
+            raise errors.ignore_file_wrong(str(file), str(error)) from error
 
     def _used(self, patterns: set[str]) -> Iterator[str]:
         for pattern in patterns:
@@ -236,10 +245,12 @@ def _matching(root: Path, pattern: str) -> Iterator[str]:
         return
     found = [""]
     for part in pattern.split("/"):
-        if re.search(r"[*?\[]", part):
-            found = [
-                posixpath.join(path, name) for path in found for name in _names(root / path) if fnmatchcase(name, part)
-            ]
+        if re.search(r"[*?\[\\]", part):
+            try:
+                matches = component(part).fullmatch
+            except PatternError:
+                return
+            found = [posixpath.join(path, name) for path in found for name in _names(root / path) if matches(name)]
         else:
             found = [posixpath.join(path, part) for path in found]
     yield from (path for path in found if os.path.lexists(root / path))
