@@ -448,8 +448,9 @@ def no_network(failed: RunnerError) -> RunnerError:
         Code.NO_NETWORK,
         failed.message,
         hint="The container has no way to the network. See whether this host has one, whether a VPN or a firewall "
-        "keeps the engine's containers from it, and what DNS servers they have (`docker run --rm IMAGE cat "
-        '/etc/resolv.conf`). `build_runner_config: [network: "host"]` lets them share the host\'s.',
+        "keeps the engine's containers from it, and what DNS servers they have (`cat /etc/resolv.conf` in "
+        '`mix nerves.system.shell`). `build_runner_config: [dns: ["..."]]` gives them others, and '
+        '`build_runner_config: [network: "host"]` lets them share the host\'s network.',
         log=failed.log,
     )
 
@@ -470,7 +471,7 @@ def image_unavailable(image: str, reason: str, dockerfile: str | None, *, pulled
 
     ``dockerfile`` is what it can be built from, if that is there.
     """
-    hints = [] if dockerfile is not None and not pulled else [_pull_hint(reason)]
+    hints = [] if dockerfile is not None and not pulled else [_pull_hint(image, reason)]
     if dockerfile is not None:
         hints.append(
             f"Its Dockerfile is {dockerfile}. Build it with:\n\n    {docker_build_command(dockerfile, image)}\n\n"
@@ -493,11 +494,11 @@ _REGISTRY_UNREACHABLE = (
 )
 
 # What the engine and registries say, in their order of precedence: a refusal often names the tag as well. CHECK stands
-# for where the name of the image comes from.
+# for where the name of the image comes from, LOGIN for the command that logs in there.
 _PULL_HINTS = (
     (
         r"toomanyrequests|rate limit|\b429\b",
-        "The registry limits how much may be pulled; `docker login` raises the limit, and so does waiting.",
+        "The registry limits how much may be pulled; `LOGIN` raises the limit, and so does waiting.",
     ),
     (
         r"no match(ing manifest| for platform)|does not match the specified platform",
@@ -505,7 +506,7 @@ _PULL_HINTS = (
     ),
     (
         r"unauthorized|denied|basic auth|authentication|insufficient_scope|\b40[13]\b",
-        "If it is private, log in first: `docker login REGISTRY`. CHECK, too: of what is not there many say so.",
+        "If it is private, log in first: `LOGIN`. CHECK, too: of what is not there many say so.",
     ),
     (r"pull: :never", "Pull it yourself (`docker pull`), or allow it: `build_runner_config: [pull: :missing]`."),
     (r"manifest unknown|not found|name unknown", "CHECK: the registry does not have it."),
@@ -528,12 +529,20 @@ _PULL_HINTS = (
 )
 
 
-def _pull_hint(reason: str, check: str = _TAG_HINT) -> str:
+def _login(image: str) -> str:
+    """The command that logs in where ``image`` is: without a registry's name, that is Docker Hub."""
+    first, slash, _rest = image.partition("/")
+    return (
+        f"docker login {first}" if slash and ("." in first or ":" in first or first == "localhost") else "docker login"
+    )
+
+
+def _pull_hint(image: str, reason: str, check: str = _TAG_HINT) -> str:
     import re
 
     for pattern, hint in _PULL_HINTS:
         if re.search(pattern, reason, re.IGNORECASE):
-            return hint.replace("CHECK", check)
+            return hint.replace("CHECK", check).replace("LOGIN", _login(image))
     return f"{check} and the network, then try again."
 
 
@@ -542,8 +551,8 @@ def image_not_renewed(image: str, reason: str) -> RunnerError:
     return RunnerError(
         Code.IMAGE_UNAVAILABLE,
         f"{image} could not be pulled: {reason}",
-        hint=f"{_pull_hint(reason)}\n\nThe engine has an older {image}. `build_runner_config: [pull: :missing]`, or "
-        "NERVES_DOCKER_PULL=missing in the environment, uses it.",
+        hint=f"{_pull_hint(image, reason)}\n\nThe engine has an older {image}. `build_runner_config: [pull: :missing]`, "
+        "or NERVES_DOCKER_PULL=missing in the environment, uses it.",
     )
 
 
@@ -595,10 +604,13 @@ def _image_build_remedy(step: str, reason: str, said: str, buildkit_only: str | 
     if says(r"docker/dockerfile:|docker/dockerfile-upstream"):
         return failed, (
             "BuildKit could not fetch what the Dockerfile's line `# syntax=` names. Where the Dockerfile needs nothing "
-            f"that is newer than the engine, remove that line. {_pull_hint(reason, _FROM_HINT)}"
+            f"that is newer than the engine, remove that line. {_pull_hint('docker/dockerfile', reason, _FROM_HINT)}"
         )
     if says(r"\bFROM\b|--from=", step) or says(_REGISTRY_REFUSAL):
-        return failed, f"The base image could not be had. {_pull_hint(reason, _FROM_HINT)}"
+        # `FROM --platform=... NAME`, `COPY --from=NAME`; BuildKit begins with the name where it comes to no step.
+        base = re.search(r"\bFROM (?:--\S+ +)*(\S+)|--from=(\S+)", step) or re.search(r"^(\S+?/\S+): ", reason)
+        name = next(filter(None, base.groups()), "") if base is not None else ""
+        return failed, f"The base image could not be had. {_pull_hint(name, reason, _FROM_HINT)}"
     if says(_REGISTRY_UNREACHABLE):
         return failed, (
             "It is the engine that must reach what the Dockerfile names: check its network and proxy (`docker info`), "

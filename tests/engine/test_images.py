@@ -626,7 +626,7 @@ def test_a_dockerfile_that_needs_buildkit_says_how_to_have_it(desk: Desk, tag: s
     ("base", "hint"),
     [
         ("{registry}/ndp/none:1", "Check the name after FROM in the Dockerfile: the registry does not have it."),
-        ("{private}/ndp/small:1", "log in first: `docker login REGISTRY`. Check the name after FROM"),
+        ("{private}/ndp/small:1", "log in first: `docker login {private}`. Check the name after FROM"),
         ("127.0.0.1:1/ndp/none:1", "It is the engine that must reach the registry"),
         ("NDP/none:1", "a name is written in lower case"),
     ],
@@ -641,7 +641,7 @@ def test_a_base_image_that_is_not_to_be_had_says_why(
     error = desk.fail(image=tag, settings={"create_image": "always"})
     assert error["code"] == "image_build_failed"
     assert "The base image could not be had." in error["hint"]
-    assert hint in error["hint"]
+    assert hint.format(private=private.host) in error["hint"]
     assert small
 
 

@@ -103,8 +103,15 @@ OF_REGISTRIES = [
     (
         "Step 1/2 : FROM x:1",
         "pull access denied for x, repository does not exist or may require 'docker login': denied: requested access",
-        "docker login REGISTRY`. Check the name after FROM",
+        "log in first: `docker login`. Check the name after FROM",
     ),
+    (
+        "Step 1/2 : FROM --platform=linux/amd64 ghcr.io/acme/x:1 AS b",
+        "denied",
+        "log in first: `docker login ghcr.io`.",
+    ),
+    (None, "r.acme.test:5000/x:1: failed to resolve source metadata: 401", "`docker login r.acme.test:5000`"),
+    ("Step 2/2 : COPY --from=localhost/x:1 /x /x", "invalid from flag value: denied", "`docker login localhost`"),
     (None, "failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized", "docker login"),
     ("Step 1/2 : FROM x:1", "toomanyrequests: You have reached your pull rate limit.", "limits how much may be pulled"),
     ("Step 1/2 : FROM x:1", "unexpected status code 429 Too Many Requests", "limits how much may be pulled"),
