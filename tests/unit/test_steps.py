@@ -1,26 +1,37 @@
-"""Several steps in one container: what the script does in a real shell, and what is made of its words."""
+"""Several steps in one container: what the script does in a real shell, and what is made of its marks."""
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nerves_docker_port.flows.steps import Splitter, Step, new_token, to_command
+from nerves_docker_port import scripts
+from nerves_docker_port.volume.steps import Mark, Splitter, Step, marks_in, new_token, to_file, to_words
 from support.port import wait_until
+from support.script import steps_in, steps_in_file
 
 TOKEN = "0123456789abcdef0123456789abcdef"
+NAMES = ("create_build", "make", "make_system")
+
+Event = bytes | Mark
 
 
 @dataclass
 class Told:
     """What a splitter told, output put together where nothing came between."""
 
-    events: list[bytes | tuple[str, int]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
 
     def output(self, data: bytes) -> None:
         assert data
@@ -29,171 +40,286 @@ class Told:
         else:
             self.events.append(data)
 
-    def end(self, name: str, status: int) -> None:
-        self.events.append((name, status))
+    def mark(self, mark: Mark) -> None:
+        self.events.append(mark)
 
 
-def split(reads: list[bytes], token: str = TOKEN) -> list[bytes | tuple[str, int]]:
+def split(reads: list[bytes], token: str = TOKEN) -> list[Event]:
     told = Told()
-    splitter = Splitter(token, told.output, told.end)
+    splitter = Splitter(token, told.output, told.mark)
     for read in reads:
         splitter.feed(read)
     splitter.finish()
     return told.events
 
 
-def said(name: str, status: int) -> bytes:
-    return f"\x1e{TOKEN} {name} {status}\x1e".encode()
+def said(mark: Mark) -> bytes:
+    return f"\x1e{TOKEN} {mark.number} {mark.name} {mark.status} {mark.killed}\x1e".encode()
 
 
 # --- The script ------------------------------------------------------------------------------------------------
 
 
-def started(*steps: list[str]) -> subprocess.Popen[bytes]:
-    names = ("create_build", "make", "make_system")
-    words = to_command([Step(name, step) for name, step in zip(names, steps, strict=False)], TOKEN)  # type: ignore[arg-type]
-    return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@dataclass
+class Running:
+    """scripts/steps.sh, run by this machine's bash; its state directory is one of the test's."""
+
+    process: subprocess.Popen[bytes]
+    state: Path
+
+    def read(self, count: int) -> bytes:
+        """So many bytes of its output."""
+        assert self.process.stdout is not None
+        return self.process.stdout.read(count)
+
+    def deliver(self, first: int, *steps: list[str]) -> None:
+        """Hand over further steps, as a helper and scripts/session.sh do it."""
+        (self.state / "steps").write_bytes(to_file(first, named(steps)))
+        with (self.state / "next").open("wb", buffering=0) as pipe:
+            pipe.write(b"\n")
+
+    def end(self) -> list[Event]:
+        """Ask it to end; the rest of its output."""
+        self.process.send_signal(signal.SIGTERM)
+        output, errors = self.process.communicate(timeout=30)
+        assert (errors, self.process.returncode) == (b"", 143)
+        return split([output])
+
+    @property
+    def ended(self) -> list[Mark]:
+        """The marks in its file."""
+        return marks_in((self.state / "ended").read_bytes())
+
+    def wait_for(self, count: int) -> None:
+        """Wait until so many steps have ended, and the script has nothing to do."""
+        assert wait_until(lambda: len(self.ended) == count, 30)
+        # It waits for a line: it has no child, and sleeps.
+        assert wait_until(lambda: _children(self.process.pid) == [] and _stat(self.process.pid)[0] == "S", 30)
 
 
-def run(*steps: list[str]) -> tuple[list[bytes | tuple[str, int]], int]:
-    process = started(*steps)
-    output, errors = process.communicate(timeout=20)
-    assert errors == b""
-    return split([output]), process.returncode
+@contextmanager
+def running(*steps: list[str]) -> Iterator[Running]:
+    with tempfile.TemporaryDirectory() as directory:
+        state = Path(directory)
+        (state / "ended").touch()
+        os.mkfifo(state / "next")
+        program = scripts.text("steps.sh").replace("/nerves-docker-port\n", f"{state}\n")
+        assert str(state) in program
+        words = ["/bin/bash", "-c", program, "nerves-docker-port-steps", TOKEN, *to_words(named(steps))]
+        process = subprocess.Popen(
+            ["/bin/bash", "-c", 'exec 7<>"$0"; exec "$@"', str(state / "next"), *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            yield Running(process, state)
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def named(steps: Sequence[list[str]]) -> list[Step]:
+    return [Step(name, step) for name, step in zip(NAMES, steps, strict=False)]
+
+
+def run(*steps: list[str], ends: int | None = None) -> list[Event]:
+    """What steps tell of which ``ends`` come to an end."""
+    with running(*steps) as script:
+        script.wait_for(len(steps) if ends is None else ends)
+        events = script.end()
+        assert [event for event in events if isinstance(event, Mark)] == script.ended
+        return events
 
 
 def test_steps_run_in_their_order_and_each_end_is_told() -> None:
-    events, status = run(["echo", "one"], ["echo", "two"], ["echo", "three"])
-    assert events == [b"one\n", ("create_build", 0), b"two\n", ("make", 0), b"three\n", ("make_system", 0)]
-    assert status == 0
+    assert run(["echo", "one"], ["echo", "two"], ["echo", "three"]) == [
+        b"one\n",
+        Mark(1, "create_build", 0, 0),
+        b"two\n",
+        Mark(2, "make", 0, 0),
+        b"three\n",
+        Mark(3, "make_system", 0, 0),
+    ]
 
 
-def test_the_first_that_fails_is_the_last_and_its_status_the_status() -> None:
-    events, status = run(["true"], ["sh", "-c", "echo why; exit 7"], ["echo", "never"])
-    assert events == [("create_build", 0), b"why\n", ("make", 7)]
-    assert status == 7
+def test_those_behind_one_that_fails_are_left_out() -> None:
+    events = run(["true"], ["sh", "-c", "echo why; exit 7"], ["echo", "never"], ends=2)
+    assert events == [Mark(1, "create_build", 0, 0), b"why\n", Mark(2, "make", 7, 0)]
+
+
+def test_further_steps_are_taken_also_after_one_that_failed_and_counted_on() -> None:
+    with running(["false"], ["echo", "never"]) as script:
+        script.wait_for(1)
+        script.deliver(2, ["echo", "two"], ["echo", "three"])
+        script.wait_for(3)
+        script.deliver(4, ["echo", "four"])
+        script.wait_for(4)
+        assert script.end() == [
+            Mark(1, "create_build", 1, 0),
+            b"two\n",
+            Mark(2, "create_build", 0, 0),
+            b"three\n",
+            Mark(3, "make", 0, 0),
+            b"four\n",
+            Mark(4, "create_build", 0, 0),
+        ]
+
+
+def test_steps_that_are_handed_over_twice_run_once() -> None:
+    with running(["true"]) as script:
+        script.wait_for(1)
+        for _ in range(3):
+            script.deliver(2, ["echo", "once"])
+            script.wait_for(2)
+        assert script.end() == [Mark(1, "create_build", 0, 0), b"once\n", Mark(2, "create_build", 0, 0)]
 
 
 def test_words_are_passed_on_as_they_are() -> None:
     words = ["", "a b", "it's", '"q"', "$HOME", "`id`", "*", "-n", "ü\n", "\\"]
-    events, _ = run(["printf", "[%s]", *words], ["printf", "<%s>", *words])
-    assert events[0] == "".join(f"[{word}]" for word in words).encode()
-    assert events[2] == "".join(f"<{word}>" for word in words).encode()
+    command = ["printf", "[%s]", *words]
+    events = run(command, command)
+    assert events[0] == events[2] == "".join(f"[{word}]" for word in words).encode()
+    with running() as script:
+        script.deliver(1, command)
+        script.wait_for(1)
+        assert script.end()[0] == events[0]
 
 
 def test_both_outputs_come_in_the_order_in_which_they_were_written() -> None:
     lines = "for i in 1 2 3 4 5 6 7 8 9; do echo out $i; echo err $i >&2; done"
-    events, _ = run(["sh", "-c", lines])
-    assert events[0] == b"".join(b"out %d\nerr %d\n" % (i, i) for i in range(1, 10))
+    assert run(["sh", "-c", lines])[0] == b"".join(b"out %d\nerr %d\n" % (i, i) for i in range(1, 10))
 
 
 def test_a_command_that_is_not_there_is_told_and_fails() -> None:
-    events, status = run(["/nowhere/create-build.sh"], ["true"])
-    assert b"/nowhere/create-build.sh: No such file or directory" in bytes(events[0])  # type: ignore[arg-type]
-    assert events[1:] == [("create_build", 127)]
-    assert status == 127
+    events = run(["/nowhere/create-build.sh"], ["true"], ends=1)
+    assert isinstance(events[0], bytes)
+    assert b"/nowhere/create-build.sh: No such file or directory" in events[0]
+    assert events[1:] == [Mark(1, "create_build", 127, 0)]
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
 def test_a_step_that_dies_of_a_signal_has_a_shells_status(number: signal.Signals) -> None:
-    assert run(["sh", "-c", f"kill -{number.value} $$"]) == ([("create_build", 128 + number)], 128 + number)
+    assert run(["sh", "-c", f"kill -{number.value} $$"]) == [Mark(1, "create_build", 128 + number, 0)]
 
 
 def test_a_step_sees_nothing_of_the_script() -> None:
     """No signal that is ignored, no further descriptor, no variable: all as if it had been started by itself."""
     look = "grep SigIgn /proc/self/status; ls /proc/self/fd; readlink /proc/self/fd/0; env | grep -v ^_= | sort"
-    events, _ = run(["sh", "-c", look])
+    events = run(["sh", "-c", look])
     alone = subprocess.run(["sh", "-c", look], stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
     # What bash itself exports, whatever it runs.
     added = [b"SHLVL=", b"PWD=", b"OLDPWD="]
-    assert _without(bytes(events[0]), added) == _without(alone, added)  # type: ignore[arg-type]
+    assert isinstance(events[0], bytes)
+    assert _without(events[0], added) == _without(alone, added)
 
 
 def _without(lines: bytes, beginnings: list[bytes]) -> list[bytes]:
     return [line for line in lines.split(b"\n") if not line.startswith(tuple(beginnings))]
 
 
-def test_a_step_is_asked_to_end_as_the_container_is_and_no_other_begins() -> None:
-    process = started(
-        ["sh", "-c", "trap 'echo in order; exit 3' TERM; echo up; sleep 20 >&- 2>&- & wait"], ["echo", "never"]
-    )
-    assert process.stdout is not None
-    assert process.stdout.read(3) == b"up\n"
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=10)
-    assert split([output]) == [b"in order\n", ("create_build", 3)]
-    assert process.returncode == 3
-
-
-def test_a_step_that_ends_well_although_it_was_asked_to_end_is_no_success() -> None:
-    process = started(["sh", "-c", "trap 'exit 0' TERM; echo up; sleep 20 >&- 2>&- & wait"], ["echo", "never"])
-    assert process.stdout is not None
-    assert process.stdout.read(3) == b"up\n"
-    process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=10)
-    assert split([output]) == [("create_build", 0)]
-    assert process.returncode == 128 + signal.SIGTERM
+@pytest.mark.parametrize("status", [0, 3])
+def test_a_step_that_ends_after_a_term_is_told_and_no_other_begins(status: int) -> None:
+    """Everything in the container gets the TERM: the step, and the script."""
+    trap = f"trap 'echo in order; exit {status}' TERM; echo up; sleep 60 >&- 2>&- & wait"
+    with running(["sh", "-c", trap], ["echo", "never"]) as script:
+        assert script.read(3) == b"up\n"
+        (step,) = _children(script.process.pid)
+        sleeps = _children(step)
+        script.process.send_signal(signal.SIGTERM)
+        os.kill(step, signal.SIGTERM)
+        output, _ = script.process.communicate(timeout=30)
+        for pid in sleeps:
+            os.kill(pid, signal.SIGKILL)
+    assert split([output]) == [b"in order\n", Mark(1, "create_build", status, 0)]
 
 
 def test_a_step_that_is_stopped_is_waited_for_without_work() -> None:
-    process = started(["sh", "-c", "echo up; kill -STOP $$; echo on"])
-    assert process.stdout is not None
-    assert process.stdout.read(3) == b"up\n"
-    step = int(subprocess.check_output(["pgrep", "-P", str(process.pid)]))
-    assert wait_until(lambda: _stat(step)[0] == "T")
-    before = _stat(process.pid)[11:13]
-    assert not wait_until(lambda: process.poll() is not None, 0.5)
-    assert _stat(process.pid)[11:13] == before
-    subprocess.run(["kill", "-CONT", str(step)], check=True)
-    output, _ = process.communicate(timeout=10)
-    assert split([output]) == [b"on\n", ("create_build", 0)]
+    with running(["sh", "-c", "echo up; kill -STOP $$; echo on"]) as script:
+        assert script.read(3) == b"up\n"
+        (step,) = _children(script.process.pid)
+        assert wait_until(lambda: _stat(step)[0] == "T", 30)
+        before = _stat(script.process.pid)[11:13]
+        assert not wait_until(lambda: script.process.poll() is not None, 0.5)
+        assert _stat(script.process.pid)[11:13] == before
+        os.kill(step, signal.SIGCONT)
+        script.wait_for(1)
+        assert script.end() == [b"on\n", Mark(1, "create_build", 0, 0)]
 
 
 def _stat(pid: int) -> list[str]:
     """State, and what follows it, of proc_pid_stat(5)."""
-    with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-        return file.read().rpartition(")")[2].split()
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
 
 
-# --- What is made of its words ---------------------------------------------------------------------------------
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
+# --- Steps on their way ----------------------------------------------------------------------------------------
+
+
+commands = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), min_size=1, max_size=4)
+
+
+@given(
+    steps=st.lists(st.builds(Step, st.sampled_from(NAMES), commands), max_size=4),
+    first=st.integers(min_value=1, max_value=999),
+)
+def test_steps_arrive_as_they_are_whatever_their_words(steps: list[Step], first: int) -> None:
+    expected = [(step.name, list(step.command)) for step in steps]
+    assert steps_in(["nerves-docker-port-steps", TOKEN, *to_words(steps)]) == (TOKEN, expected)
+    assert steps_in_file(to_file(first, steps)) == (first, expected)
+
+
+def test_a_word_that_is_no_text_arrives_as_the_bytes_that_it_is() -> None:
+    assert to_file(1, [Step("make", [os.fsdecode(b"\xff")])]) == b"1\0make\x001\0\xff\0"
+
+
+# --- What is made of the marks ---------------------------------------------------------------------------------
+
+
+MARK = Mark(2, "make", 0, 0)
 texts = st.one_of(
     st.binary(max_size=40),
-    # What looks like the beginning of one of the script's words, or is one of somebody else's.
-    st.sampled_from(
-        [b"\x1e", b"\x1e\x1e", said("make", 0)[:20], said("make", 0)[:-1], b"\x1e" + b"f" * 32 + b" make 0\x1e"]
-    ),
+    # What looks like the beginning of a mark, or is one of somebody else's.
+    st.sampled_from([b"\x1e", b"\x1e\x1e", said(MARK)[:20], said(MARK)[:-1], b"\x1e" + b"f" * 32 + b" 2 make 0 0\x1e"]),
 )
-ends = st.tuples(st.sampled_from(["create_build", "make", "make_system"]), st.integers(0, 255))
-parts = st.lists(st.one_of(texts, ends), max_size=8)
+marks = st.builds(
+    Mark,
+    st.integers(0, 999_999_999),
+    st.sampled_from([*NAMES, "below", "x" * 32]),
+    st.integers(0, 255),
+    st.integers(0, 999_999_999),
+)
+parts = st.lists(st.one_of(texts, marks), max_size=8)
 cuts = st.lists(st.integers(min_value=0, max_value=10_000), max_size=12)
 
 
 @given(parts=parts, cuts=cuts)
-def test_every_byte_and_every_end_comes_once_and_in_order_wherever_the_reads_are_cut(
-    parts: list[bytes | tuple[str, int]], cuts: list[int]
+def test_every_byte_and_every_mark_comes_once_and_in_order_wherever_the_reads_are_cut(
+    parts: list[Event], cuts: list[int]
 ) -> None:
     expected = Told()
     stream = b""
     for part in parts:
         if isinstance(part, bytes):
-            # Half a word that runs into a whole one would be a whole one of another kind.
-            text = part + b"." if part.endswith(said("make", 0)[:-1]) else part
+            # Half a mark that runs into a whole one would be a whole one of another kind.
+            text = part + b"." if part.endswith(said(MARK)[:-1]) else part
             stream += text
             if text:
                 expected.output(text)
         else:
-            stream += said(*part)
-            expected.end(*part)
+            stream += said(part)
+            expected.mark(part)
     positions = sorted(cut % (len(stream) + 1) for cut in cuts)
     reads = [stream[a:b] for a, b in zip([0, *positions], [*positions, len(stream)], strict=True)]
     assert split([read for read in reads if read]) == expected.events
 
 
-def test_what_can_become_no_word_is_not_held_back() -> None:
+def test_what_can_become_no_mark_is_not_held_back() -> None:
     told = Told()
-    splitter = Splitter(TOKEN, told.output, told.end)
+    splitter = Splitter(TOKEN, told.output, told.mark)
     splitter.feed(b"a line\n")
     splitter.feed(b"half a line \x1e and")
     assert told.events == [b"a line\nhalf a line \x1e and"]
@@ -203,5 +329,21 @@ def test_what_can_become_no_word_is_not_held_back() -> None:
     assert told.events == [b"a line\nhalf a line \x1e and\x1e0123x"]
 
 
-def test_tokens_differ() -> None:
-    assert len({new_token() for _ in range(100)}) == 100
+def test_half_a_mark_at_the_end_is_output() -> None:
+    assert split([b"a line\n", said(MARK)[:-1]]) == [b"a line\n" + said(MARK)[:-1]]
+
+
+@given(st.lists(marks, max_size=5))
+def test_the_marks_in_the_file_are_all_read(noted: list[Mark]) -> None:
+    lines = [f"{mark.number} {mark.name} {mark.status} {mark.killed}\n" for mark in noted]
+    assert marks_in("".join(lines).encode()) == noted
+
+
+def test_a_line_of_the_file_that_is_no_mark_is_left_out() -> None:
+    assert marks_in(b"1 make 0 0\n2 make_system 0\n\xff\n\n") == [Mark(1, "make", 0, 0)]
+
+
+def test_tokens_differ_and_are_of_one_word() -> None:
+    tokens = {new_token() for _ in range(100)}
+    assert len(tokens) == 100
+    assert all(re.fullmatch("[0-9a-f]{32}", token) for token in tokens)

@@ -17,9 +17,9 @@ shift
 ndp_state=/nerves-docker-port
 # What bash says about its jobs is not the build's.
 exec 8>&1 2>/dev/null
-# TERM is sent to everything in the container. This program stays to say how the step ended.
-ndp_stopped=
-trap 'ndp_stopped=1' TERM
+# TERM is sent to everything in the container. This program stays to say how the step ended, if one runs.
+ndp_stopped= ndp_busy=1
+trap '[ -n "$ndp_busy" ] || exit 143; ndp_stopped=1' TERM
 ndp_number=0
 
 # Sets ndp_kills to the number of processes in this container that were killed for want of memory so far. Where the
@@ -66,9 +66,13 @@ ndp_run() {
 }
 
 ndp_run "$@"
-while [ -z "$ndp_stopped" ]; do
-  # A signal also ends `read`.
+# bash goes on with `read` after a trap, so it is the trap that ends this program here.
+while
+  ndp_busy=
+  [ -z "$ndp_stopped" ]
+do
   read -r _ <&7 || continue
+  ndp_busy=1
   ndp_words=()
   while IFS= read -r -d '' ndp_word; do
     ndp_words+=("$ndp_word")
