@@ -551,7 +551,7 @@ def image_not_renewed(image: str, reason: str) -> RunnerError:
     return RunnerError(
         Code.IMAGE_UNAVAILABLE,
         f"{image} could not be pulled: {reason}",
-        hint=f"{_pull_hint(image, reason)}\n\nThe engine has an older {image}. `build_runner_config: [pull: :missing]`, "
+        hint=f"{_pull_hint(image, reason)}\n\nThe engine has an older {image}. `build_runner_config: [pull: :missing]` "
         "or NERVES_DOCKER_PULL=missing in the environment, uses it.",
     )
 
