@@ -21,6 +21,7 @@ from docker.types import Mount
 
 from nerves_docker_port.port.wire import Atom
 from support.images import NEW, NEW_1_28_0, OLD
+from support.port import wait_until
 from support.system import System, ours, owner
 
 MakeSystem = Callable[..., System]
@@ -237,6 +238,61 @@ def test_old_generation_images_build_for_any_uid(make_system: MakeSystem, uid: i
     for path in (system.package / "Config.in", system.build_log, system.artifact):
         assert owner(path) == (uid, uid), path
     assert system.built_by() == uid
+
+
+@pytest.fixture
+def old_system(make_system: MakeSystem) -> System:
+    """With an image up to 1.27, whose entrypoint makes the user and runs its command as a child, without `exec`."""
+    return make_system(uid=1000, image=OLD, platform_version="1.27.0")
+
+
+def test_old_generation_images_make_their_user_once_and_serve_the_archive_in_the_same_container(
+    old_system: System, client: docker.DockerClient
+) -> None:
+    system = old_system
+    with system.helper() as helper:
+        helper.request("build", system.args(make_args=["RUN=id -un"])).value()
+        assert len(ours(client, system.volume)) == 1
+        log = system.build_log.read_text()
+        assert (log.count("Setting User"), log.count("\nnerves\n")) == (1, 1)
+        # Something to pack, so that there are further steps.
+        system.artifact.unlink()
+        conversation = helper.request("archive", system.args(), request_id=2)
+    conversation.value()
+    assert conversation.finished == ["preflight", "make_system", "copy"]
+    assert "Setting User" not in system.archive_log.read_text()
+    assert system.built_by() == 1000
+
+
+def test_old_generation_images_hear_that_their_helper_lives(old_system: System, client: docker.DockerClient) -> None:
+    """Their own entrypoint would end at the first heartbeat, were it the container's first program."""
+    patience = {"NERVES_DOCKER_PATIENCE": "10"}
+    conversation = old_system.run("build", make_args=["RUN=sleep 15; echo slept"], env=patience)
+    conversation.value()
+    assert conversation.warnings == []
+    assert "\nslept\n" in old_system.build_log.read_text()
+
+
+@pytest.mark.parametrize(("image", "version"), [(NEW, "1.34.0"), (OLD, "1.27.0")])
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_make_gets_term_and_can_remove_what_is_half_written(
+    make_system: MakeSystem, uid: int, image: str, version: str
+) -> None:
+    """GNU make deletes the target that it was making when it gets a signal, and not when it is killed."""
+    system = make_system(uid=uid, image=image, platform_version=version)
+    half = "half: \n\t@echo begun > $@; echo is begun; sleep 600; echo done >> $@\n"
+    system.write("platform/Makefile", f"all: half\nsystem:\n\t@true\n{half}")
+    with system.helper() as helper:
+        helper.start("build", system.args())
+        conversation = helper.follow(until_stage="make")
+        assert wait_until(lambda: "is begun" in system.build_log.read_text(), 30)
+        helper.send((Atom("cancel"), 1))
+        assert helper.follow(conversation).error is not None
+    system.write("platform/Makefile", "all:\n\t@ls\n\t@[ ! -e half ]\nsystem:\n\t@true\n")
+    error = system.run("build").error
+    # It gets as far as the missing archive.
+    assert error is not None
+    assert error["code"] == "artifact_missing", error
 
 
 @pytest.mark.parametrize("uid", [0, 1000, 4242])
