@@ -135,7 +135,8 @@ def test_any_uid_builds_the_miniature_system_and_owns_all_of_it(
     assert [path for path in everything if owner(path) != (uid, uid)] == []
 
 
-def test_without_a_python_mix_says_what_to_install(project: Project) -> None:
+def only_what_mix_needs(project: Project) -> Path:
+    """A directory for the PATH in which there is no Python."""
     tools = project.directory / "bin"
     tools.mkdir()
     which = subprocess.run(
@@ -145,7 +146,7 @@ def test_without_a_python_mix_says_what_to_install(project: Project) -> None:
             "elixir",
             "erl",
             "erlc",
-            *["sh", "env", "dirname", "basename", "readlink", "sed", "uname", "expr", "which", "cat"],
+            *["sh", "env", "dirname", "basename", "readlink", "sed", "uname", "expr", "which", "cat", "tar", "gzip"],
         ],
         capture_output=True,
         text=True,
@@ -153,15 +154,11 @@ def test_without_a_python_mix_says_what_to_install(project: Project) -> None:
     )
     for program in which.stdout.split():
         (tools / Path(program).name).symlink_to(program)
-    ended = project.mix("nerves.artifact", PATH=str(tools))
-    assert ended.returncode == 1
-    assert "sudo apt-get install python3" in ended.stdout
+    return tools
 
 
-def test_a_python_that_is_too_old_is_named(project: Project) -> None:
-    # What a Python 3.9 makes of the packaged helper's first lines.
-    tools = project.directory / "bin"
-    tools.mkdir()
+def old_python(tools: Path) -> None:
+    """Put a `python3` there that makes of the packaged helper's first lines what Python 3.9 does."""
     python = tools / "python3"
     python.write_text(
         "#!/bin/sh\n"
@@ -172,7 +169,29 @@ def test_a_python_that_is_too_old_is_named(project: Project) -> None:
         '" "$main"\n'
     )
     python.chmod(0o755)
-    ended = project.mix("nerves.artifact", PATH=f"{tools}:{os.environ['PATH']}")
+
+
+def test_without_a_python_mix_says_what_to_install(project: Project) -> None:
+    ended = project.mix("nerves.artifact", PATH=str(only_what_mix_needs(project)))
     assert ended.returncode == 1
+    assert "sudo apt-get install python3" in ended.stdout
+
+
+def test_a_python_that_is_too_old_is_named(project: Project) -> None:
+    tools = only_what_mix_needs(project)
+    old_python(tools)
+    ended = project.mix("nerves.artifact", PATH=str(tools))
+    assert ended.returncode == 1
+    assert f"{tools}/python3 is older than Python 3.10" in ended.stdout
     assert "needs Python 3.10 or later" in ended.stdout
     assert "sudo apt-get install python3" in ended.stdout
+
+
+def test_another_python_takes_the_place_of_one_that_is_too_old(project: Project) -> None:
+    tools = only_what_mix_needs(project)
+    old_python(tools)
+    (tools / "python3.11").symlink_to("/usr/bin/python3")
+    ended = project.mix("nerves.artifact", PATH=str(tools))
+    assert ended.returncode == 0, ended.stdout
+    # `archive` asks the helper that has built; no Python is started for it.
+    assert ended.stdout.count("needs Python 3.10 or later") == 1
