@@ -18,8 +18,8 @@ ndp_state=/nerves-docker-port
 # What bash says about its jobs is not the build's.
 exec 8>&1 2>/dev/null
 # TERM is sent to everything in the container. This program stays to say how the step ended, if one runs.
-ndp_stopped= ndp_busy=1
-trap '[ -n "$ndp_busy" ] || exit 143; ndp_stopped=1' TERM
+ndp_stopped='' ndp_busy=1
+trap '[ -n "$ndp_busy" ] || exit 143; ndp_stopped=1 ndp_signalled=1' TERM
 ndp_number=0
 
 # Sets ndp_kills to the number of processes in this container that were killed for want of memory so far. Where the
@@ -52,10 +52,13 @@ ndp_run() {
     "${ndp_words[@]}" </dev/null >&8 2>&8 7<&- 8>&- &
     ndp_step=$!
     set +m
+    # What `wait` gives when a signal has come is not the status of the step, not even where that has ended. Asked again,
+    # bash still knows it.
     while
+      ndp_signalled=''
       wait "$ndp_step"
       ndp_status=$?
-      kill -0 "$ndp_step"
+      [ -n "$ndp_signalled" ] || kill -0 "$ndp_step"
     do :; done
     ndp_count_kills
     ndp_number=$((ndp_number + 1)) ndp_before=$((ndp_kills - ndp_before))
