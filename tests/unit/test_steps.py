@@ -220,7 +220,10 @@ def _without(lines: bytes, beginnings: list[bytes]) -> list[bytes]:
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_a_step_that_ends_after_a_term_is_told_and_no_other_begins(status: int) -> None:
-    """Everything in the container gets the TERM: the step, and the script."""
+    """Everything in the container gets the TERM: the step, and the script.
+
+    Where both come at once, bash may have lost the status of the step.
+    """
     trap = f"trap 'echo in order; exit {status}' TERM; echo up; sleep 60 >&- 2>&- & wait"
     with running(["sh", "-c", trap], ["echo", "never"]) as script:
         assert script.read(3) == b"up\n"
@@ -231,7 +234,9 @@ def test_a_step_that_ends_after_a_term_is_told_and_no_other_begins(status: int) 
         output, _ = script.process.communicate(timeout=30)
         for pid in sleeps:
             os.kill(pid, signal.SIGKILL)
-    assert split([output]) == [b"in order\n", Mark(1, "create_build", status, 0)]
+    said_in_order, mark = split([output])
+    assert said_in_order == b"in order\n"
+    assert mark in (Mark(1, "create_build", status, 0), Mark(1, "create_build", 143, 0))
 
 
 def test_a_step_that_is_stopped_is_waited_for_without_work() -> None:
@@ -239,9 +244,10 @@ def test_a_step_that_is_stopped_is_waited_for_without_work() -> None:
         assert script.read(3) == b"up\n"
         (step,) = _children(script.process.pid)
         assert wait_until(lambda: _stat(step)[0] == "T", 30)
-        before = _stat(script.process.pid)[11:13]
-        assert not wait_until(lambda: script.process.poll() is not None, 0.5)
-        assert _stat(script.process.pid)[11:13] == before
+        before = _ticks(script.process.pid)
+        assert not wait_until(lambda: script.process.poll() is not None, 1)
+        # Of a hundred.
+        assert _ticks(script.process.pid) - before < 20
         os.kill(step, signal.SIGCONT)
         script.wait_for(1)
         assert script.end() == [b"on\n", Mark(1, "create_build", 0, 0)]
@@ -250,6 +256,11 @@ def test_a_step_that_is_stopped_is_waited_for_without_work() -> None:
 def _stat(pid: int) -> list[str]:
     """State, and what follows it, of proc_pid_stat(5)."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+
+
+def _ticks(pid: int) -> int:
+    """The hundredths of a second of CPU that a process and its children have taken."""
+    return sum(int(ticks) for ticks in _stat(pid)[11:15])
 
 
 def _children(pid: int) -> list[int]:

@@ -52,14 +52,17 @@ ndp_run() {
     "${ndp_words[@]}" </dev/null >&8 2>&8 7<&- 8>&- &
     ndp_step=$!
     set +m
-    # What `wait` gives when a signal has come is not the status of the step, not even where that has ended. Asked again,
-    # bash still knows it.
+    # What `wait` gives when a signal has come is not the status of the step, so bash is asked again. Where step and signal
+    # came at once, bash 5.2 has lost the status and says -1. `wait` may also return for a step that is only stopped.
     while
       ndp_signalled=''
       wait "$ndp_step"
       ndp_status=$?
       [ -n "$ndp_signalled" ] || kill -0 "$ndp_step"
-    do :; done
+    do
+      [ -n "$ndp_signalled" ] || sleep 0.5
+    done
+    [ "$ndp_status" -ge 0 ] || ndp_status=143
     ndp_count_kills
     ndp_number=$((ndp_number + 1)) ndp_before=$((ndp_kills - ndp_before))
     printf '%d %s %d %d\n' "$ndp_number" "$ndp_name" "$ndp_status" "$ndp_before" >>"$ndp_state/ended"
