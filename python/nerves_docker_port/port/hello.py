@@ -1,9 +1,8 @@
-"""The first frame, and the descriptors that it goes through, before anything that takes time to import.
+"""The hello, which is the helper's first frame, and the file descriptors of the port.
 
-And the last one, where what takes time to import cannot be imported.
-
-The shim waits for the hello; the messages proper (protocol.py, wire.py) take three times as long to import as Python
-itself takes to start. So this imports neither, nor `dataclasses`, `typing` or `re`, and writes the one term by hand.
+The shim waits for the hello. To import the modules for all other messages (protocol.py, wire.py) takes three times as
+long as Python takes to start. So this module imports neither of them, nor `dataclasses`, `typing` or `re`, and it
+encodes its terms by hand. For the same reason it can report that those modules cannot be imported.
 """
 
 from __future__ import annotations
@@ -21,10 +20,11 @@ PROTOCOL_VERSION = 1
 
 
 def secure_descriptors() -> None:
-    """Keep the protocol's descriptors to ourselves, and everything else away from them.
+    """Make sure that only the protocol uses descriptors 3 and 4.
 
-    Descriptors 3 and 4 are not inherited by what libraries start (credential helpers, ssh). Standard output goes where
-    standard error goes, so that a stray ``print`` is seen and harms nothing. Raises ``OSError`` if 3 or 4 is not open.
+    Programs that libraries start (credential helpers, ssh) do not inherit them. Standard input becomes ``/dev/null``.
+    Standard output becomes a copy of standard error, so a stray ``print`` is visible and does no harm. Raises
+    ``OSError`` if 3 or 4 is not open.
     """
     for fd in (FD_IN, FD_OUT):
         os.set_inheritable(fd, False)
@@ -35,8 +35,11 @@ def secure_descriptors() -> None:
 
 
 def say_hello() -> None:
-    """Write the first frame. A peer that has gone already is the session's business: it reads the end of the file."""
-    # Until the session takes the signals there is nothing to put in order.
+    """Write the first frame.
+
+    If the shim has already closed the port, nothing is raised: the session reads the end of file and ends.
+    """
+    # Until the session handles these signals there is nothing to clean up, so they end the process at once.
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda _number, _frame: os._exit(0))
     try:
@@ -46,7 +49,7 @@ def say_hello() -> None:
 
 
 def frame(version: str, python: str, os_pid: int) -> bytes:
-    """``{:hello, map}`` of docs/protocol.md with its length, in the external term format (its tags are cited there)."""
+    """Return the frame of ``{:hello, map}`` (docs/protocol.md), with its length, in the external term format."""
     fields = (("protocol", _integer(PROTOCOL_VERSION)), ("version", _text(version)), ("python", _text(python)))
     pairs = b"".join(_atom(name) + value for name, value in (*fields, ("os_pid", _integer(os_pid))))
     term = b"\x83" + b"h\x02" + _atom("hello") + b"t" + (4).to_bytes(4, "big") + pairs
@@ -54,7 +57,7 @@ def frame(version: str, python: str, os_pid: int) -> bytes:
 
 
 def say_failure(message: str, hint: str) -> None:
-    """Write the outcome of a helper that cannot go on: `{:done, 0, {:error, %{code: :internal, ...}}}`."""
+    """Write `{:done, 0, {:error, %{code: :internal, ...}}}`: the helper cannot serve any request."""
     pairs = _atom("code") + _atom("internal") + _atom("message") + _text(message) + _atom("hint") + _text(hint)
     error = b"t" + (4).to_bytes(4, "big") + pairs + _atom("log") + _atom("nil")
     term = b"\x83h\x03" + _atom("done") + b"a\x00" + b"h\x02" + _atom("error") + error

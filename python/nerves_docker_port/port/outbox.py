@@ -1,4 +1,4 @@
-"""Frames on their way to the peer, in a queue that never makes the sender wait."""
+"""The queue of frames that wait to be written to the peer."""
 
 from __future__ import annotations
 
@@ -8,81 +8,82 @@ from collections import deque
 from nerves_docker_port.port import protocol, wire
 
 QUEUE_LIMIT = 4 * 1024 * 1024
-"""Bytes of events that may wait for a reader; what comes beyond is counted instead."""
+"""Bytes. While more than this waits to be written, log events are dropped and counted."""
 
 
 class Outbox:
-    """Frames on their way to the peer. Sending never waits: a build does not stand still because a terminal does.
+    """Writes frames to the descriptor ``fd`` in a thread of its own.
 
-    Log events beyond ``QUEUE_LIMIT`` are dropped and counted, and the count is sent when there is room again. All other
-    messages are few and small, and always kept.
+    Sending never waits, so a terminal that is paused does not stop the build. While more than ``QUEUE_LIMIT`` bytes
+    wait, log events are dropped and counted; the next message that is queued comes after a warning with the count. All
+    other messages are always kept, because they are few and small.
     """
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
-        self._changed = threading.Condition()
+        self._condition = threading.Condition()
         self._frames: deque[bytes] = deque()
-        self._waiting = 0
-        self._dropped = 0
-        self._dropped_for = 0
+        self._waiting_bytes = 0
+        self._dropped_lines = 0
+        self._dropped_request = 0
         self._closing = False
         self._broken = False
-        self._thread = threading.Thread(target=self._write, name="writer", daemon=True)
+        self._thread = threading.Thread(target=self._write_frames, name="writer", daemon=True)
         self._thread.start()
 
     def send(self, message: protocol.Outgoing) -> None:
-        """Queue a message that must arrive."""
+        """Queue a message that must not be dropped. Raises ``WireError`` if the protocol cannot express it."""
         frame = wire.encode(message.to_term())
-        with self._changed:
-            self._tell_dropped()
+        with self._condition:
+            self._report_dropped()
             self._put(frame)
 
     def send_log(self, request: int, lines: bytes) -> None:
-        """Queue lines to show, or count them where too many wait already."""
-        with self._changed:
-            if self._waiting > QUEUE_LIMIT:
-                self._dropped += lines.count(b"\n") + 1
-                self._dropped_for = request
+        """Queue whole lines, joined by newlines, as a log event of ``request``, or drop and count them."""
+        with self._condition:
+            if self._waiting_bytes > QUEUE_LIMIT:
+                self._dropped_lines += lines.count(b"\n") + 1
+                self._dropped_request = request
                 return
-            self._tell_dropped()
+            self._report_dropped()
             self._put(wire.encode(protocol.Event(request, protocol.Log(lines)).to_term()))
 
     def close(self, timeout: float) -> None:
-        """Write what waits, for at most ``timeout`` seconds."""
-        with self._changed:
+        """Write the frames that still wait, for at most ``timeout`` seconds."""
+        with self._condition:
             self._closing = True
-            self._changed.notify()
+            self._condition.notify()
         self._thread.join(timeout)
 
     def _put(self, frame: bytes) -> None:
         if self._broken:
             return
         self._frames.append(frame)
-        self._waiting += len(frame)
-        self._changed.notify()
+        self._waiting_bytes += len(frame)
+        self._condition.notify()
 
-    def _tell_dropped(self) -> None:
-        if self._dropped:
-            text = f"{self._dropped} lines were not shown; the log has them all."
-            self._dropped = 0
-            self._put(wire.encode(protocol.Event(self._dropped_for, protocol.Warning(text)).to_term()))
+    def _report_dropped(self) -> None:
+        if self._dropped_lines:
+            text = f"{self._dropped_lines} lines were not shown; the log has them all."
+            self._dropped_lines = 0
+            self._put(wire.encode(protocol.Event(self._dropped_request, protocol.Warning(text)).to_term()))
 
-    def _write(self) -> None:
+    def _write_frames(self) -> None:
         while True:
-            with self._changed:
+            with self._condition:
                 while not self._frames:
                     if self._closing:
                         return
-                    self._changed.wait()
+                    self._condition.wait()
                 frame = self._frames.popleft()
             try:
                 wire.write_frame(self._fd, frame)
             except OSError:
-                # The peer has gone. The reader sees it, too, and ends the session.
-                with self._changed:
+                # The peer has closed the port. The session reads the end of file and ends, so nothing is raised here.
+                with self._condition:
                     self._broken = True
                     self._frames.clear()
-                    self._waiting = 0
+                    self._waiting_bytes = 0
                 return
-            with self._changed:
-                self._waiting -= len(frame)
+            with self._condition:
+                self._waiting_bytes -= len(frame)

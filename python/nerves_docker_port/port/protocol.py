@@ -1,11 +1,11 @@
 """The messages of the port protocol, as frozen dataclasses, and their terms.
 
-Responsible for the section *Messages* of docs/protocol.md: what is sent, what is understood, and the atoms
-that are used for it. Not for bytes (wire.py), for the hello, which goes out before this is imported (hello.py), for
-what the arguments of a request mean (request.py), nor for the codes of errors (errors.py).
+This module implements the section *Messages* of docs/protocol.md: the messages in both directions and the atoms in
+them. Other modules are responsible for the bytes (wire.py), for the hello, which is sent before this module is imported
+(hello.py), for the meaning of a request's arguments (request.py), and for the codes of errors (errors.py).
 
-Atoms are never made of data: the shim decodes with `[:safe]`, which refuses an atom that it does not know. Text for a
-person may be an engine's or a registry's: it is made harmless here, whatever it was made of.
+No atom is made from data, because the shim decodes with `[:safe]`, which refuses an unknown atom. Every text for a
+person passes through `printable`, because an engine or a registry may have written a part of it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ UNITS: Final[tuple[Unit, ...]] = get_args(Unit)
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """The runner announces something."""
+    """A line that announces what the runner does next."""
 
     text: str
 
@@ -40,7 +40,10 @@ class Headline:
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    r"""Whole lines for the terminal, joined by \n, none at the end; without controls (record/log.py has taken them)."""
+    r"""Whole lines for the terminal, joined by \n, with no \n at the end.
+
+    record/log.py has already removed the control characters.
+    """
 
     lines: bytes
 
@@ -50,19 +53,19 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A step begins (`finished_ms` is None) or has ended well, after so many milliseconds."""
+    """A stage has started (`finished_ms` is None), or has succeeded after `finished_ms` milliseconds."""
 
     name: StageName
     finished_ms: int | None = None
 
     def to_term(self) -> Term:
         state = Atom("started") if self.finished_ms is None else (Atom("finished"), self.finished_ms)
-        return (Atom("stage"), _known(self.name, STAGES), state)
+        return (Atom("stage"), _vocabulary_atom(self.name, STAGES), state)
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far something is; `total` is None where nobody knows."""
+    """The progress of a long task, counted in `unit`; `total` is None if it is not known."""
 
     what: str
     current: int
@@ -76,14 +79,14 @@ class Progress:
                 Atom("what"): printable(self.what),
                 Atom("current"): self.current,
                 Atom("total"): self.total,
-                Atom("unit"): _known(self.unit, UNITS),
+                Atom("unit"): _vocabulary_atom(self.unit, UNITS),
             },
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Warning:  # noqa: A001 - the protocol's word; used as protocol.Warning
-    """Something is not as it should be, but the flow goes on."""
+    """A problem that does not stop the flow."""
 
     text: str
 
@@ -96,7 +99,7 @@ EventKind: TypeAlias = Headline | Log | Stage | Progress | Warning
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened in the request `id`. May be dropped; nothing else is."""
+    """Something that happened in the request `id`. Only events may be dropped (*Flow control* in docs/protocol.md)."""
 
     id: int
     event: EventKind
@@ -107,7 +110,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question to the person, to be answered with yes or no."""
+    """A question that the person answers with yes or no; `ref` identifies its answer."""
 
     id: int
     ref: int
@@ -120,7 +123,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Ok:
-    """The request succeeded. The shape of `value` is the operation's."""
+    """The request succeeded. The type of `value` depends on the operation (see docs/protocol.md)."""
 
     value: Term
 
@@ -151,7 +154,7 @@ class Error:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The one outcome of the request `id`; 0 where no request could be read."""
+    """The outcome of the request `id`, sent exactly once. `id` is 0 if no request could be read."""
 
     id: int
     outcome: Ok | Error
@@ -167,7 +170,7 @@ Outgoing: TypeAlias = Event | Ask | Done
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Run a flow. `args` are as they came."""
+    """Mix asks for an operation. `args` are not validated yet."""
 
     id: int
     op: Op
@@ -176,7 +179,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the person said to the question `ref`."""
+    """The person's answer to the question `ref`."""
 
     ref: int
     value: bool
@@ -193,7 +196,7 @@ Incoming: TypeAlias = Request | Answer | Cancel
 
 
 def parse(term: Term) -> Incoming:
-    """The message that `term` is; a WireError says what is wrong with it."""
+    """Return the message in `term`. Raises `WireError` if it is not a message of the protocol."""
     match term:
         case tuple((Atom("request"), request_id, op, args)):
             return Request(_positive(request_id, "request: id"), _op(op), _map(args))
@@ -240,20 +243,23 @@ def _wrong(name: str, expected: str, found: str) -> WireError:
 
 
 def _describe(term: Term) -> str:
-    """What a term is, in Elixir's words: never text or what a container holds, which may be large or a secret."""
+    """Describe a term for an error message, in Elixir's words.
+
+    The description never quotes text, elements, keys or values: these can be large, or a secret.
+    """
     if isinstance(term, Atom):
         return f":{term.name}"
     if term is None or isinstance(term, bool):
         return {None: "nil", True: "true", False: "false"}[term]
-    if isinstance(term, int) and abs(term) < 2**64:  # Python refuses to print the very large ones
+    if isinstance(term, int) and abs(term) < 2**64:  # Python limits how long a printed integer may be (4300 digits)
         return str(term)
-    for kind, words in _WORDS.items():
+    for kind, words in _DESCRIPTIONS.items():
         if isinstance(term, kind):
             return words
     return "something else"
 
 
-_WORDS: Final[dict[type, str]] = {
+_DESCRIPTIONS: Final[dict[type, str]] = {
     int: "an integer",
     float: "a float",
     str: "a string",
@@ -265,7 +271,7 @@ _WORDS: Final[dict[type, str]] = {
 }
 
 
-def _known(name: str, vocabulary: tuple[str, ...]) -> Atom:
+def _vocabulary_atom(name: str, vocabulary: tuple[str, ...]) -> Atom:
     if name not in vocabulary:
         raise _wrong("atom", "one of the protocol's", f":{name}")
     return Atom(name)

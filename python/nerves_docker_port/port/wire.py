@@ -1,17 +1,20 @@
 """{packet, 4} frames and Erlang external terms (ETF) <-> plain Python values.
 
-Responsible for the sections *Transport* and *Values* of docs/protocol.md: their limits, their table of
-types, and that whatever is malformed, in either direction, is a `WireError` and nothing else. Knows no
-message (that is protocol.py).
+This module implements the sections *Transport* and *Values* of docs/protocol.md: the limits and the table
+of types. Every malformed input, in either direction, raises a `WireError` and no other exception. The
+module knows no messages (see protocol.py).
 
-The decoding and encoding proper is erlang_py's, which trusts its input. So `_Scan` looks through the bytes
-first: it does not recurse, allocates nothing on the word of a header, and stops at the first thing that is
-out of bounds. What it lets through, erlang_py can read. It also rewrites what erlang_py 2.0.7 gets wrong:
+erlang_py does the decoding and encoding, but it trusts its input. So `_Scan` checks the bytes first: it
+does not recurse, it allocates no memory for a size that a header merely announces, and it stops at the first
+violation. erlang_py can read everything that passes the scan. The scan also rewrites three kinds of terms
+that erlang_py 2.0.7 handles badly:
 
-- A map becomes a tuple behind a marker. As maps, erlang_py merges keys that Python finds equal (1, 1.0,
-  True), mangles keys that hold maps or lists, and raises AttributeError where an atom's hash is a charlist's.
-- What is carried as `Opaque` becomes a pointer to its bytes, so that it goes back bit for bit.
-- So does an integer of more than 255 bytes: erlang_py takes quadratic time, 6 s for 200 kB.
+- A map becomes a tuple that begins with a marker. For a map, erlang_py merges keys that Python considers
+  equal (1, 1.0, True), corrupts keys that contain maps or lists, and raises AttributeError when an atom and a
+  charlist have the same hash.
+- A term that is carried as `Opaque` becomes a pointer to its bytes, so that it is returned bit for bit.
+- An integer of more than 255 bytes becomes a pointer, too, because erlang_py takes quadratic time for it
+  (6 s for 200 kB).
 
 Format: https://www.erlang.org/doc/apps/erts/erl_ext_dist.html
 """
@@ -27,30 +30,30 @@ from typing import Any, Final, TypeAlias
 import erlang
 
 MAX_FRAME: Final = 16 * 1024 * 1024
-"""Bytes of one frame, without its length."""
+"""The most bytes in one frame, without the four bytes of its length."""
 MAX_DEPTH: Final = 512
-"""Non-empty lists, tuples and maps around a term."""
+"""The most non-empty lists, tuples and maps that may be nested around a term."""
 MAX_TERMS: Final = 1_000_000
-"""Terms in a term: itself, elements, keys and values, at every level."""
+"""The most terms in one term: the term itself and its elements, keys and values at every level."""
 
 
 class WireError(Exception):
-    """A frame or a term that the protocol does not allow, whichever side made it."""
+    """The protocol does not allow this frame or term. Reading and writing both raise it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Atom:
-    """An atom other than nil, true and false, which are None, True and False."""
+    """An atom. Not used for nil, true and false, which are None, True and False in Python."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """A term that Python has no value for, as its bytes: made by `decode`, given back as it was by `encode`.
+    """The bytes of a term that has no Python value. `decode` makes it, and `encode` writes the same bytes again.
 
-    An improper list, pid, port, reference, function or bitstring; and a map's key that Python cannot hash,
-    because it is, or holds, a list or a map.
+    Such a term is an improper list, pid, port, reference, function or bitstring, or a key of a map that Python
+    cannot hash, because it is a list or a map or contains one.
     """
 
     etf: bytes  # without the version byte
@@ -62,24 +65,30 @@ Term: TypeAlias = (
 
 
 def decode(data: bytes) -> Term:
-    """The value of one term in the external format, version byte included."""
+    """Return the Python value of one term in the external term format, version byte included.
+
+    Raises `WireError` if `data` is not exactly one term, or the term exceeds a limit.
+    """
     try:
-        return _value(erlang.binary_to_term(bytes(_Scan(data).out)), data)
-    except _LEAKS as error:
-        raise _refused(error) from error
+        return _to_python(erlang.binary_to_term(bytes(_Scan(data).out)), data)
+    except _ERLANG_PY_ERRORS as error:
+        raise _malformed(error) from error
 
 
 def encode(term: Term) -> bytes:
-    """One term in the external format, version byte included, as `minor_version: 2` writes it."""
+    """Return `term` in the external term format (`minor_version: 2`), version byte included.
+
+    Raises `WireError` if the protocol has no type for a value, or the term exceeds a limit.
+    """
     try:
-        data: bytes = erlang.term_to_binary(_Encoder().erlang(term, 0))
-    except _LEAKS as error:
-        raise _refused(error) from error
-    _Scan(data)  # what we send is within the limits that we set the other side
+        data: bytes = erlang.term_to_binary(_Encoder().to_erlang_py(term, 0))
+    except _ERLANG_PY_ERRORS as error:
+        raise _malformed(error) from error
+    _Scan(data)  # The same limits hold for what we send and for what we receive.
     return data
 
 
-# --- What is wrong -----------------------------------------------------------------------------------------
+# --- Errors ------------------------------------------------------------------------------------------------
 
 
 def _too_long(what: str, size: int) -> WireError:
@@ -102,15 +111,15 @@ def _unknown_type(what: str, name: object) -> WireError:
     return WireError(f"a type that the protocol does not have ({what} {name})")
 
 
-def _refused(error: BaseException) -> WireError:
+def _malformed(error: BaseException) -> WireError:
     return WireError(f"malformed term ({type(error).__name__})")
 
 
-# What erlang_py raises on its own. After `_Scan` nothing should come, but its next release may surprise.
-_LEAKS: Final = (
-    ValueError,  # UnicodeError too
-    TypeError,  # erlang.OutputException too
-    SyntaxError,  # erlang.ParseException is one
+# The exceptions of erlang_py. With 2.0.7, none is expected after `_Scan`; a later release may behave differently.
+_ERLANG_PY_ERRORS: Final = (
+    ValueError,  # includes UnicodeError
+    TypeError,  # includes erlang.OutputException
+    SyntaxError,  # includes erlang.ParseException
     LookupError,
     ArithmeticError,
     AttributeError,
@@ -122,19 +131,24 @@ _LEAKS: Final = (
 
 _U16: Final = struct.Struct(">H")
 _U32: Final = struct.Struct(">I")
-_CHUNK: Final = 64 * 1024  # what a Linux pipe holds
+_CHUNK: Final = 64 * 1024  # the capacity of a Linux pipe (pipe(7))
 
 
 class FrameReader:
-    """Reads frames from a blocking descriptor, never a byte beyond one: `select` on it is right."""
+    """Reads frames from a blocking file descriptor.
+
+    It never reads beyond the end of a frame. So no frame is hidden in a buffer, and `select` on the
+    descriptor tells whether another frame is there.
+    """
 
     def __init__(self, fd: int) -> None:
         self.fd: Final = fd
 
     def read_frame(self) -> bytes | None:
-        """The next frame without its length; None at the end of file. An end within a frame is a WireError.
+        """Return the next frame without its length, or None at the end of file.
 
-        What the operating system refuses stays an OSError. EINTR is Python's business (PEP 475).
+        Raises `WireError` if the file ends within a frame or the frame is too long, and `OSError` if reading
+        fails. Python itself repeats a read that a signal interrupted (PEP 475).
         """
         header = self._read(_U32.size)
         if not header:
@@ -150,7 +164,7 @@ class FrameReader:
         return frame
 
     def _read(self, size: int) -> bytes:
-        """`size` bytes, fewer at the end of file. Grows with what arrives, not with what was announced."""
+        """Return `size` bytes, or fewer at the end of file. Memory grows with the bytes that have arrived."""
         data = bytearray()
         while len(data) < size:
             chunk = os.read(self.fd, min(size - len(data), _CHUNK))
@@ -161,9 +175,10 @@ class FrameReader:
 
 
 def write_frame(fd: int, data: bytes) -> None:
-    """Writes one whole frame to a blocking descriptor. Not for two threads at once.
+    """Write one whole frame to a blocking file descriptor. Only one thread may write to a descriptor.
 
-    What the operating system refuses stays an OSError: a BrokenPipeError where the peer is gone.
+    Raises `WireError` if the frame is too long, and `OSError` if writing fails (`BrokenPipeError` if the peer has
+    closed its end).
     """
     if len(data) > MAX_FRAME:
         raise _too_long("frame", len(data))
@@ -197,11 +212,12 @@ _NEW_FUN: Final = 112
 _EXPORT: Final = 113
 _NEW_REFERENCE: Final = 114
 _NEWER_REFERENCE: Final = 90
-# The tag, and how many bytes follow the name of the node. The short forms come from before OTP 23.
+# The tag, and the number of bytes that follow the name of the node. OTP releases before 23 send the shorter forms.
 _PIDS_AND_PORTS: Final = {88: 12, 103: 9, 89: 8, 102: 5, 120: 12}
 
-# Not listed, so refused: FLOAT_EXT (text, of minor version 0), ATOM_CACHE_REF (for distribution only),
-# LOCAL_EXT (its length is its node's secret), REFERENCE_EXT and FUN_EXT (gone long before any OTP we meet).
+# These tags are not listed and therefore refused: FLOAT_EXT (only written with minor version 0), ATOM_CACHE_REF
+# (only used between nodes), LOCAL_EXT (only the node that wrote it knows its length), and REFERENCE_EXT and
+# FUN_EXT (no OTP release that Nerves supports writes them).
 
 _CONTAINERS: Final = frozenset({_LIST, _SMALL_TUPLE, _LARGE_TUPLE, _MAP})
 _ATOMS: Final = frozenset({_ATOM, _SMALL_ATOM, _ATOM_UTF8, _SMALL_ATOM_UTF8})
@@ -209,31 +225,35 @@ _KEPT_AS_BYTES: Final = frozenset(
     {_LARGE_BIG, _BIT_BINARY, _NEW_FUN, _EXPORT, _NEW_REFERENCE, _NEWER_REFERENCE, *_PIDS_AND_PORTS}
 )
 
-# Stand-ins, made of what no accepted term holds: the marker before a map's keys and values is atom 0 of the
-# atom cache; a function of 8 bytes holds where a subterm begins and ends in the original.
+# What the scan writes in place of a map or of a term that is kept as bytes. Neither can occur in an accepted
+# term: the marker of a map is a reference to entry 0 of the atom cache, and a pointer is a function of 8 bytes
+# that contains the positions where the term begins and ends in the original data.
 _MAP_MARKER: Final = b"N\0"
 _POINTER: Final = struct.Struct(">BIII")
 _POINTER_SIZE: Final = 12
 
-_MAX_ATOM: Final = 255  # characters, OTP's own limit
-_FUN_HEADER: Final = 29  # size, arity, uniq, index, number of free variables
+_MAX_ATOM: Final = 255  # characters; the limit of OTP itself
+_FUN_HEADER: Final = 29  # bytes: size (4), arity (1), uniq (16), index (4), number of free variables (4)
 
 
 @dataclass(slots=True)
-class _Open:
-    """A container that has been begun."""
+class _OpenContainer:
+    """A list, tuple or map whose end the scan has not reached."""
 
     tag: int
-    remaining: int  # elements that have not begun; a list's tail is none of them
-    start: int  # of the tag in the input
-    mark: int  # and in the output
+    remaining: int  # elements that the scan has not begun to read, without the tail of a list
+    start: int  # position of the tag in the input
+    out_start: int  # position of the tag in the output
     hashable: bool
     tail_due: bool
     improper: bool = False
 
 
 class _Scan:
-    """Refuses what is malformed or beyond a limit; `out` is what erlang_py is to read instead of `data`."""
+    """Checks one encoded term, and rewrites it for erlang_py.
+
+    Raises `WireError` if `data` is malformed or exceeds a limit. `out` is what erlang_py has to read.
+    """
 
     def __init__(self, data: bytes) -> None:
         if len(data) > MAX_FRAME:
@@ -242,28 +262,28 @@ class _Scan:
             raise WireError("not a term: the version byte 131 is missing")
         self.data = data
         self.out = bytearray()
-        self.at = 1
-        self.copied = 0  # data[:copied] is in out, rewritten
-        self.allowed = MAX_TERMS
-        self.stack: list[_Open] = []
+        self.at = 1  # position of the next byte to scan
+        self.copied = 0  # `out` contains data[:copied], rewritten
+        self.terms_left = MAX_TERMS  # terms that may still come
+        self.stack: list[_OpenContainer] = []
         try:
             self._run()
         except (IndexError, struct.error) as error:
             raise _truncated() from error
-        self._copy()
+        self._copy_input()
         if self.at != len(data):
             raise WireError("bytes after the end of the term")
 
     def _run(self) -> None:
         while True:
-            self._copy()
+            self._copy_input()
             if self.data[self.at] in _CONTAINERS:
-                self._begin()
+                self._open_container()
             else:
-                self._leaf()
-            if self.allowed < 0:
+                self._scan_leaf()
+            if self.terms_left < 0:
                 raise _too_many()
-            # End what is complete, up to a container that still has something to come.
+            # Close all containers that are complete, up to the first one with elements or a tail to come.
             while self.stack:
                 container = self.stack[-1]
                 if container.remaining:
@@ -276,58 +296,58 @@ class _Scan:
                         break
                     self.at += 1
                 self.stack.pop()
-                self._end(container.start, container.mark, container.improper, container.hashable)
+                self._finish_term(container.start, container.out_start, container.improper, container.hashable)
             else:
                 return
 
-    def _begin(self) -> None:
-        start, mark = self.at, len(self.out)
+    def _open_container(self) -> None:
+        start, out_start = self.at, len(self.out)
         tag = self.data[start]
         count, self.at = _header(self.data, start)
-        if count > len(self.data) - self.at:  # an element has a byte at least
+        if count > len(self.data) - self.at:  # each element has at least one byte
             raise _truncated()
-        self.allowed -= 1
-        if count > self.allowed:
+        self.terms_left -= 1
+        if count > self.terms_left:
             raise _too_many()
         if tag == _MAP:
             self.out.append(_LARGE_TUPLE)
             self.out += _U32.pack(count + 1) + _MAP_MARKER
             self.copied = self.at
         is_tuple = tag in (_SMALL_TUPLE, _LARGE_TUPLE)
-        self.stack.append(_Open(tag, count, start, mark, hashable=is_tuple, tail_due=tag == _LIST))
+        self.stack.append(_OpenContainer(tag, count, start, out_start, hashable=is_tuple, tail_due=tag == _LIST))
         if count:
             _check_depth(len(self.stack))
 
-    def _leaf(self) -> None:
-        start, mark = self.at, len(self.out)
+    def _scan_leaf(self) -> None:
+        start, out_start = self.at, len(self.out)
         tag = self.data[start]
         self.at = _leaf_end(self.data, start)
         if self.at > len(self.data):
             raise _truncated()
-        self.allowed -= 1
-        if tag == _STRING:  # a list of small integers, in short
+        self.terms_left -= 1
+        if tag == _STRING:  # the short form of a list of bytes: each byte counts as one term
             count = self.at - start - 3
-            self.allowed -= count
+            self.terms_left -= count
             _check_depth(len(self.stack) + bool(count))
-        self._end(start, mark, tag in _KEPT_AS_BYTES, tag not in (_NIL, _STRING))
+        self._finish_term(start, out_start, tag in _KEPT_AS_BYTES, tag not in (_NIL, _STRING))
 
-    def _end(self, start: int, mark: int, kept: bool, hashable: bool) -> None:
-        """A term has ended at `at`. Leaves a pointer in its place if it is `kept` as bytes."""
+    def _finish_term(self, start: int, out_start: int, kept: bool, hashable: bool) -> None:
+        """Finish the term that ends at `self.at`: if it is `kept` as bytes, write a pointer in its place."""
         if self.stack and not kept and not hashable:
             parent = self.stack[-1]
             parent.hashable = False
-            kept = parent.tag == _MAP and parent.remaining % 2 == 1  # it is a key, its value comes next
+            kept = parent.tag == _MAP and parent.remaining % 2 == 1  # an odd number remains: the term is a key
         if kept:
-            self.out[mark:] = _POINTER.pack(_NEW_FUN, _POINTER_SIZE, start, self.at)
+            self.out[out_start:] = _POINTER.pack(_NEW_FUN, _POINTER_SIZE, start, self.at)
             self.copied = self.at
 
-    def _copy(self) -> None:
+    def _copy_input(self) -> None:
         self.out += self.data[self.copied : self.at]
         self.copied = self.at
 
 
 def _header(data: bytes, at: int) -> tuple[int, int]:
-    """How many terms the container at `at` announces (a list's tail not counted), and where they begin."""
+    """Return how many terms the container at `at` announces, without the tail of a list, and where they begin."""
     if data[at] == _SMALL_TUPLE:
         return data[at + 1], at + 2
     (count,) = _U32.unpack_from(data, at + 1)
@@ -337,12 +357,12 @@ def _header(data: bytes, at: int) -> tuple[int, int]:
 def _check_depth(depth: int) -> None:
     if depth > MAX_DEPTH:
         raise _too_deep()
-    if depth > _SHALLOW:
-        _make_room()
+    if depth > _SHALLOW_DEPTH:
+        _raise_recursion_limit()
 
 
 def _leaf_end(data: bytes, at: int) -> int:
-    """Where the leaf whose tag stands at `at` ends; that may be beyond the end of the data."""
+    """Return where the leaf (a term without subterms) at `at` ends. That may be beyond the end of the data."""
     tag = data[at]
     if tag in _ATOMS:
         return _atom_end(data, at)
@@ -362,7 +382,7 @@ def _leaf_end(data: bytes, at: int) -> int:
         return at + 9
     if tag in (_SMALL_BIG, _LARGE_BIG):
         count, sign = (data[at + 1], at + 2) if tag == _SMALL_BIG else (_u32(data, at + 1), at + 5)
-        if data[sign] > 1:  # OTP takes any other for a minus, erlang_py for a plus
+        if data[sign] > 1:  # OTP would read it as minus, erlang_py as plus
             raise WireError("an integer with an unknown sign")
         return sign + 1 + count
     return _opaque_end(data, at)
@@ -425,16 +445,19 @@ def _u32(data: bytes, at: int) -> int:
     return count
 
 
-# --- erlang_py's objects <-> ours --------------------------------------------------------------------------
+# --- erlang_py's objects <-> our values --------------------------------------------------------------------
 
-_SHALLOW: Final = 64
+_SHALLOW_DEPTH: Final = 64
+"""Levels. Python's default recursion limit is enough for a term that is not nested deeper."""
 _RECURSION_LIMIT: Final = 4000
+"""Python frames; enough for `MAX_DEPTH` levels."""
 
 
-def _make_room() -> None:
-    """Lets the recursive functions here and in erlang_py (3 frames a level) go down to MAX_DEPTH.
+def _raise_recursion_limit() -> None:
+    """Raise Python's recursion limit, so that the functions here and in erlang_py can recurse to MAX_DEPTH.
 
-    Only an unusually deep term asks for it. Never lowered again, so that no two threads can disagree.
+    They need up to three Python frames for each level. Only an unusually deep term calls this. The limit is never
+    lowered again, because another thread may still need it.
     """
     if sys.getrecursionlimit() < _RECURSION_LIMIT:
         sys.setrecursionlimit(_RECURSION_LIMIT)
@@ -443,25 +466,25 @@ def _make_room() -> None:
 _RESERVED: Final = frozenset({"nil", "true", "false"})
 
 
-def _value(found: Any, data: bytes) -> Term:
-    """The plain value of what erlang_py made of `_Scan(data).out`."""
+def _to_python(found: Any, data: bytes) -> Term:
+    """Return the plain value of `found`, which erlang_py decoded from `_Scan(data).out`."""
     if isinstance(found, erlang.OtpErlangBinary):
         return _text_or_bytes(found.value)
     if isinstance(found, erlang.OtpErlangAtom):
         name = found.value if isinstance(found.value, str) else found.value.decode("latin-1")
         return None if name == "nil" else Atom(name)
     if isinstance(found, list):
-        return [_value(element, data) for element in found]
+        return [_to_python(element, data) for element in found]
     if isinstance(found, tuple):
         if found and isinstance(found[0], erlang.OtpErlangAtom) and found[0].value == _MAP_MARKER[1]:
             return _map(found, data)
-        return tuple([_value(element, data) for element in found])
+        return tuple([_to_python(element, data) for element in found])
     if isinstance(found, erlang.OtpErlangFunction):
         _, start, end = struct.unpack(">III", found.value)
         return _kept_as_bytes(data[start:end])
-    if isinstance(found, bytes):  # STRING_EXT
+    if isinstance(found, bytes):  # erlang_py decodes STRING_EXT as bytes
         return list(found)
-    if found is None:  # what erlang_py calls None
+    if found is None:  # erlang_py decodes the atom `undefined` as None
         return Atom("undefined")
     number: bool | int | float = found
     return number
@@ -477,7 +500,7 @@ def _text_or_bytes(raw: bytes) -> str | bytes:
 def _map(found: tuple[Any, ...], data: bytes) -> dict[Term, Term]:
     result: dict[Term, Term] = {}
     for index in range(1, len(found), 2):
-        result[_value(found[index], data)] = _value(found[index + 1], data)
+        result[_to_python(found[index], data)] = _to_python(found[index + 1], data)
     if len(result) != len(found) // 2:
         raise WireError("a map with keys that Python cannot tell apart")
     return result
@@ -491,12 +514,15 @@ def _kept_as_bytes(etf: bytes) -> Opaque | int:
 
 
 class _Encoder:
-    """Makes what erlang_py encodes rightly; counts, so that a list that holds itself ends."""
+    """Makes the objects that erlang_py encodes correctly.
+
+    It counts the terms, so that a list that contains itself raises a `WireError` and not an endless recursion.
+    """
 
     def __init__(self) -> None:
         self.terms = 0
 
-    def erlang(self, term: Term, depth: int) -> Any:
+    def to_erlang_py(self, term: Term, depth: int) -> Any:
         self.terms += 1
         if self.terms > MAX_TERMS:
             raise _too_many()
@@ -518,11 +544,11 @@ class _Encoder:
             depth += 1
             _check_depth(depth)
         if isinstance(term, list):
-            return [self.erlang(element, depth) for element in term]
+            return [self.to_erlang_py(element, depth) for element in term]
         if isinstance(term, tuple):
-            return tuple([self.erlang(element, depth) for element in term])
+            return tuple([self.to_erlang_py(element, depth) for element in term])
         if isinstance(term, dict):
-            pairs = {self.erlang(key, depth): self.erlang(value, depth) for key, value in term.items()}
+            pairs = {self.to_erlang_py(key, depth): self.to_erlang_py(value, depth) for key, value in term.items()}
             if len(pairs) != len(term):
                 raise WireError(
                     "a map with keys that Erlang cannot tell apart, such as text and the same text as bytes"
@@ -546,7 +572,7 @@ def _atom(atom: Atom) -> Any:
 
 
 def _integer(number: int) -> Any:
-    """erlang_py's way, except for the sizes for which it takes quadratic time."""
+    """Leave an integer to erlang_py if it has at most 255 bytes. Encode a larger one here, in linear time."""
     count = (number.bit_length() + 7) // 8
     if count <= 255:
         return number
