@@ -1,9 +1,10 @@
-"""Put the helper and its dependencies, pure Python only, where the shim carries them: ``make package``.
+"""Copy the helper and its dependencies into the shim's package (``make package``).
 
     python python/package_helper.py elixir_shim/priv/python
 
-The result runs with any ``python3`` from 3.10 on, on any machine: no pip, no venv, no network. Needs pip and, this
-once, a package index. The target is replaced as a whole, and only when the new one is complete.
+The result contains pure Python only. It runs on every machine with ``python3`` 3.10 or later, without pip, a virtual
+environment or a network. Only this script needs pip and a package index. The target directory is replaced as a whole,
+after the new one is complete.
 """
 
 from __future__ import annotations
@@ -20,10 +21,10 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "runtime.txt"
 OLDEST_PYTHON = "3.10"
 
-# These have no wheel without compiled parts on the index; their sources build one.
+# The package index has no pure Python wheels of these packages, but their sources can be built into such wheels.
 FROM_SOURCE = ("erlang_py", "msgpack")
 
-# Syntax that every Python since 2.7 reads, so that an old one gets as far as the message.
+# Only syntax that Python 2.7 can parse, so that a Python that is too old prints the message and no syntax error.
 MAIN = '''\
 """Entry point of the packaged helper: `python3 -I -X utf8 priv/python port`."""
 import sys
@@ -42,7 +43,7 @@ sys.exit(main())
 
 
 def main() -> None:
-    """See the module's docstring."""
+    """Run the command line in the module's docstring. Exits with a message if a dependency is not pure Python."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target", type=Path)
     target: Path = parser.parse_args().target.resolve()
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def _install(staged: Path, scratch: Path) -> None:
-    """The locked dependencies in ``staged``: wheels for any platform, or sources built into such."""
+    """Install the locked dependencies in ``staged``, from wheels for any platform, or from sources."""
     wheels = scratch / "wheels"
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     lock = _split_lock(scratch)
@@ -76,7 +77,7 @@ def _install(staged: Path, scratch: Path) -> None:
             *pip,
             "wheel",
             "--no-deps",
-            # Debian 12's pip would otherwise want the `wheel` package, which a new virtual environment does not have.
+            # Without this, the pip of Debian 12 needs the `wheel` package, which a new virtual environment lacks.
             "--use-pep517",
             "--no-binary",
             ",".join(FROM_SOURCE),
@@ -109,12 +110,12 @@ def _install(staged: Path, scratch: Path) -> None:
         ],
         check=True,
     )
-    # Commands of the dependencies; nobody calls them there.
+    # The commands of the dependencies, which the helper does not use.
     shutil.rmtree(staged / "bin", ignore_errors=True)
 
 
 def _split_lock(scratch: Path) -> dict[str, Path]:
-    """The lock file in two: what is built from source, and the rest. Hashes stay with their requirement."""
+    """Split the lock file into the packages built from source and the rest. A requirement keeps its hashes."""
     parts: dict[str, list[str]] = {"source": [], "wheel": []}
     current = "wheel"
     for line in LOCK.read_text().splitlines(keepends=True):

@@ -1,7 +1,7 @@
-"""Long requests to the engine that answer with events: a pull, the build of an image.
+"""Requests that the engine answers with a stream of events: the pull and the build of an image.
 
-The engine answers with JSON objects, one after another, for as long as the work takes. Status 200 comes before the work
-is done, so a failure is an event too; what an event means is known to ``image_pull`` and ``image_build``.
+The engine sends JSON objects, one after another, for as long as the work takes. It sends status 200 before the work is
+done, so a failure of the work is an event, too. ``image.pull`` and ``image.build`` know the meaning of the events.
 """
 
 from __future__ import annotations
@@ -20,22 +20,25 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import PROBE_INTERVAL, Engine, hang_up
 
 PULL_TIMEOUT = 600
-"""Seconds without an event after which a pull counts as stalled. The engine itself waits for a registry without end;
-the longest honest silence, the checksum of a large layer on a slow disk, takes a minute or two."""
+"""Seconds without an event after which a pull counts as stalled.
+
+The engine itself waits for a registry without any limit. In a pull that works, the longest time without an event is the
+checksum of a large layer on a slow disk, which takes one or two minutes.
+"""
 
 _READ_SIZE = 64 * 1024
 _HANG_UP_TIMEOUT = 2
-"""Seconds that the reading thread has to give its connection back. The engine ends the work when it is closed."""
+"""Seconds to wait for the reading thread after the connection was closed. The engine then ends the work."""
 
 T = TypeVar("T")
 
 
 class RefusedError(Exception):
-    """The engine answered the request itself with an error; its text is the engine's."""
+    """The engine refused the request. The exception's text is the engine's message."""
 
 
 class StalledError(Exception):
-    """Nothing has arrived for ``PULL_TIMEOUT``."""
+    """No event has arrived for ``PULL_TIMEOUT`` seconds."""
 
 
 def events(
@@ -48,11 +51,12 @@ def events(
     body: IO[bytes] | None = None,
     may_be_silent: bool = False,
 ) -> Generator[Mapping[str, Any], None, None]:
-    """POST to the engine and give the events of its answer as they come.
+    """POST to the engine, and yield the events of its answer as they arrive.
 
-    Read in a thread of its own, so that the flow can look after a while whether the engine still works, and leave at
-    once when it is to end. Closing the generator closes the connection, and with it ends the engine's work.
-    Raises ``RefusedError``, ``StalledError``, ``RunnerError`` ``:cancelled``, and what requests raises.
+    A separate thread reads them. So the flow can check between two events whether the engine still works, and can end
+    at once when it is cancelled. Closing the generator closes the connection, and then the engine ends the work.
+    ``may_be_silent`` means that the work may take longer than ``PULL_TIMEOUT`` without an event.
+    Raises ``RefusedError``, ``StalledError``, ``RunnerError`` ``:cancelled``, and the exceptions of requests.
     """
     arrived: queue.SimpleQueue[Mapping[str, Any] | Exception | None] = queue.SimpleQueue()
     answer = _Answer(engine, path, params, headers or {}, body)
@@ -62,7 +66,7 @@ def events(
             for event in answer.read():
                 arrived.put(event)
             arrived.put(None)
-        except Exception as error:  # noqa: BLE001  # raised again by the flow's thread
+        except Exception as error:  # noqa: BLE001  # the flow's thread raises it again
             arrived.put(error)
 
     with cancellation.on_cancel(lambda: arrived.put(None)):
@@ -74,7 +78,7 @@ def events(
                 try:
                     event = arrived.get(timeout=min(PROBE_INTERVAL, PULL_TIMEOUT))
                 except queue.Empty:
-                    # A registry may take its time, and so may a large layer that is unpacked.
+                    # A slow registry or a large layer is no failure, but an engine that does not answer is one.
                     engine.api.ping()
                     if not may_be_silent and time.monotonic() - heard >= PULL_TIMEOUT:
                         raise StalledError(f"nothing has arrived for {PULL_TIMEOUT} seconds") from None
@@ -111,14 +115,14 @@ class _Answer:
         self._abandoned = False
 
     def read(self) -> Iterator[Mapping[str, Any]]:
-        """The events, until the answer ends or is hung up on."""
+        """Yield the events until the answer ends, or until ``hang_up`` is called."""
         self._response = self._engine.api.post(
             self._engine.url(self._path),
             params=dict(self._params),
             headers=dict(self._headers),
             data=self._body,
             stream=True,
-            # The engine may only answer once the first layer, or the whole context, is there.
+            # The engine may answer only after it has received the first layer, or the whole build context.
             timeout=None,
         )
         with self._response as response:
@@ -130,7 +134,10 @@ class _Answer:
                 yield event
 
     def hang_up(self) -> bool:
-        """Let ``read`` return, from another thread; not where it still waits for the first byte of the answer."""
+        """Make ``read`` return, which runs in another thread.
+
+        Returns ``False`` if that is not possible, because ``read`` still waits for the first byte of the answer.
+        """
         self._abandoned = True
         if self._response is None:
             return False
@@ -139,7 +146,7 @@ class _Answer:
 
 
 def _read(response: requests.Response) -> Iterator[bytes]:
-    """The body as it arrives: `iter_content` would wait until a buffer is full."""
+    """Yield the body as it arrives. ``Response.iter_content`` would wait until its buffer is full."""
     if response.raw.chunked:
         yield from response.raw.read_chunked(decode_content=True)
     else:
@@ -148,7 +155,7 @@ def _read(response: requests.Response) -> Iterator[bytes]:
 
 
 def _decode(pieces: Iterator[bytes]) -> Iterator[Mapping[str, Any]]:
-    """The objects in a stream of JSON texts, however it is cut."""
+    """Yield the objects in a stream of JSON texts. The pieces may be cut anywhere."""
     decoder = json.JSONDecoder()
     pending = b""
     for piece in pieces:
@@ -159,13 +166,13 @@ def _decode(pieces: Iterator[bytes]) -> Iterator[Mapping[str, Any]]:
 
 
 def _objects(decoder: json.JSONDecoder, line: bytes) -> Iterator[Mapping[str, Any]]:
-    """The objects in one line. A newline is never inside one: JSON writes it as an escape."""
+    """Yield the objects in one line. The engine writes no newline within an object (in JSON text it is an escape)."""
     text = line.decode("utf-8", "replace").strip()
     while text:
         try:
             value, end = decoder.raw_decode(text)
         except ValueError as error:
-            # What requests says of an answer that is no JSON, so that ``Engine.failures`` knows it.
+            # The exception that requests raises for an answer that is no JSON: ``Engine.failures`` handles it.
             raise requests.JSONDecodeError("the answer broke off", text, 0) from error
         if isinstance(value, dict):
             yield value
@@ -182,9 +189,10 @@ def _reason(response: requests.Response) -> str:
 
 
 def within(seconds: float, function: Callable[[], T], cancellation: Cancellation) -> T:
-    """What ``function`` gives, for one that might never return and cannot be interrupted.
+    """Return the result of ``function``, which may never return and cannot be interrupted.
 
-    Raises what it raises, and ``TimeoutError``. It may go on in its thread, which the process does not wait for.
+    Raises the exceptions of ``function``, ``TimeoutError``, and ``RunnerError`` ``:cancelled``. After that ``function``
+    may still run in its thread. The process does not wait for that thread when it exits.
     """
     done: queue.SimpleQueue[tuple[bool, Any]] = queue.SimpleQueue()
 

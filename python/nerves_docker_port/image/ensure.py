@@ -1,6 +1,6 @@
-"""Images: is it there, is it what is wanted, and how to come by it.
+"""Makes sure that the wanted image is at the engine.
 
-How an image is pulled and built is known to ``image_pull`` and ``image_build``; when, is decided here.
+This module decides whether an image is used, pulled or built. The modules ``pull`` and ``build`` do the work.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from nerves_docker_port.request.request import NEW, OLD, Generation, ImageConfig
 from nerves_docker_port.request.settings import CreateImage, Pull
 
 CREATE_QUESTION = "The Nerves Docker build_runner needs to create the image.\nProceed?"
-"""The stock runner's words."""
+"""The same text as in the stock runner."""
 
 _RUNS_ON = {"amd64": ("386",), "arm64": ("arm",)}
-"""Processors that run the programs of another, without emulation; in Go's names, as the engine's."""
+"""For an engine's architecture, the other architectures whose programs it runs without emulation (names of GOARCH)."""
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,22 @@ class Image:
     tag: str
     id: str
     entrypoint: tuple[str, ...]
-    """Empty where it has none."""
+    """Empty if the image has no entrypoint."""
     workdir: str
     user: str
     architecture: str = ""
-    """In Go's names (``amd64``), empty where it does not say."""
+    """A name of GOARCH, such as ``amd64``; empty if the image does not name its architecture."""
     labels: Mapping[str, str] = field(default_factory=dict)
 
     def generation(self) -> Generation:
-        """Which kind of builder this is, from the image itself: for platforms whose version does not tell."""
+        """Return the generation of this image, judged by the image itself.
+
+        For a platform whose version cannot be parsed (``Platform.generation`` is ``None``).
+        """
         return OLD if self.workdir.startswith("/nerves") or self.entrypoint else NEW
 
     def is_foreign(self, engine: Engine) -> bool:
-        """Whether it is made for another kind of processor than the engine's."""
+        """Whether the image is made for an architecture that the engine cannot run without emulation."""
         native = engine.capabilities.architecture
         if not self.architecture or not native:
             return False
@@ -55,16 +58,16 @@ class Image:
 
 @dataclass(frozen=True)
 class Policy:
-    """What may be done to come by an image."""
+    """What the configuration allows to do for an image."""
 
     pull: Pull = "missing"
     create_image: CreateImage = "ask"
     interactive: bool = False
-    """Whether there is a person to be asked."""
+    """Whether a person can answer questions at the terminal."""
 
 
 def find(engine: Engine, tag: str) -> Image | None:
-    """The image called ``tag``, or ``None`` if the engine has none."""
+    """Return the image with the tag ``tag``, or ``None`` if the engine does not have it."""
     with engine.failures(f"while it looked for the image {tag}"):
         try:
             found = engine.api.inspect_image(tag)
@@ -93,25 +96,25 @@ def ensure(
     before_work: Callable[[], None],
     open_log: Callable[[], BuildLog],
 ) -> Image:
-    """The wanted image: the engine's own, pulled, or built from its Dockerfile; in this order.
+    """Return the wanted image: the one at the engine, else pulled, else built from its Dockerfile.
 
-    Where ``pull`` is "missing", the order has one exception. A tag that names no registry (``my_system:0.1.0``) beside
-    a Dockerfile that exists is never pulled: it is meant to be built from that file. Asking Docker Hub for it first,
-    as the stock runner does, costs time, fails without a network, and runs what a stranger may have put there under
-    that name. Who publishes such an image says so by the registry's name (``docker.io/me/my_system:0.1.0``), or with
+    Exception: with ``pull: :missing``, a tag without a registry (``my_system:0.1.0``) is never pulled if its Dockerfile
+    exists, because the image is meant to be built from that file. The stock runner asks Docker Hub for it first. That
+    costs time, fails without a network, and runs an image that a stranger may have published under this name. A person
+    who publishes such an image names the registry in the tag (``docker.io/me/my_system:0.1.0``), or configures
     ``pull: :always``.
 
-    ``before_work`` is called before anything is asked, pulled or built, and may refuse it; ``open_log`` if the image is
-    built: the output goes there.
+    ``before_work`` is called before the person is asked and before an image is pulled or built. It may raise, to refuse
+    that. ``open_log`` is called if the image is built, and returns the log for the output of the build.
     Raises ``RunnerError`` ``:image_unavailable``, ``:image_build_failed`` or ``:disk_full``.
     """
     builder = _Builder(engine, wanted, reporter, cancellation, policy, environ, open_log)
     image = None if policy.pull == "always" else find(engine, wanted.tag)
     if image is not None:
-        image = builder.renewed(image, before_work)
+        image = builder.rebuild_if_changed(image, before_work)
     else:
         before_work()
-        image = _pulled(engine, wanted, builder.context, policy, reporter, cancellation, builder.created)
+        image = _pull_or_else(engine, wanted, builder.context, policy, reporter, cancellation, builder.build_new)
     if image.is_foreign(engine):
         native = engine.capabilities.architecture
         reporter.warning(
@@ -121,7 +124,7 @@ def ensure(
     return image
 
 
-def _pulled(
+def _pull_or_else(
     engine: Engine,
     wanted: ImageConfig,
     context: Context | None,
@@ -130,7 +133,10 @@ def _pulled(
     cancellation: Cancellation,
     otherwise: Callable[[errors.RunnerError], Image],
 ) -> Image:
-    """The image from its registry if it may be pulled; what ``otherwise`` makes where it is not to be had there."""
+    """Pull the image, and return it.
+
+    If the image must not be pulled, or the pull fails, return what ``otherwise`` returns for the error.
+    """
     dockerfile = None if context is None else str(context.dockerfile)
     why_not = None
     if policy.pull == "never":
@@ -139,7 +145,7 @@ def _pulled(
         why_not = "its tag names no registry, so it is meant to be built from its Dockerfile"
     if why_not is not None:
         return otherwise(errors.image_unavailable(wanted.tag, why_not, dockerfile, pulled=False))
-    # Not on top: where the image is there, as it nearly always is, it is not waited for.
+    # Imported here, because the import takes time, and nearly always the image is already at the engine.
     from nerves_docker_port.image import pull as image_pull
 
     reporter.headline("Trying to pull image")
@@ -150,19 +156,23 @@ def _pulled(
         return present
     reason = reason or "the pull ended without it"
     if present is not None:
-        # With `pull: :always` a person wants the registry's image, not whatever is here.
+        # With `pull: :always` the person wants the image of the registry, so the image at the engine is not used.
         raise errors.image_not_renewed(wanted.tag, reason)
     return otherwise(errors.image_unavailable(wanted.tag, reason, dockerfile))
 
 
 def _names_registry(tag: str) -> bool:
-    """Whether a tag begins with a host, by the rule of Docker's references: ``localhost``, or with a dot or a port."""
+    """Whether a tag names a registry.
+
+    The part before the first slash is a registry if it is ``localhost``, or contains a dot or a colon
+    (https://github.com/distribution/reference, ``splitDockerDomain``).
+    """
     first, slash, _rest = tag.partition("/")
     return bool(slash) and ("." in first or ":" in first or first == "localhost")
 
 
 class _Builder:
-    """Makes one image from its Dockerfile, where that exists and the person lets us."""
+    """Builds one image from its Dockerfile, if the Dockerfile exists and the policy or the person allows it."""
 
     def __init__(
         self,
@@ -183,16 +193,16 @@ class _Builder:
         self._open_log = open_log
         self.context = Context.find(wanted.dockerfile)
 
-    def created(self, unavailable: errors.RunnerError) -> Image:
-        """The image, built; raises ``unavailable`` where it cannot or must not be."""
+    def build_new(self, unavailable: errors.RunnerError) -> Image:
+        """Build the image, and return it. Raises ``unavailable`` if it cannot or must not be built."""
         if self.context is None or not self._may_build(CREATE_QUESTION):
             raise unavailable
-        return self._built(self.context, self._digest(self.context))
+        return self._build(self.context, self._digest(self.context))
 
-    def renewed(self, image: Image, before_work: Callable[[], None]) -> Image:
-        """The image, built again if we built it and its Dockerfile or context has changed since.
+    def rebuild_if_changed(self, image: Image, before_work: Callable[[], None]) -> Image:
+        """Return the image, built again if its Dockerfile or its build context has changed.
 
-        An image that was not built here has no digest to compare, and is left alone.
+        Only an image that this runner has built carries the digest of its context. Any other is returned as it is.
         """
         made_from = label(image.labels, "context")
         if made_from is None or self.context is None:
@@ -203,7 +213,7 @@ class _Builder:
         before_work()
         changed = f"{self.context.dockerfile}, or what it uses, has changed since the image {self._tag} was built."
         if self._may_build(f"{changed}\nBuild it again?"):
-            return self._built(self.context, digest)
+            return self._build(self.context, digest)
         advice = "`create_image: :always` (or NERVES_DOCKER_CREATE_IMAGE=always) builds it again."
         self._reporter.warning(f"{changed} The old image is used. {advice}")
         return image
@@ -219,7 +229,7 @@ class _Builder:
         except OSError as error:
             raise errors.context_unreadable(str(context.root), str(error)) from error
 
-    def _built(self, context: Context, digest: str) -> Image:
+    def _build(self, context: Context, digest: str) -> Image:
         from nerves_docker_port.image import build as image_build
 
         self._reporter.headline("Create image")

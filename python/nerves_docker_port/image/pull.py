@@ -1,4 +1,4 @@
-"""Pulling an image: with the person's credentials, with progress, and with a reason where it fails."""
+"""Pulls an image with the person's credentials, and reports progress and the reason of a failure."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.record.reporter import Reporter
 
 PROGRESS_INTERVAL = 0.2
-"""Seconds between two progress events. The engine sends ten a second for each layer."""
+"""Seconds between two progress events. The engine sends ten events a second for each layer."""
 
-# What registries say of credentials: "unauthorized: authentication required" and "incorrect username or password"
-# (Docker Hub), "denied: denied" (ghcr.io), "no basic auth credentials" (the engine), "401 Unauthorized" (proxies).
+# The answers to missing or wrong credentials: "unauthorized: authentication required" and "incorrect username or
+# password" (Docker Hub), "denied: denied" (ghcr.io), "no basic auth credentials" (the engine), "401 Unauthorized"
+# (proxies).
 _REFUSED = re.compile(r"unauthorized|denied|basic auth|incorrect username|authentication|\b40[13]\b", re.IGNORECASE)
 
 
 def pull(engine: Engine, tag: str, reporter: Reporter, cancellation: Cancellation) -> str | None:
-    """Pull ``tag``; why it could not be pulled, or ``None``.
+    """Pull ``tag``. Return ``None``, or the reason why it could not be pulled.
 
-    Without credentials where those that Docker keeps are refused or cannot be read: a stale helper must not stand
-    before an image that anybody may have. Raises ``RunnerError`` ``:disk_full``, and where the engine is lost.
+    If the credentials that Docker keeps cannot be read, or the registry refuses them, the pull is tried without
+    credentials, because broken credentials must not prevent the pull of a public image.
+    Raises ``RunnerError`` ``:disk_full``, ``:cancelled``, or an error of the engine.
     """
     try:
         registry = credentials.registry_of(tag)
@@ -50,7 +52,7 @@ def pull(engine: Engine, tag: str, reporter: Reporter, cancellation: Cancellatio
             f"The registry {registry} does not take the credentials that Docker keeps for it "
             f"({credentials.config_file()}): {reason}\nTrying without credentials."
         )
-        # What the registry says of no credentials at all is of no use where there were some.
+        # If this fails, too, the first reason is more useful: it is about the credentials that the person has.
         reason = _pull(engine, tag, {}, reporter, cancellation) and reason
     if reason is not None and broken is not None and _REFUSED.search(reason):
         return f"{reason} (without credentials, because they could not be read: {broken})"
@@ -60,9 +62,9 @@ def pull(engine: Engine, tag: str, reporter: Reporter, cancellation: Cancellatio
 def _pull(
     engine: Engine, tag: str, kept: Mapping[str, Any], reporter: Reporter, cancellation: Cancellation
 ) -> str | None:
-    """One attempt.
+    """Try to pull once. Return ``None``, or the reason why it failed.
 
-    A pull that fails after it began has status 200 and an ``error`` among its events.
+    The engine answers with status 200 before it pulls. So a failure during the pull is an event with an ``error``.
     """
     repository, version = parse_repository_tag(tag)
     with engine.failures(f"while it pulled {tag}"):
@@ -95,7 +97,7 @@ def _follow(events: Iterable[Mapping[str, Any]], progress: Progress) -> str | No
 
 
 def error_in(event: Mapping[str, Any]) -> str | None:
-    """What an event says went wrong, if it does."""
+    """Return the error message in an event, or ``None`` if the event reports no error."""
     if "error" not in event and "errorDetail" not in event:
         return None
     detail = event.get("errorDetail")
@@ -105,7 +107,10 @@ def error_in(event: Mapping[str, Any]) -> str | None:
 
 @dataclass
 class _Layer:
-    """One layer on its way. Sizes are bytes; of a layer that is here already, or tiny, they are never told."""
+    """The state of one layer. All sizes are in bytes.
+
+    The engine never reports the size of a layer that it already has, or that is very small.
+    """
 
     size: int | None = None
     downloaded: int = 0
@@ -115,18 +120,18 @@ class _Layer:
 
 
 class Progress:
-    """How far a pull is, from the engine's events: the layers that are there, and the bytes."""
+    """Computes the progress of a pull, in layers and in bytes, from the events of the engine, and reports it."""
 
     def __init__(self, pulling: str, unpacking: str, reporter: Reporter) -> None:
         self._pulling = pulling
         self._unpacking = unpacking
         self._reporter = reporter
         self._layers: dict[str, _Layer] = {}
-        self._told: tuple[str, int, int | None] | None = None
-        self._told_at = 0.0
+        self._reported: tuple[str, int, int | None] | None = None
+        self._reported_at = 0.0
 
     def take(self, event: Mapping[str, Any]) -> bool:
-        """Learn from an event, and tell the person if it is time to. Whether the event was about a layer."""
+        """Take in one event, and report progress if it is due. Return whether the event was about a layer."""
         status = str(event.get("status", ""))
         layer = self._layer(str(event.get("id", "")), status)
         if layer is None:
@@ -143,20 +148,20 @@ class Progress:
             layer.is_downloaded = True
         elif status == "Extracting":
             layer.is_downloaded = True
-            # Engines with containerd's store count seconds there, and give no total.
+            # An engine with the containerd image store counts seconds here, and sends no total.
             if isinstance(current, int) and isinstance(total, int) and total > 0:
                 layer.size, layer.unpacked = total, current
         elif status in ("Pull complete", "Already exists"):
             layer.is_downloaded = layer.is_unpacked = True
         elif status.startswith("Retrying in"):
             layer.downloaded = 0
-        self._tell(last=False)
+        self._report(last=False)
         return True
 
     def finish(self) -> None:
-        """The pull has ended well."""
+        """Report the last state after a pull that succeeded."""
         if any(layer.size for layer in self._layers.values()):
-            self._tell(last=True)
+            self._report(last=True)
 
     def _layer(self, name: str, status: str) -> _Layer | None:
         if not name or not status.startswith(
@@ -168,10 +173,10 @@ class Progress:
             return None
         return self._layers.setdefault(name, _Layer())
 
-    def _tell(self, *, last: bool) -> None:
+    def _report(self, *, last: bool) -> None:
         now = time.monotonic()
         layers = self._layers.values()
-        if not last and (now - self._told_at < PROGRESS_INTERVAL or not any(layer.size for layer in layers)):
+        if not last and (now - self._reported_at < PROGRESS_INTERVAL or not any(layer.size for layer in layers)):
             return
         what, done, current = self._unpacking, sum(layer.is_unpacked for layer in layers), 0
         if all(layer.is_downloaded for layer in layers):
@@ -179,10 +184,10 @@ class Progress:
         else:
             what, done = self._pulling, sum(layer.is_downloaded for layer in layers)
             current = sum((layer.size or 0) if layer.is_downloaded else layer.downloaded for layer in layers)
-        # A sum that lacks layers would make a percentage that goes back.
+        # While the size of a layer is unknown there is no total: it would grow later, and the percentage would fall.
         known = all(layer.size is not None or layer.is_downloaded for layer in layers)
         total = sum(layer.size or 0 for layer in layers) if known else None
-        told = (f"{what}, {done} of {len(layers)} layers", current, total)
-        if told != self._told:
-            self._told, self._told_at = told, now
-            self._reporter.progress(*told, "bytes")
+        report = (f"{what}, {done} of {len(layers)} layers", current, total)
+        if report != self._reported:
+            self._reported, self._reported_at = report, now
+            self._reporter.progress(*report, "bytes")

@@ -1,7 +1,7 @@
-"""The record of every build: one msgpack map per flow, appended to a file beside the package's other build state.
+"""The journal of a package's builds: a file in ``.nerves/artifacts/<name>/`` with one msgpack map for each flow.
 
-A record is written with one append, so that a crash leaves at most a torn last record, which the next one replaces. A
-record never holds a secret: it is made of names, times and outcomes only.
+A record is appended with one write. So a crash can only leave an incomplete last record, which is removed before the
+next record is written. A record contains names, times and outcomes, and no secrets.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ import msgpack
 FILE = "builds.msgpack"
 
 _MAX_SIZE = 1 << 20
-"""Bytes. A longer journal is started anew with its last records; some 2,000 builds fit."""
+"""Bytes, enough for about 2,000 builds. A longer journal is cut to its last ``_RECORDS_KEPT`` records."""
 
-_KEPT = 200
+_RECORDS_KEPT = 200
 
 
 def append(directory: Path, record: Mapping[str, Any]) -> None:
-    """Add a record to the journal in ``directory``. A journal that cannot be written stops no build."""
+    """Add a record to the journal in ``directory``.
+
+    A journal that cannot be written must not stop a build, so an ``OSError`` is ignored.
+    """
     with suppress(OSError):
         directory.mkdir(parents=True, exist_ok=True)
         path = directory / FILE
-        _mend(path)
+        _repair(path)
         with path.open("ab", buffering=0) as file:
             file.write(msgpack.packb({"at": time.time(), **record}))
 
 
 def read(directory: Path) -> list[dict[str, Any]]:
-    """The records, oldest first, up to the first that is torn."""
+    """Return the records, oldest first, up to the first incomplete one; an empty list if the file cannot be read."""
     try:
         return _parse((directory / FILE).read_bytes())[0]
     except OSError:
@@ -41,7 +44,7 @@ def read(directory: Path) -> list[dict[str, Any]]:
 
 
 def _parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
-    """The whole records in ``data``, and how many bytes they take."""
+    """Return the complete records at the beginning of ``data``, and how many bytes they take."""
     unpacker = msgpack.Unpacker(max_buffer_size=len(data) + 1, strict_map_key=False)
     unpacker.feed(data)
     records: list[dict[str, Any]] = []
@@ -57,8 +60,8 @@ def _parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
         end = unpacker.tell()
 
 
-def _mend(path: Path) -> None:
-    """Take off what a crash left torn, so that what comes after it can be read; shorten a journal that is long."""
+def _repair(path: Path) -> None:
+    """Remove an incomplete last record, because no record after it could be read. Shorten a long journal."""
     if not path.exists():
         return
     data = path.read_bytes()
@@ -66,5 +69,5 @@ def _mend(path: Path) -> None:
     if end == len(data) <= _MAX_SIZE:
         return
     new = path.with_name(f"{FILE}.new")
-    new.write_bytes(b"".join(msgpack.packb(record) for record in records[-_KEPT:]))
+    new.write_bytes(b"".join(msgpack.packb(record) for record in records[-_RECORDS_KEPT:]))
     new.replace(path)

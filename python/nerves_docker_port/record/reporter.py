@@ -1,4 +1,4 @@
-"""What a flow tells the person, whoever passes it on: the port's session, a terminal, a test."""
+"""The interface through which a flow sends messages to the person: over the port, on a terminal, or to a test."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from nerves_docker_port.stages import StageName, Unit
 
 
 class Reporter(Protocol):
-    """The receiving end of a flow's messages. docs/protocol.md has the meaning of each event."""
+    """Receives the messages of a flow. docs/protocol.md describes each event."""
 
     def headline(self, text: str) -> None:
-        """The runner announces something."""
+        """Announce what the runner does next."""
 
     def log(self, lines: bytes) -> None:
-        """Whole lines of a container's output for the terminal, joined by newlines."""
+        """Show whole lines of a container's output, joined by newlines, on the terminal."""
 
     def stage_started(self, name: StageName) -> None:
-        """A stage begins."""
+        """Report that a stage has started."""
 
     def stage_finished(self, name: StageName, milliseconds: int) -> None:
-        """A stage ended well."""
+        """Report that a stage has succeeded."""
 
     def progress(self, what: str, current: int, total: int | None, unit: Unit) -> None:
-        """How far something long has come."""
+        """Report the progress of a long task; ``total`` is ``None`` if it is not known."""
 
     def warning(self, text: str) -> None:
-        """Something is not as it should be, but the flow goes on."""
+        """Report a problem that does not stop the flow."""
 
     def ask(self, text: str, *, default: bool) -> bool:
-        """A question, waited for; without a person at a terminal the answer is ``default``."""
+        """Ask a yes or no question, and wait for the answer; ``default`` if no person is at a terminal."""
 
 
 @contextmanager
 def stage(reporter: Reporter, name: StageName) -> Iterator[None]:
-    """Report the body as a stage: its start and, where it ends well, its duration."""
+    """Report the body as a stage: its start and, if it does not raise, its duration."""
     started = time.monotonic()
     reporter.stage_started(name)
     yield

@@ -1,7 +1,7 @@
-"""What Mix asks for, validated once and frozen: package, platform, names, paths, settings.
+"""A validated, frozen request: package, platform, names, paths and settings.
 
-Takes the ``args`` of a request as plain values (docs/protocol.md) and raises ``:bad_request`` naming the key where
-one is missing or wrong. Touches neither the engine nor the file system.
+The ``args`` of a request are plain values (docs/protocol.md). A key that is missing or wrong raises ``:bad_request``,
+which names the key. This module uses neither the engine nor the file system.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ from nerves_docker_port.request import settings as settings_module
 from nerves_docker_port.request.settings import Settings
 
 NEW_GENERATION = Version("1.28.0")
-"""From this nerves_system_br on, the image works as user `nerves` in /home/nerves/project (Nerves' docker.ex)."""
+"""The first version of nerves_system_br whose image works as user `nerves` in /home/nerves/project.
+
+Source: `lib/nerves/artifact/build_runners/docker.ex` of Nerves.
+"""
 
 
 @dataclass(frozen=True)
 class Package:
-    """A Nerves package: the system or toolchain that is built."""
+    """The Nerves package to build: a system or a toolchain."""
 
     app: str
     path: Path
     version: str
     defconfig: str
-    """Relative to ``path``."""
+    """A path relative to ``path``."""
 
 
 @dataclass(frozen=True)
 class Platform:
-    """The package that knows how to build systems, nerves_system_br."""
+    """The platform: the package that can build systems, which is nerves_system_br."""
 
     app: str
     path: Path
     version: str
 
     def generation(self) -> Generation | None:
-        """Which kind of image goes with this platform, or ``None`` where its version does not tell."""
+        """Return the generation of this platform's image, or ``None`` if the version cannot be parsed."""
         try:
             return NEW if Version(self.version) >= NEW_GENERATION else OLD
         except InvalidVersion:
@@ -53,11 +56,12 @@ class Platform:
 
 @dataclass(frozen=True)
 class Generation:
-    """What changed between images up to 1.27 and from 1.28.0 on."""
+    """The properties that differ between images of nerves_system_br up to 1.27 and images from 1.28.0 on."""
 
     workdir: str
+    """The build directory in the container."""
     entrypoint_makes_user: bool
-    """Whether the image's entrypoint makes a user from `UID` and `GID` and switches to it."""
+    """Whether the image's entrypoint creates a user from the variables `UID` and `GID`, and switches to that user."""
 
 
 OLD = Generation("/nerves/build", entrypoint_makes_user=True)
@@ -66,11 +70,13 @@ NEW = Generation("/home/nerves/project", entrypoint_makes_user=False)
 
 @dataclass(frozen=True)
 class Names:
-    """The names and paths that Nerves owns."""
+    """The names and paths that Nerves chooses. All paths are absolute paths on the host."""
 
     artifact: str
     extension: str
+    """With its dot: ``.tar.gz``."""
     download_path: Path
+    """The artifact in ``download_dir``."""
     download_dir: Path
     build_path: Path
     cache_path: Path
@@ -83,11 +89,11 @@ class Names:
 
 @dataclass(frozen=True)
 class ImageConfig:
-    """The configured image: what it is called, and what it can be built from."""
+    """The configured image: its tag, and the Dockerfile that it can be built from."""
 
     tag: str
     dockerfile: Path
-    """Absolute. Whether it exists is not known here."""
+    """An absolute path. The file need not exist."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +115,10 @@ class Request:
 
 
 def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = None) -> Request:
-    """The request that ``args`` describe.
+    """Return the request that ``args`` describe.
 
-    uid and gid are this process's: the helper runs as the person who runs Mix. So is ``environ``, where the variables
-    are looked up that the configuration names.
+    The uid and the gid are those of this process, because the helper runs as the person who runs Mix. The values of
+    the variables that the configuration names come from ``environ`` (default: this process's environment).
     Raises ``RunnerError`` ``:bad_request``.
     """
     package_struct = _map(args, "package")
@@ -139,7 +145,7 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
         make_args=_make_args(_get(args, "opts", [])),
         cwd=_path(args, "cwd"),
         home=home,
-        term=_text(env.get("TERM"), "TERM", default="") or "xterm-256color",
+        term=_to_text(env.get("TERM"), "TERM", default="") or "xterm-256color",
         interactive=is_interactive(args),
         uid=os.getuid(),
         gid=os.getgid(),
@@ -156,7 +162,7 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
 
 
 def is_interactive(args: Mapping[Term, Term]) -> bool:
-    """Whether there is a person to be asked."""
+    """Whether a person can answer questions at the terminal."""
     terminal = _get(args, "terminal")
     return isinstance(terminal, dict) and terminal.get(Atom("interactive")) is True
 
@@ -176,8 +182,8 @@ def _package(struct: Mapping[Term, Term]) -> Package:
     return Package(
         app=app,
         path=_path(struct, "path"),
-        version=_text(struct.get(Atom("version")), f"version of {app}", default=""),
-        defconfig=_text(defconfig, "platform_config: [defconfig: ...]"),
+        version=_to_text(struct.get(Atom("version")), f"version of {app}", default=""),
+        defconfig=_to_text(defconfig, "platform_config: [defconfig: ...]"),
     )
 
 
@@ -187,14 +193,14 @@ def _platform(term: Term) -> Platform:
     return Platform(
         app=_name(term, "app"),
         path=_path(term, "path"),
-        version=_text(term.get(Atom("version")), "the platform's version", default=""),
+        version=_to_text(term.get(Atom("version")), "the platform's version", default=""),
     )
 
 
 def _names(term: Mapping[Term, Term]) -> Names:
     return Names(
-        artifact=_text(_get(term, "artifact"), "names.artifact"),
-        extension=_text(_get(term, "extension"), "names.extension"),
+        artifact=_to_text(_get(term, "artifact"), "names.artifact"),
+        extension=_to_text(_get(term, "extension"), "names.extension"),
         download_path=_path(term, "download_path"),
         download_dir=_path(term, "download_dir"),
         build_path=_path(term, "build_path"),
@@ -203,7 +209,10 @@ def _names(term: Mapping[Term, Term]) -> Names:
 
 
 def _image(config: Mapping[str, Term], package: Package, platform: Platform) -> ImageConfig:
-    """The configured image, else the platform's own (Nerves' ``default_docker_config/0``)."""
+    """Return the configured image, or the platform's own image if none is configured.
+
+    The platform's own image is the one of ``default_docker_config/0`` in Nerves' Docker build runner.
+    """
     docker = config.get("docker")
     if docker is None:
         directory = platform.path / "support" / "docker" / platform.app
@@ -214,9 +223,10 @@ def _image(config: Mapping[str, Term], package: Package, platform: Platform) -> 
             "build_runner_config: [docker: ...] wants a pair of a Dockerfile and a tag.",
             hint='For example: `build_runner_config: [docker: {"Dockerfile", "my_system:0.1.0"}]`.',
         )
-    dockerfile = Path(_text(docker[0], "build_runner_config: [docker: {dockerfile, tag}]: the Dockerfile"))
-    tag = _text(docker[1], "build_runner_config: [docker: {dockerfile, tag}]: the tag")
-    # The tag's grammar is the engine's business; what would leave it empty or be read as an option is ours.
+    dockerfile = Path(_to_text(docker[0], "build_runner_config: [docker: {dockerfile, tag}]: the Dockerfile"))
+    tag = _to_text(docker[1], "build_runner_config: [docker: {dockerfile, tag}]: the tag")
+    # The engine checks the whole grammar of the tag. Here we only refuse a tag that is empty, that looks like an option
+    # or that contains white space.
     if not re.match(r"[A-Za-z0-9]", tag) or re.search(r"\s", tag):
         raise errors.bad_request(
             f"build_runner_config: [docker: {{dockerfile, tag}}]: {tag!r} cannot be an image's tag.",
@@ -236,12 +246,12 @@ def _make_args(opts: Term) -> tuple[str, ...]:
         raise errors.bad_request(
             f"{what} wants a list of strings.", hint='For example: `make_args: ["PARALLEL_JOBS=8"]`.'
         )
-    return tuple(_text(item, what) for item in value)
+    return tuple(_to_text(item, what) for item in value)
 
 
 def container_path(*parts: str) -> str:
-    """A path in the container from its parts, normalised as Elixir's ``Path.join/2`` does."""
-    # A part that begins with a slash does not replace those before it, as it would with posixpath.join.
+    """Join the parts of a path in the container, and normalise it as Elixir's ``Path.join/2`` does."""
+    # posixpath.join would drop all parts before a part that begins with a slash.
     return posixpath.normpath("/".join(parts))
 
 
@@ -264,7 +274,7 @@ def _keyword(mapping: Mapping[Term, Term], key: str, what: str) -> list[Term]:
 
 
 def _keyword_value(keywords: Sequence[Term], key: str) -> Term:
-    """The first value of ``key`` in a keyword list, as ``Keyword.get/2`` finds it."""
+    """Return the first value of ``key`` in a keyword list, or ``None``, as Elixir's ``Keyword.get/2`` does."""
     wanted = Atom(key)
     for item in keywords:
         if isinstance(item, tuple) and len(item) == 2 and item[0] == wanted:
@@ -280,19 +290,19 @@ def _name(mapping: Mapping[Term, Term], key: str) -> str:
 
 
 def _path(mapping: Mapping[Term, Term], key: str) -> Path:
-    path = Path(_text(_get(mapping, key), f"`{key}` of the request"))
+    path = Path(_to_text(_get(mapping, key), f"`{key}` of the request"))
     if not path.is_absolute():
         raise errors.bad_request(f"`{key}` of the request is not an absolute path: {path}")
     return path
 
 
-def _text(term: Term, what: str, *, default: str | None = None) -> str:
-    """Text as Elixir code writes it: a string, a charlist, or both nested as chardata."""
+def _to_text(term: Term, what: str, *, default: str | None = None) -> str:
+    """Return text that Elixir code may write as a string, a charlist, or chardata (both of them, nested)."""
     if term is None and default is not None:
         return default
     try:
         text = _chardata(term)
-        # A charlist may hold what is no character: half a surrogate pair.
+        # A charlist may contain a surrogate, which is not a character and cannot be encoded.
         text.encode()
     except (ValueError, OverflowError) as error:
         raise errors.bad_request(f"{what}: text is wanted, a string or a charlist") from error
