@@ -290,6 +290,98 @@ def tls_failed(endpoint: str, origin: str, reason: str) -> RunnerError:
     )
 
 
+# --- ssh -----------------------------------------------------------------------------------------------------------
+
+_SSH_HINTS = (
+    (
+        r"host key verification failed|host identification has changed|no .* host key is known",
+        (
+            "Log in once by hand, `ssh {host}`, and compare the key that it shows with the far side's. If ssh says "
+            "that the key has changed, find out why before you remove the old one from ~/.ssh/known_hosts."
+        ),
+    ),
+    (
+        r"permission denied|too many authentication failures|no supported authentication",
+        (
+            "`ssh -o BatchMode=yes {host} true` must work without a question: put your key into the agent "
+            "(`ssh-add`), or name it in ~/.ssh/config (IdentityFile), and see that the far side has its public half. "
+            "Passwords cannot be asked for."
+        ),
+    ),
+    (
+        r"could not resolve|name or service|nodename",
+        "Check the host's name: it is a name of DNS, or a `Host` of your ~/.ssh/config.",
+    ),
+    (
+        r"connection refused|timed out|no route to host|network is unreachable|did not answer",
+        (
+            "See whether the host is up, whether its ssh server runs, and on which port (ssh://HOST:PORT, or `Port` in "
+            "~/.ssh/config)."
+        ),
+    ),
+)
+
+SSH_NO_SHELL = "the far side runs no commands for this user"
+"""Reason for ``ssh_failed`` where ssh logs in and says nothing."""
+
+
+def ssh_missing(endpoint: str, origin: str) -> RunnerError:
+    """The endpoint is behind ssh, and there is no ssh here."""
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"The engine at {endpoint} ({origin}) is reached through ssh, which is not installed here.",
+        hint="Install OpenSSH's client (Debian, Ubuntu: `sudo apt install openssh-client`).",
+    )
+
+
+def ssh_failed(endpoint: str, origin: str, host: str, words: str) -> RunnerError:
+    """ssh did not come through to ``host`` (as typed after `ssh`); ``words`` are its own."""
+    import re
+
+    hint = next(
+        (hint for pattern, hint in _SSH_HINTS if re.search(pattern, words, re.IGNORECASE)),
+        "`ssh -v {host}` tells more.",
+    )
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"No ssh connection to the engine at {endpoint} ({origin}): {words}",
+        hint=hint.replace("{host}", host),
+    )
+
+
+def ssh_no_socket(endpoint: str, origin: str, host: str, looked_at: Iterable[str]) -> RunnerError:
+    """ssh comes through, but the far side has no engine's socket."""
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"ssh reaches the host of {endpoint} ({origin}), but there is no engine's socket there: {', '.join(looked_at)}",
+        hint=f"Start the engine there (`ssh {host} sudo systemctl start docker`), or name its socket in the URL: "
+        "ssh://HOST/path/to/docker.sock.",
+    )
+
+
+def ssh_socket_forbidden(endpoint: str, origin: str, host: str, user: str, path: str) -> RunnerError:
+    """The far side has an engine's socket, which the ``user`` there may not open."""
+    return RunnerError(
+        Code.ENGINE_PERMISSION,
+        f"Permission denied: ssh reaches the host of {endpoint} ({origin}), but the user {user} may not open the "
+        f"engine's socket {path} there.",
+        hint=f"Add that user to the socket's group there (`ssh {host} sudo usermod -aG docker {user}`), or log in as "
+        "another one: ssh://USER@HOST.",
+    )
+
+
+def ssh_no_engine(endpoint: str, origin: str, host: str, path: str, words: str) -> RunnerError:
+    """The far socket is there and may be opened, but nothing comes back through ssh; ``words`` are ssh's, if any."""
+    said = f": {words}" if words else "."
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"ssh reaches the host of {endpoint} ({origin}), but no engine answers at {path} there{said}",
+        hint=f"Either no engine listens at that socket (`ssh {host} sudo systemctl status docker`), or the ssh server "
+        "there forbids to forward sockets: then set `AllowStreamLocalForwarding yes` in its sshd_config, or install "
+        "the docker CLI there, through which connections go where they cannot be forwarded.",
+    )
+
+
 NO_ANSWER = "it did not answer in time"
 HUNG_UP = "it closed the connection without an answer"
 ANSWER_CUT = "its answer broke off"
@@ -505,6 +597,10 @@ _PULL_HINTS = (
         "The image is not made for this engine's architecture: take one that is, or build it for this one.",
     ),
     (
+        r"unknown operating system or architecture|invalid platform|invalid component",
+        "DOCKER_DEFAULT_PLATFORM names a platform that the engine does not know; it is written as linux/amd64.",
+    ),
+    (
         r"unauthorized|denied|basic auth|authentication|insufficient_scope|\b40[13]\b",
         "If it is private, log in first: `LOGIN`. CHECK, too: of what is not there many say so.",
     ),
@@ -667,6 +763,26 @@ def ignore_file_wrong(file: str, reason: str) -> RunnerError:
         Code.IMAGE_BUILD_FAILED,
         f"{file} cannot be used: {reason}",
         hint="Correct that line. A `[` needs its `]`, and a backslash or a `!` needs something after it.",
+    )
+
+
+def buildx_missing() -> RunnerError:
+    """BuildKit was asked for, but there is no CLI with buildx to build with it."""
+    return RunnerError(
+        Code.IMAGE_BUILD_FAILED,
+        "BuildKit is asked for (DOCKER_BUILDKIT, or `docker buildx install`), but there is no `docker buildx` here.",
+        hint="Install Docker's buildx plug-in (Debian, Ubuntu: `sudo apt install docker-buildx`; Homebrew: "
+        "`brew install docker-buildx`), or unset DOCKER_BUILDKIT: then the engine's own builder is used.",
+    )
+
+
+def buildkit_unclear(given: str) -> RunnerError:
+    """``DOCKER_BUILDKIT`` is neither true nor false."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"DOCKER_BUILDKIT wants a boolean value; given was {given!r}.",
+        hint="DOCKER_BUILDKIT=1 builds with BuildKit, DOCKER_BUILDKIT=0 with the engine's own builder. Unset, BuildKit "
+        "is used where `docker buildx` is installed.",
     )
 
 
@@ -922,6 +1038,17 @@ def host_config_refused(field: str, where: str) -> RunnerError:
         Code.BAD_REQUEST,
         f"`{field}` in {where} cannot be set: the build runner decides it itself.",
         hint=f"Leave `{field}` out. {HOST_CONFIG_OF_THE_RUNNER[field]}",
+    )
+
+
+def image_name_unusable(where: str, name: str, reason: str) -> RunnerError:
+    """An image's name that no engine and no registry would take."""
+    lower = name.strip().lower()
+    example = lower if reason.endswith("lower case") else "my_system:0.1.0"
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"{where}: {name!r} cannot be an image's name: {reason}.",
+        hint=f'For example: `build_runner_config: [docker: {{"Dockerfile", "{example}"}}]`.',
     )
 
 

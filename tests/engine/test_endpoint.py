@@ -1,4 +1,4 @@
-"""Finding the engine as the docker CLI does: each case is given to the CLI itself, too, and both must do the same.
+"""Finding and asking the engine as the docker CLI does: each case is given to the CLI, too; both must do the same.
 
 No engine is needed: the environments point at small listeners that write down who connected, with what TLS. What counts
 is who was reached, or that nobody was. The CLI is the one of the tests' world (Debian 12: 20.10). The cases hold for
@@ -7,6 +7,7 @@ is who was reached, or that nobody was. The CLI is the one of the tests' world (
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import re
@@ -14,16 +15,23 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import credentials
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.errors import RunnerError
-from support.listeners import Asked, Authority, Listeners, closed_port
+from nerves_docker_port.image.build import build
+from nerves_docker_port.image.context import Context
+from nerves_docker_port.image.pull import pull
+from nerves_docker_port.record.log import BuildLog
+from support.listeners import Asked, Authority, Listeners, Post, closed_port
 
 # The SDK leaves the socket of a connection that failed to the garbage collector (docker/transport/unixconn.py).
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -465,7 +473,7 @@ def test_docker_config_is_the_only_place_that_is_looked_at(world: World) -> None
 def test_a_context_that_is_missing_is_refused_by_both(world: World) -> None:
     found = same(world, {"DOCKER_CONTEXT": "nowhere"})
     assert reached(found) == "nobody"
-    assert 'The docker context "nowhere" (DOCKER_CONTEXT "nowhere") does not exist' in found.said
+    assert 'The docker context "nowhere" (DOCKER_CONTEXT) does not exist' in found.said
 
 
 # --- config.json ---------------------------------------------------------------------------------------------------
@@ -575,3 +583,239 @@ def test_a_configuration_that_cannot_be_read_is_told_of(world: World) -> None:
     assert f"{world.config}/config.json cannot be read and is ignored: Is a directory." in found.said
     with suppress(OSError):
         (world.config / "config.json").rmdir()
+
+
+# --- what the engine is asked for ----------------------------------------------------------------------------------
+
+
+def posted_by_cli(world: World, *arguments: str, **variables: str) -> Post:
+    """The last POST of a command of the CLI's."""
+    before = len(world.listeners.posts)
+    ended = subprocess.run(
+        [world.cli, *arguments],
+        env=world.environ({"DOCKER_HOST": "unix://{unix}", **variables}),
+        cwd=world.home,
+        capture_output=True,
+        text=True,
+        timeout=CLI_TIMEOUT,
+    )
+    assert len(world.listeners.posts) > before, ended.stderr
+    return world.listeners.posts[-1]
+
+
+@contextmanager
+def connected(world: World, **variables: str) -> Iterator[Engine]:
+    """Our connection to the same engine."""
+    environ = world.environ({"DOCKER_HOST": "unix://{unix}", **variables})
+    with pytest.MonkeyPatch.context() as patch:
+        # Credential helpers are programs, which inherit the environment.
+        for name, value in environ.items():
+            patch.setenv(name, value)
+        engine = Engine.connect(environ)
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+def helper(world: World, name: str, script: str) -> str:
+    """A credential helper; the PATH that it is on."""
+    programs = world.home / "bin"
+    programs.mkdir(exist_ok=True)
+    program = programs / f"docker-credential-{name}"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    return f"{programs}:/usr/local/bin:/usr/bin:/bin"
+
+
+def basic(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+ANSWERS = """
+read server
+case "$1 $server" in
+    "get reg.example") echo '{"Username": "kept", "Secret": "secret"}' ;;
+    "get token.example") echo '{"Username": "<token>", "Secret": "t0ken"}' ;;
+    "get "*) echo "credentials not found in native keychain"; exit 1 ;;
+esac
+"""
+UP, KEPT = {"username": "u", "password": "p"}, {"username": "kept", "password": "secret"}
+AUTH = {"auth": basic("u:p")}
+IMAGE = "reg.example/x"
+HUB = "https://index.docker.io/v1/"
+
+
+@pytest.mark.parametrize(
+    ("config", "image", "sent"),
+    [
+        ({"auths": {"reg.example": AUTH}}, IMAGE, UP),
+        ({"auths": {"reg.example": UP}}, IMAGE, UP),
+        ({"auths": {"reg.example": {**AUTH, "username": "old"}}}, IMAGE, UP),
+        ({"auths": {"reg.example": {"auth": basic("u:p:q")}}}, IMAGE, {"username": "u", "password": "p:q"}),
+        ({"auths": {"reg.example": {"auth": basic("u:")}}}, IMAGE, {"username": "u"}),
+        ({"auths": {"https://reg.example/v1/": AUTH}}, IMAGE, UP),
+        ({"auths": {"reg.example": AUTH}}, "reg.example:5000/x", {}),
+        ({"auths": {"reg.example:5000": AUTH}}, "reg.example:5000/x/y:1", UP),
+        ({"auths": {HUB: AUTH}}, "x", UP),
+        ({"auths": {HUB: AUTH}}, "docker.io/library/x", UP),
+        ({"auths": {"docker.io": AUTH}}, "x", {}),
+        ({"auths": {"reg.example": {"identitytoken": "t", "auth": basic("u:p")}}}, IMAGE, {**UP, "identitytoken": "t"}),
+        ({"auths": {"reg.example": {"identitytoken": "t"}}}, IMAGE, {"identitytoken": "t"}),
+        ({"auths": {"reg.example": {"registrytoken": "t"}}}, IMAGE, {"registrytoken": "t"}),
+        ({"auths": {"reg.example": {"auth": ""}}}, IMAGE, {}),
+        ({"auths": {"reg.example": None}}, IMAGE, {}),
+        ({"credsStore": "works"}, IMAGE, KEPT),
+        ({"credsStore": "works"}, "token.example/x", {"identitytoken": "t0ken"}),
+        ({"credsStore": "works"}, "other.example/x", {}),
+        ({"credHelpers": {"reg.example": "works"}}, IMAGE, KEPT),
+        ({"credHelpers": {"other.example": "missing"}, "auths": {"reg.example": AUTH}}, IMAGE, UP),
+        ({"credHelpers": {"other.example": "missing"}, "credsStore": "works"}, IMAGE, KEPT),
+        ({"credHelpers": {"reg.example": ""}, "credsStore": "works", "auths": {"reg.example": AUTH}}, IMAGE, UP),
+    ],
+)  # fmt: skip
+def test_a_pull_is_sent_the_credentials_that_the_cli_sends(
+    world: World, config: object, image: str, sent: dict[str, str]
+) -> None:
+    path = helper(world, "works", ANSWERS)
+    world.write_config(config)
+    theirs = posted_by_cli(world, "pull", "--quiet", image, PATH=path).coded("X-Registry-Auth")
+    assert {key: value for key, value in theirs.items() if key not in ("serveraddress", "auth")} == sent
+    with connected(world, PATH=path) as engine:
+        assert pull(engine, image, Mock(), Cancellation()) is None
+    ours = world.listeners.posts[-1].coded("X-Registry-Auth")
+    assert {key: value for key, value in ours.items() if key != "serveraddress"} == sent
+
+
+def test_a_broken_entry_of_one_registry_takes_nothing_from_the_others(world: World) -> None:
+    """The CLI itself takes what it has read so far, in no certain order; Docker's issue docker/cli #1989."""
+    path = helper(world, "works", ANSWERS)
+    helper(world, "broken", "echo the keychain is locked; exit 1")
+    auths = {"broken.example": {"auth": "!!!"}, "reg.example": {"auth": basic("u:p")}, "odd.example": 5}
+    helpers = {"locked.example": "broken", "gone.example": "missing", "token.example": "works"}
+    world.write_config({"auths": auths, "credHelpers": helpers})
+    with connected(world, PATH=path) as engine:
+        kept = credentials.for_all(engine, Cancellation())
+        assert pull(engine, "reg.example/x", Mock(), Cancellation()) is None
+        warnings = "\n".join(engine.warnings)
+    assert set(kept.credentials) == {"reg.example", "token.example"}
+    assert sorted(problem.partition(":")[0] for problem in kept.problems) == ["gone.example", "locked.example"]
+    assert world.listeners.posts[-1].coded("X-Registry-Auth")["username"] == "u"
+    assert '"auths": "broken.example": "auth" in ' in warnings
+    assert '"auths": "odd.example" in ' in warnings
+
+
+PROXIES = {
+    "default": {"httpProxy": "http://proxy:3128", "httpsProxy": "http://proxy:3129", "noProxy": "local,.example"},
+    "tcp://127.0.0.1:2375": {"ftpProxy": "ftp://proxy"},
+}
+
+
+@pytest.mark.parametrize("given", [[], ["HTTP_PROXY=mine"], ["http_proxy=mine", "NO_PROXY="], ["NOT=this"]])
+def test_a_container_is_given_the_proxies_that_docker_run_gives_it(world: World, given: list[str]) -> None:
+    world.write_config({"proxies": PROXIES})
+    options = [word for pair in given for word in ("--env", pair)]
+    theirs = json.loads(posted_by_cli(world, "create", *options, "image").body)["Env"]
+    with connected(world) as engine:
+        added = engine.proxy_environment([pair.partition("=")[0] for pair in given])
+    assert sorted([*given, *(f"{name}={value}" for name, value in added.items())]) == sorted(theirs)
+
+
+def test_an_entry_for_the_engine_goes_before_the_default_one(world: World) -> None:
+    world.write_config({"proxies": {**PROXIES, world.fill("unix://{unix}"): {"ftpProxy": "ftp://proxy"}}})
+    theirs = json.loads(posted_by_cli(world, "create", "image").body)["Env"]
+    with connected(world) as engine:
+        added = engine.proxy_environment()
+    assert added == {"FTP_PROXY": "ftp://proxy", "ftp_proxy": "ftp://proxy"}
+    assert sorted(f"{name}={value}" for name, value in added.items()) == sorted(theirs)
+
+
+@pytest.mark.parametrize("platform", ["linux/amd64", "linux/arm64/v8", "amd64", ""])
+def test_the_default_platform_is_asked_for(world: World, platform: str) -> None:
+    world.write_config(
+        {"proxies": PROXIES, "auths": {"reg.example": {"auth": basic("u:p")}, HUB: {"auth": basic("v:q")}}}
+    )
+    (world.home / "Dockerfile").write_text("FROM scratch\n")
+    set_to = {"DOCKER_DEFAULT_PLATFORM": platform, "DOCKER_BUILDKIT": "0"}
+    pulled = posted_by_cli(world, "pull", "--quiet", "image:1", **set_to)
+    built = posted_by_cli(world, "build", "--quiet", "--tag", "built", ".", **set_to)
+    context = Context.find(world.home / "Dockerfile")
+    assert context is not None
+    with connected(world, **set_to) as engine, BuildLog(world.home / "build.log", lambda _lines: None) as log:
+        assert engine.platform == (platform or None)
+        assert pull(engine, "image:1", Mock(), Cancellation()) is None
+        assert world.listeners.posts[-1].query.get("platform") == pulled.query.get("platform") == (platform or None)
+        options: dict[str, Any] = {"log": log, "reporter": Mock(), "cancellation": Cancellation()}
+        build(engine, "built", context, {}, environ=world.environ(set_to), **options)
+    ours = world.listeners.posts[-1]
+    assert ours.path == built.path == "/build"
+    assert ours.query.get("platform") == built.query.get("platform") == (platform or None)
+    assert json.loads(ours.query["buildargs"]) == json.loads(built.query["buildargs"])
+    assert ours.coded("X-Registry-Config") == built.coded("X-Registry-Config")
+
+
+@pytest.mark.parametrize(
+    ("variables", "config", "builder"),
+    [
+        ({}, {}, "default"),
+        ({"DOCKER_HOST": "", "DOCKER_CONTEXT": "here"}, {}, "here"),
+        ({"BUILDX_BUILDER": "mine"}, {}, "mine"),
+        ({"DOCKER_BUILDKIT": "1"}, {}, "default"),
+        ({}, {"aliases": {"builder": "buildx"}}, None),
+        ({"DOCKER_BUILDKIT": "0"}, {}, "api"),
+        ({"DOCKER_BUILDKIT": "false"}, {"aliases": {"builder": "buildx"}}, "api"),
+    ],
+)
+def test_an_image_is_built_by_the_builder_that_docker_build_takes(
+    world: World, variables: dict[str, str], config: dict[str, object], builder: str | None
+) -> None:
+    """buildx is a stand-in that says with which builder it was called; `docker buildx use` is its own affair."""
+    world.add_context("here", docker_endpoint("unix://{unix}"))
+    world.write_config(config)
+    plugins = world.config / "cli-plugins"
+    plugins.mkdir()
+    (plugins / "docker-buildx").write_text(BUILDX)
+    (plugins / "docker-buildx").chmod(0o755)
+    (world.home / "Dockerfile").write_text("FROM scratch\n")
+    context = Context.find(world.home / "Dockerfile")
+    assert context is not None
+    before = len(world.listeners.posts)
+    with connected(world, **variables) as engine, BuildLog(world.home / "build.log", lambda _lines: None) as log:
+        environ = world.environ({"DOCKER_HOST": "unix://{unix}", **variables, "CALLED": str(world.home / "called")})
+        options: dict[str, Any] = {"log": log, "reporter": Mock(), "cancellation": Cancellation()}
+        build(engine, "built", context, {}, environ=environ, **options)
+    called = world.home / "called"
+    if builder == "api":
+        assert not called.exists()
+        assert world.listeners.posts[before:][-1].path == "/build"
+    else:
+        assert called.read_text() == f"{builder or 'none'}\n"
+        assert world.listeners.posts[before:] == []
+
+
+BUILDX = """#!/bin/sh
+if [ "$1" = docker-cli-plugin-metadata ]; then
+    echo '{"SchemaVersion": "0.1.0", "Vendor": "test", "Version": "v0", "ShortDescription": "stand-in"}'
+elif [ "$2" = version ]; then
+    echo "github.com/docker/buildx v0"
+else
+    echo "${BUILDX_BUILDER:-none}" > "$CALLED"
+fi
+"""
+
+
+def test_buildkit_without_buildx_is_named_as_docker_build_names_it(world: World) -> None:
+    programs = world.home / "bin"
+    programs.mkdir()
+    (programs / "docker").write_text("#!/bin/sh\nexit 1\n")
+    (programs / "docker").chmod(0o755)
+    (world.home / "Dockerfile").write_text("FROM scratch\n")
+    context = Context.find(world.home / "Dockerfile")
+    assert context is not None
+    with connected(world) as engine, BuildLog(world.home / "build.log", lambda _lines: None) as log:
+        options: dict[str, Any] = {"log": log, "reporter": Mock(), "cancellation": Cancellation()}
+        for given, told in (("1", "there is no `docker buildx` here"), ("maybe", "wants a boolean value")):
+            environ = {"PATH": str(programs), "DOCKER_BUILDKIT": given}
+            with pytest.raises(RunnerError, match=told) as caught:
+                build(engine, "built", context, {}, environ=environ, **options)
+            assert "DOCKER_BUILDKIT" in (caught.value.hint or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import socket
@@ -14,7 +15,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
 
 from integration.host import apt_install
 
@@ -46,6 +48,21 @@ class Asked:
     api_version: str | None = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class Post:
+    """One POST: what the engine was asked to do."""
+
+    path: str
+    """Without the API version."""
+    query: dict[str, str]
+    headers: dict[str, str]
+    body: bytes
+
+    def coded(self, header: str) -> Any:
+        """The JSON value of a header that holds one in Base64, as those for registries do."""
+        return json.loads(base64.urlsafe_b64decode(self.headers[header]))
+
+
 class Listeners:
     """Listeners by name, and what they were asked."""
 
@@ -53,6 +70,7 @@ class Listeners:
         """Sockets are made in ``directory``, whose path must be short."""
         self.directory = directory
         self.asked: list[Asked] = []
+        self.posts: list[Post] = []
         self._servers: list[socketserver.BaseServer] = []
 
     def __enter__(self) -> Self:
@@ -68,13 +86,13 @@ class Listeners:
     def unix(self, name: str) -> str:
         """A listener on a Unix socket of that name; its path."""
         path = self.directory / name
-        self._serve(_UnixServer(str(path), _handler(name, self.asked)))
+        self._serve(_UnixServer(str(path), _handler(name, self)))
         return str(path)
 
     def tcp(self, name: str, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> int:
         """A listener on a port of its own; the port."""
         kind = _TcpServer6 if ":" in address else _TcpServer
-        server = kind((address, 0), _handler(name, self.asked, tls))
+        server = kind((address, 0), _handler(name, self, tls))
         self._serve(server)
         return int(server.server_address[1])
 
@@ -103,7 +121,7 @@ class _TcpServer6(_TcpServer):
 
 
 def _handler(
-    name: str, asked: list[Asked], tls: ssl.SSLContext | None = None
+    name: str, listeners: Listeners, tls: ssl.SSLContext | None = None
 ) -> type[socketserver.StreamRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -123,7 +141,7 @@ def _handler(
         def _answer(self) -> None:
             match = re.fullmatch(r"(.*?)(?:/v([\d.]+))?/(_ping|version)", self.path)
             prefix, version = (match[1], match[2]) if match else (f"{self.command} {self.path}", None)
-            asked.append(Asked(name, prefix, _common_name(self.request), dict(self.headers), version))
+            listeners.asked.append(Asked(name, prefix, _common_name(self.request), dict(self.headers), version))
             body = b"OK" if self.path.endswith("_ping") else json.dumps(VERSION).encode()
             status = 502 if self.command == "CONNECT" else 200
             self.send_response(status)
@@ -134,6 +152,28 @@ def _handler(
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            parts = urlsplit(self.path)
+            query = {key: values[0] for key, values in parse_qs(parts.query).items()}
+            path = re.sub(r"^/v[\d.]+", "", parts.path)
+            listeners.posts.append(Post(path, query, dict(self.headers), self._body()))
+            body = b'{"Id": "x", "status": "done", "stream": "Successfully built 0123456789ab\\n"}\n'
+            self.send_response(201 if path == "/containers/create" else 200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def _body(self) -> bytes:
+            if self.headers.get("Transfer-Encoding") != "chunked":
+                return self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+            return body
 
         do_GET = do_HEAD = do_CONNECT = _answer  # noqa: N815
 

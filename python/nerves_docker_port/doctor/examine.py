@@ -14,7 +14,7 @@ import secrets
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from nerves_docker_port.image import ensure as image
 from nerves_docker_port.image.ensure import Image
 from nerves_docker_port.port.wire import Atom, Term
 from nerves_docker_port.printing import printable
+from nerves_docker_port.request import image_name
 from nerves_docker_port.request.request import Request, from_args
 from nerves_docker_port.text import size
 from nerves_docker_port.volume import lock
@@ -84,6 +85,12 @@ def examine(found: Subject, environ: Mapping[str, str], cancellation: Cancellati
     """Everything, in the order in which it is needed. Without an engine, what can be said without one."""
     yield _python()
     yield from _project(found)
+    if found.tag is not None:
+        try:
+            image_name.parse(found.tag)
+        except ValueError as error:
+            yield _of_error("image", errors.image_name_unusable("--image", found.tag, str(error)))
+            found = replace(found, tag=None)
     try:
         engine = Engine.connect(environ)
     except errors.RunnerError as error:
@@ -92,6 +99,8 @@ def examine(found: Subject, environ: Mapping[str, str], cancellation: Cancellati
         return
     try:
         yield _engine(engine)
+        for text in engine.warnings:
+            yield Finding("config.json", "warning", text, "Correct it: the docker CLI does not understand it either.")
         yield _place(engine)
         yield _memory(engine, found)
         yield from _limits(engine, found)

@@ -138,8 +138,8 @@ class Engine:
         ``:engine_too_new``.
         """
         endpoint = find_endpoint(environ)
-        address = endpoint.address
-        api = Client(endpoint, address.path if isinstance(address, UnixAddress) else None, REQUEST_TIMEOUT)
+        socket_path = endpoint.address.path if isinstance(endpoint.address, UnixAddress) else None
+        api = Client(endpoint, socket_path, REQUEST_TIMEOUT)
         failures = (docker.errors.DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError)
         try:
             try:

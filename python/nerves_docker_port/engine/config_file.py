@@ -49,6 +49,8 @@ class ConfigFile:
     proxies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     http_headers: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
+    content: Mapping[str, Any] = field(default_factory=dict)
+    """All of it as it was found, to make a copy of."""
     warnings: tuple[str, ...] = ()
     """What could not be understood, for the person."""
 
@@ -100,6 +102,7 @@ def load(directory: Path) -> ConfigFile:
         proxies=reader.each("proxies", keys.get("proxies"), reader.proxies),
         http_headers=reader.headers(keys.get("HttpHeaders")),
         aliases=reader.each("aliases", keys.get("aliases"), reader.text),
+        content=content if isinstance(content, dict) else {},
         warnings=tuple(reader.warnings),
     )
 

@@ -1,87 +1,148 @@
-"""Registry credentials as Docker keeps them: ``config.json`` with ``auths``, ``credsStore`` and ``credHelpers``.
+"""Registry credentials as the docker CLI keeps them: ``auths``, ``credsStore`` and ``credHelpers`` of ``config.json``.
 
-Found with the SDK, which knows the file's place and its formats, but lets one stale helper fail every pull, public ones
-included. Here a helper that fails is told apart, so that the caller can go on without credentials.
+Each registry by itself, by the CLI's rules (docker/cli, cli/config/configfile/file.go and cli/config/credentials): what
+is broken for one registry takes nothing from the others. A helper that fails is told apart, so that the caller can go
+on without credentials.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-import warnings
-from collections.abc import Mapping
-from typing import Any
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-import docker.errors
-from docker import auth
-from docker.credentials.errors import StoreError
-from docker.utils import config, parse_repository_tag
+from docker.credentials import CredentialsNotFound, Store, StoreError
 
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import transfer
 from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.engine.config_file import ConfigFile
 
 HELPER_TIMEOUT = 60
 """Seconds that a credential helper has: time enough to type a passphrase, where it has somebody to ask."""
+
+DOCKER_HUB = "docker.io"
+
+_HUB_KEY = "https://index.docker.io/v1/"
+"""Under this name Docker Hub's credentials are kept and looked up, by the CLI as by the engine (docker-py #1683)."""
+
+_TOKEN = "<token>"  # not a password, but the user name that says that what is kept is an identity token
+
+T = TypeVar("T")
 
 
 class BrokenError(Exception):
     """The credentials could not be read; the text says why."""
 
 
-def registry_of(tag: str) -> str:
-    """The registry's host of an image's tag, ``docker.io`` where it names none. Raises ``ValueError``."""
-    try:
-        host, _name = auth.resolve_repository_name(parse_repository_tag(tag)[0])
-    except docker.errors.DockerException as error:
-        raise ValueError(str(error)) from error
-    return str(host)
+@dataclass(frozen=True)
+class Kept:
+    """What is kept for every registry."""
+
+    credentials: Mapping[str, Mapping[str, str]]
+    problems: tuple[str, ...]
+    """What could not be read; each names the registry or the helper."""
 
 
-def for_registry(engine: Engine, registry: str, cancellation: Cancellation) -> Mapping[str, Any] | None:
-    """What Docker has kept for ``registry``, or ``None``. Raises ``BrokenError``."""
-    found: Mapping[str, Any] | None = _ask(engine, lambda kept: kept.resolve_authconfig(registry), cancellation)
-    return found or None
+def for_registry(engine: Engine, registry: str, cancellation: Cancellation) -> Mapping[str, str] | None:
+    """What is kept for the host ``registry`` (Docker Hub: ``docker.io``), or ``None``. Raises ``BrokenError``."""
+    config = engine.endpoint.config
+    key = _HUB_KEY if registry in (DOCKER_HUB, "index.docker.io") else registry
+    helper = config.credential_helpers.get(key, _default_store(config))
+    return _from(helper, config, key, cancellation) or None
 
 
-def for_all(engine: Engine, cancellation: Cancellation) -> Mapping[str, Any]:
-    """What Docker has kept for every registry: a build may use any of them. Raises ``BrokenError``."""
-    found: Mapping[str, Any] = _ask(engine, lambda kept: kept.get_all_credentials(), cancellation)
-    found = {registry: entry for registry, entry in found.items() if entry}
-    if auth.INDEX_NAME in found:
-        # The engine looks Docker Hub's up under its old address only (docker-py #1683).
-        found.setdefault(auth.INDEX_URL, found[auth.INDEX_NAME])
-    return found
+def for_all(engine: Engine, cancellation: Cancellation) -> Kept:
+    """What is kept for every registry: a build may use any of them."""
+    config = engine.endpoint.config
+    store = _default_store(config)
+    helpers = dict.fromkeys(config.auths, "")
+    problems = []
+    if store:
+        try:
+            helpers = dict.fromkeys(_ask(store, lambda kept: dict(kept.list()), cancellation), store)
+        except BrokenError as error:
+            problems.append(str(error))
+    found = {}
+    for registry, helper in {**helpers, **config.credential_helpers}.items():
+        try:
+            credentials = _from(helper, config, registry, cancellation)
+        except BrokenError as error:
+            problems.append(f"{registry}: {error}")
+            continue
+        if credentials:
+            found[registry] = credentials
+    return Kept(found, tuple(problems))
 
 
 def header(credentials: Mapping[str, Any]) -> str:
     """The value of the engine's ``X-Registry-Auth`` or ``X-Registry-Config`` header."""
-    return auth.encode_header(dict(credentials)).decode()
+    return base64.urlsafe_b64encode(json.dumps(dict(credentials)).encode()).decode()
 
 
-def config_file() -> str:
-    """Where the credentials are kept, for messages."""
-    return str(config.find_config_file() or "~/.docker/config.json")
-
-
-def _ask(engine: Engine, question: Any, cancellation: Cancellation) -> Any:
-    kept: auth.AuthConfig = engine.api._auth_configs  # type: ignore[attr-defined]  # noqa: SLF001
-
-    def ask() -> Any:
-        with warnings.catch_warnings():
-            # A helper that is not installed is a warning of the SDK's on standard error, and then an exception.
-            warnings.simplefilter("ignore")
-            return question(kept)
-
+def _from(helper: str, config: ConfigFile, key: str, cancellation: Cancellation) -> Mapping[str, str]:
+    """What a helper, or with an empty name the file, has for a registry; nothing where it has nothing."""
+    kept = _in_file(config, key)
+    if not helper:
+        return kept
     try:
-        return transfer.within(HELPER_TIMEOUT, ask, cancellation)
-    except (docker.errors.DockerException, StoreError, OSError, ValueError, LookupError, TypeError) as error:
-        raise BrokenError(_words(error)) from error
+        answer = _ask(helper, lambda store: store.get(key), cancellation)
+        name, secret = str(answer["Username"]), str(answer["Secret"])
+    except CredentialsNotFound:
+        return {}
+    except (LookupError, TypeError) as error:
+        raise BrokenError(_NONSENSE) from error
+    what = {"identitytoken": secret} if name == _TOKEN else {"username": name, "password": secret}
+    return {**kept, **what, "serveraddress": key}
 
 
-def _words(error: Exception) -> str:
-    """The SDK says `Credentials store error: StoreError('...')`; a helper's answer may be no JSON at all."""
-    if isinstance(error, (json.JSONDecodeError, LookupError, TypeError)):
-        return "the helper's answer makes no sense"
-    wrapped = error.__cause__ if isinstance(error, docker.errors.DockerException) else None
-    # What the helper printed is quoted, with its newline.
-    return str(wrapped or error).replace("\n", " ").replace(' ".', '".').strip()
+def _in_file(config: ConfigFile, key: str) -> Mapping[str, str]:
+    # Old versions of Docker wrote URLs.
+    written = key if key in config.auths else next((each for each in config.auths if _host(each) == key), None)
+    kept = config.auths[written] if written is not None else {}
+    return {**kept, "serveraddress": written} if written is not None and kept else {}
+
+
+def _host(written: str) -> str:
+    return written.partition("://")[2].partition("/")[0] if "://" in written else written.partition("/")[0]
+
+
+def _default_store(config: ConfigFile) -> str:
+    """The helper for all that has none of its own; empty for the file.
+
+    Where nothing at all is configured, the CLI takes the platform's own store if its helper is installed
+    (docker/cli, cli/config/credentials/default_store*.go).
+    """
+    if config.credentials_store or config.credential_helpers or config.auths:
+        return config.credentials_store
+    if sys.platform == "darwin":
+        store = "osxkeychain"
+    else:
+        store = "pass" if shutil.which("pass") else "secretservice"
+    return store if shutil.which(f"docker-credential-{store}") else ""
+
+
+_NONSENSE = "the helper's answer makes no sense"
+
+
+def _ask(helper: str, question: Callable[[Store], T], cancellation: Cancellation) -> T:
+    """The helper's answer. Raises ``BrokenError``, and ``CredentialsNotFound`` where it has none."""
+    program = f"docker-credential-{helper}"
+    # The SDK would put a warning of the library's on the terminal.
+    if shutil.which(program) is None:
+        raise BrokenError(f"{program} not installed or not available in PATH")
+    try:
+        return transfer.within(HELPER_TIMEOUT, lambda: question(Store(helper)), cancellation)
+    except CredentialsNotFound:
+        raise
+    except StoreError as error:
+        # What the helper printed is quoted, with its newline.
+        raise BrokenError(str(error).replace("\n", " ").replace(' ".', '".').strip()) from error
+    except (ValueError, LookupError, TypeError) as error:
+        raise BrokenError(_NONSENSE) from error
+    except OSError as error:
+        raise BrokenError(f"{program}: {error}") from error

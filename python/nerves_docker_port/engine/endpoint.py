@@ -52,7 +52,7 @@ _DEFAULT_PORT = "2375"
 _TLS_PORT = "2376"
 
 # The longest path that fits into `sockaddr_un` with its NUL: 108 bytes on Linux (unix(7)), 104 on macOS (unix(4)).
-_SOCKET_PATH_LIMIT = 107 if os.uname().sysname == "Linux" else 103
+SOCKET_PATH_LIMIT = 107 if os.uname().sysname == "Linux" else 103
 
 
 @dataclass(frozen=True)
@@ -128,16 +128,17 @@ def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
     if name == _DEFAULT_CONTEXT:
         url, origin, tls = _default_endpoint(environ, config.directory)
     else:
-        origin = f'{"DOCKER_CONTEXT" if environ.get("DOCKER_CONTEXT") else "current docker context"} "{name}"'
-        url, tls = _context_endpoint(config.directory / "contexts", name, origin)
+        source = "DOCKER_CONTEXT" if environ.get("DOCKER_CONTEXT") else "current docker context"
+        origin = f'{source} "{name}"'
+        url, tls = _context_endpoint(config.directory / "contexts", name, source)
     try:
         address = _address(url, secure=tls is not None)
     except ValueError as error:
         raise errors.endpoint_invalid(url, origin, str(error)) from error
     proxy = None
     if isinstance(address, UnixAddress):
-        if len(os.fsencode(address.path)) > _SOCKET_PATH_LIMIT:
-            raise errors.socket_path_too_long(address.path, origin, _SOCKET_PATH_LIMIT)
+        if len(os.fsencode(address.path)) > SOCKET_PATH_LIMIT:
+            raise errors.socket_path_too_long(address.path, origin, SOCKET_PATH_LIMIT)
         # The CLI speaks TLS over TCP only; the files were looked at all the same, and so they are here.
         tls = None
     elif isinstance(address, SshAddress):
@@ -244,21 +245,21 @@ def _environment_tls(environ: Mapping[str, str], directory: Path) -> Tls | None:
 # --- contexts ------------------------------------------------------------------------------------------------------
 
 
-def _context_endpoint(store: Path, name: str, origin: str) -> tuple[str, Tls | None]:
+def _context_endpoint(store: Path, name: str, source: str) -> tuple[str, Tls | None]:
     """URL and TLS of a stored context (docker/cli, cli/context/store and cli/context/docker/load.go)."""
     directory = hashlib.sha256(name.encode()).hexdigest()
     path = store / "meta" / directory / "meta.json"
     try:
         text = path.read_bytes().decode("utf-8", "replace")
     except FileNotFoundError as error:
-        raise errors.context_missing(name, origin) from error
+        raise errors.context_missing(name, source) from error
     except OSError as error:
-        raise errors.context_unusable(name, origin, str(path), str(error.strerror)) from error
+        raise errors.context_unusable(name, source, str(path), str(error.strerror)) from error
     try:
         host, skip_verification = _docker_endpoint(text)
     except (ValueError, RecursionError) as error:
-        raise errors.context_unusable(name, origin, str(path), str(error)) from error
-    tls = _context_tls(store / "tls" / directory / "docker", origin, verify=not skip_verification)
+        raise errors.context_unusable(name, source, str(path), str(error)) from error
+    tls = _context_tls(store / "tls" / directory / "docker", f'{source} "{name}"', verify=not skip_verification)
     return host or f"unix://{DEFAULT_SOCKET}", tls
 
 

@@ -16,8 +16,9 @@ from typing import IO, Any, TypeVar
 
 import requests
 
+from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine.client import PROBE_INTERVAL, Engine, hang_up
+from nerves_docker_port.engine.client import FORBIDDEN, PROBE_INTERVAL, Engine, hang_up, plain
 
 PULL_TIMEOUT = 600
 """Seconds without an event after which a pull counts as stalled.
@@ -127,7 +128,11 @@ class _Answer:
         )
         with self._response as response:
             if response.status_code >= 400:
-                raise RefusedError(_reason(response))
+                reason = _reason(response)
+                if response.status_code in FORBIDDEN and not _is_json(response):
+                    # Not the engine, which passes on in JSON what a registry says, but a proxy before it.
+                    raise errors.engine_forbidden(self._engine.endpoint.url, f"(POST {self._path})", reason)
+                raise RefusedError(reason)
             for event in _decode(_read(response)):
                 if self._abandoned:
                     return
@@ -185,7 +190,11 @@ def _reason(response: requests.Response) -> str:
         found = json.loads(text)
         if isinstance(found, dict) and isinstance(found.get("message") or found.get("cause"), str):
             return str(found.get("message") or found.get("cause"))
-    return text or f"{response.status_code} {response.reason}"
+    return plain(text) or f"{response.status_code} {response.reason}"
+
+
+def _is_json(response: requests.Response) -> bool:
+    return response.headers.get("Content-Type", "").startswith("application/json")
 
 
 def within(seconds: float, function: Callable[[], T], cancellation: Cancellation) -> T:

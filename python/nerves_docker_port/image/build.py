@@ -1,7 +1,8 @@
 """Building an image from its Dockerfile: with BuildKit where `docker buildx` is, through the engine's API otherwise.
 
 BuildKit is not in the API in a form that the SDK speaks (it wants a gRPC session), so it needs the CLI's plugin. The
-engine's own, older builder needs nothing, and knows all but BuildKit's newer syntax.
+engine's own, older builder needs nothing, and knows all but BuildKit's newer syntax. Which of the two it is, and with
+which of buildx's builders, is decided as `docker build` decides it (docker/cli, cmd/docker/builder.go).
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import credentials, transfer
 from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.engine.config_file import ConfigFile
 from nerves_docker_port.image.context import Context
 from nerves_docker_port.image.pull import Progress, error_in
 from nerves_docker_port.record.log import BuildLog, clean
@@ -36,6 +38,15 @@ STOP_GRACE = 5
 
 _PROBE_TIMEOUT = 20
 """Seconds that `docker buildx version` may take."""
+
+# What Go's strconv.ParseBool takes.
+_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+
+_BUILDER_ALIAS = "builder"
+"""The alias that `docker buildx install` writes into ``config.json``: `docker build` is `docker buildx build` then."""
+
+_CREDENTIALS = ("auths", "credsstore", "credhelpers")
 
 _API_STEP = re.compile(rb"^Step (\d+)/(\d+) : (.*)", re.MULTILINE)
 # `#7 [2/4] RUN make`, in a stage with a name `#7 [builder 2/4] RUN make`.
@@ -58,12 +69,13 @@ def build(
 ) -> None:
     """Build ``tag`` from ``context``: its output into ``log``, its steps shown as headlines.
 
-    Raises ``RunnerError`` ``:image_build_failed`` with the failing step, or ``:disk_full``.
+    Raises ``RunnerError`` ``:image_build_failed`` with the failing step, or ``:disk_full``; ``:bad_request`` where
+    ``DOCKER_BUILDKIT`` asks for what cannot be had.
     """
     output = _Output(log, reporter)
     buildx = _buildx(engine, environ)
     if buildx is not None:
-        reason = _with_buildx(buildx, tag, context, labels, environ, output, reporter, cancellation)
+        reason = _with_buildx(engine, buildx, tag, context, labels, environ, output, reporter, cancellation)
     else:
         reason = _through_api(engine, tag, context, labels, output, reporter, cancellation)
     cancellation.check()
@@ -115,11 +127,11 @@ def _through_api(
 ) -> str | None:
     """Build with the engine's own builder; why it failed, or ``None``."""
     headers = {"Content-Type": "application/x-tar"}
-    try:
-        if kept := credentials.for_all(engine, cancellation):
-            headers["X-Registry-Config"] = credentials.header(kept)
-    except credentials.BrokenError as error:
-        _warn_of_credentials(reporter, str(error))
+    kept = credentials.for_all(engine, cancellation)
+    if kept.credentials:
+        headers["X-Registry-Config"] = credentials.header(kept.credentials)
+    for problem in kept.problems:
+        _warn_of_credentials(engine, reporter, problem)
     try:
         packed, dockerfile = context.packed()
     except OSError as error:
@@ -132,8 +144,10 @@ def _through_api(
         "labels": json.dumps(dict(labels)),
     }
     # As the CLI does it: the proxies of config.json are build arguments.
-    if proxies := engine.api._proxy_configs.get_environment():  # type: ignore[attr-defined]  # noqa: SLF001
+    if proxies := engine.proxy_environment():
         params["buildargs"] = json.dumps(proxies)
+    if engine.platform is not None:
+        params["platform"] = engine.platform
     with packed, engine.failures(f"while it built the image {tag}"):
         try:
             with closing(
@@ -186,14 +200,36 @@ def _follow(
 
 
 def _buildx(engine: Engine, environ: Mapping[str, str]) -> str | None:
-    """The docker CLI, if it has buildx and the engine has BuildKit."""
-    program = shutil.which("docker", path=environ.get("PATH"))
-    if program is None:
+    """The docker CLI, if it is to build with buildx; ``None`` if the engine's own builder is to."""
+    wanted = _wants_buildkit(engine, environ)
+    if wanted is False:
         return None
     with engine.failures("while it was asked about itself"):
         version = engine.api.version(api_version=False)
     # Podman speaks the API, but builds with something else; its own `docker` wrapper calls that buildx, too.
     if any("podman" in str(part.get("Name", "")).lower() for part in version.get("Components") or []):
+        return None
+    program = _cli_with_buildx(environ)
+    if program is None and wanted:
+        raise errors.buildx_missing()
+    return program
+
+
+def _wants_buildkit(engine: Engine, environ: Mapping[str, str]) -> bool | None:
+    """Whether the person asks for BuildKit or against it: ``DOCKER_BUILDKIT``, else `docker buildx install`."""
+    given = environ.get("DOCKER_BUILDKIT", "")
+    if given in _TRUE:
+        return True
+    if given in _FALSE:
+        return False
+    if given:
+        raise errors.buildkit_unclear(given)
+    return True if _BUILDER_ALIAS in engine.endpoint.config.aliases else None
+
+
+def _cli_with_buildx(environ: Mapping[str, str]) -> str | None:
+    program = shutil.which("docker", path=environ.get("PATH"))
+    if program is None:
         return None
     try:
         said = subprocess.run(
@@ -210,6 +246,7 @@ def _buildx(engine: Engine, environ: Mapping[str, str]) -> str | None:
 
 
 def _with_buildx(
+    engine: Engine,
     program: str,
     tag: str,
     context: Context,
@@ -227,11 +264,14 @@ def _with_buildx(
     command += ["--", str(context.root)]
     # Attestations would make the image one of several platforms, of which one is unknown.
     environment = {**environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "NO_COLOR": "1"}
+    if not environ.get("BUILDX_BUILDER") and _BUILDER_ALIAS not in engine.endpoint.config.aliases:
+        # The engine's own BuildKit, whatever builder `docker buildx use` has chosen.
+        environment["BUILDX_BUILDER"] = engine.endpoint.context
     steps = _BuildKitSteps(output)
     reason = _run(command, environment, steps, cancellation)
     if reason is not None and steps.lacks_credentials:
-        _warn_of_credentials(reporter, reason)
-        with _config_without_credentials(environ) as directory:
+        _warn_of_credentials(engine, reporter, reason)
+        with _config_without_credentials(engine.endpoint.config) as directory:
             steps = _BuildKitSteps(output)
             reason = _run(command, {**environment, "DOCKER_CONFIG": directory}, steps, cancellation)
     return reason
@@ -314,24 +354,20 @@ class _BuildKitSteps:
 
 
 @contextmanager
-def _config_without_credentials(environ: Mapping[str, str]) -> Iterator[str]:
+def _config_without_credentials(config: ConfigFile) -> Iterator[str]:
     """The CLI's configuration, contexts and plug-ins included, but for all that has to do with credentials."""
-    given = environ.get("DOCKER_CONFIG") or Path(environ.get("HOME") or Path.home()) / ".docker"
     with tempfile.TemporaryDirectory(prefix="nerves-docker-port-") as directory:
-        config = {}
-        with suppress(OSError, ValueError):
-            config = json.loads((Path(given) / "config.json").read_text(encoding="utf-8"))
-        kept = {key: value for key, value in config.items() if key not in ("auths", "credsStore", "credHelpers")}
-        (Path(directory) / "config.json").write_text(json.dumps(kept), encoding="utf-8")
+        kept = {key: value for key, value in config.content.items() if key.lower() not in _CREDENTIALS}
+        (Path(directory) / config.path.name).write_text(json.dumps(kept), encoding="utf-8")
         with suppress(OSError):
-            for entry in Path(given).iterdir():
-                if entry.name != "config.json":
+            for entry in config.directory.absolute().iterdir():
+                if entry.name != config.path.name:
                     (Path(directory) / entry.name).symlink_to(entry)
         yield directory
 
 
-def _warn_of_credentials(reporter: Reporter, reason: str) -> None:
+def _warn_of_credentials(engine: Engine, reporter: Reporter, reason: str) -> None:
     reporter.warning(
-        f"Docker's registry credentials could not be read ({credentials.config_file()}): {reason}\n"
+        f"Docker's registry credentials could not be read ({engine.endpoint.config.path}): {reason}\n"
         "The image is built without them."
     )

@@ -17,6 +17,7 @@ from nerves_docker_port.engine.client import Engine, label, labels
 from nerves_docker_port.image.context import Context
 from nerves_docker_port.record.log import BuildLog
 from nerves_docker_port.record.reporter import Reporter, stage
+from nerves_docker_port.request.image_name import names_registry
 from nerves_docker_port.request.request import NEW, OLD, Generation, ImageConfig
 from nerves_docker_port.request.settings import CreateImage, Pull
 
@@ -25,6 +26,9 @@ CREATE_QUESTION = "The Nerves Docker build_runner needs to create the image.\nPr
 
 _RUNS_ON = {"amd64": ("386",), "arm64": ("arm",)}
 """For an engine's architecture, the other architectures whose programs it runs without emulation (names of GOARCH)."""
+
+_GO_NAMES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64", "i386": "386", "armhf": "arm", "armel": "arm"}
+"""Other names of processors that the engine takes in a platform (containerd/platforms, ``normalizeArch``)."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,12 @@ class Image:
         if not self.architecture or not native:
             return False
         return self.architecture != native and self.architecture not in _RUNS_ON.get(native, ())
+
+    def is_for(self, platform: str) -> bool:
+        """Whether it is made for ``platform`` (``linux/arm64``, ``linux``, ``arm64``), as far as it says."""
+        parts = platform.lower().split("/")
+        names = {_GO_NAMES.get(part, part) for part in (parts if len(parts) == 1 else parts[1:2])}
+        return not self.architecture or bool(names & {self.architecture, "linux"})
 
 
 @dataclass(frozen=True)
@@ -108,14 +118,22 @@ def ensure(
     that. ``open_log`` is called if the image is built, and returns the log for the output of the build.
     Raises ``RunnerError`` ``:image_unavailable``, ``:image_build_failed`` or ``:disk_full``.
     """
+    for text in engine.warnings:
+        reporter.warning(text)
     builder = _Builder(engine, wanted, reporter, cancellation, policy, environ, open_log)
     image = None if policy.pull == "always" else find(engine, wanted.tag)
+    if image is not None and engine.platform is not None and not image.is_for(engine.platform):
+        reporter.warning(
+            f"The engine's {image.tag} is made for {image.architecture}, and DOCKER_DEFAULT_PLATFORM asks for "
+            f"{engine.platform}: another one is looked for."
+        )
+        image = None
     if image is not None:
         image = builder.rebuild_if_changed(image, before_work)
     else:
         before_work()
         image = _pull_or_else(engine, wanted, builder.context, policy, reporter, cancellation, builder.build_new)
-    if image.is_foreign(engine):
+    if image.is_foreign(engine) and engine.platform is None:
         native = engine.capabilities.architecture
         reporter.warning(
             f"The image {image.tag} is made for {image.architecture}, and the engine is on {native}: it runs slowly "
@@ -141,7 +159,7 @@ def _pull_or_else(
     why_not = None
     if policy.pull == "never":
         why_not = "the configuration says `pull: :never`"
-    elif policy.pull == "missing" and context is not None and not _names_registry(wanted.tag):
+    elif policy.pull == "missing" and context is not None and not names_registry(wanted.tag):
         why_not = "its tag names no registry, so it is meant to be built from its Dockerfile"
     if why_not is not None:
         return otherwise(errors.image_unavailable(wanted.tag, why_not, dockerfile, pulled=False))
@@ -159,16 +177,6 @@ def _pull_or_else(
         # With `pull: :always` the person wants the image of the registry, so the image at the engine is not used.
         raise errors.image_not_renewed(wanted.tag, reason)
     return otherwise(errors.image_unavailable(wanted.tag, reason, dockerfile))
-
-
-def _names_registry(tag: str) -> bool:
-    """Whether a tag names a registry.
-
-    The part before the first slash is a registry if it is ``localhost``, or contains a dot or a colon
-    (https://github.com/distribution/reference, ``splitDockerDomain``).
-    """
-    first, slash, _rest = tag.partition("/")
-    return bool(slash) and ("." in first or ":" in first or first == "localhost")
 
 
 class _Builder:

@@ -16,6 +16,7 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import credentials, transfer
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.record.reporter import Reporter
+from nerves_docker_port.request import image_name
 
 PROGRESS_INTERVAL = 0.2
 """Seconds between two progress events. The engine sends ten events a second for each layer."""
@@ -34,23 +35,23 @@ def pull(engine: Engine, tag: str, reporter: Reporter, cancellation: Cancellatio
     Raises ``RunnerError`` ``:disk_full``, ``:cancelled``, or an error of the engine.
     """
     try:
-        registry = credentials.registry_of(tag)
+        registry = image_name.parse(tag).registry
     except ValueError as error:
         return str(error)
+    config = engine.endpoint.config
     broken = None
     try:
         kept = credentials.for_registry(engine, registry, cancellation)
     except credentials.BrokenError as error:
         kept, broken = None, str(error)
         reporter.warning(
-            f"The credentials for {registry} could not be read ({credentials.config_file()}): {broken}\n"
-            "Trying without credentials."
+            f"The credentials for {registry} could not be read ({config.path}): {broken}\nTrying without credentials."
         )
     reason = _pull(engine, tag, kept or {}, reporter, cancellation)
     if reason is not None and kept is not None and _REFUSED.search(reason):
         reporter.warning(
             f"The registry {registry} does not take the credentials that Docker keeps for it "
-            f"({credentials.config_file()}): {reason}\nTrying without credentials."
+            f"({config.path}): {reason}\nTrying without credentials."
         )
         # If this fails, too, the first reason is more useful: it is about the credentials that the person has.
         reason = _pull(engine, tag, {}, reporter, cancellation) and reason
@@ -67,13 +68,16 @@ def _pull(
     The engine answers with status 200 before it pulls. So a failure during the pull is an event with an ``error``.
     """
     repository, version = parse_repository_tag(tag)
+    params = {"fromImage": repository, "tag": version or "latest"}
+    if engine.platform is not None:
+        params["platform"] = engine.platform
     with engine.failures(f"while it pulled {tag}"):
         try:
             with closing(
                 transfer.events(
                     engine,
                     "/images/create",
-                    params={"fromImage": repository, "tag": version or "latest"},
+                    params=params,
                     headers={"X-Registry-Auth": credentials.header(kept)},
                     cancellation=cancellation,
                 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import gc
 import queue
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -23,6 +24,7 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.port import protocol, wire
 from nerves_docker_port.port.outbox import Outbox
 from nerves_docker_port.port.wire import Term
+from nerves_docker_port.printing import printable
 
 END_TIMEOUT = 60.0
 """Seconds that a cancelled flow has to stop and remove its container. Five are for TERM; the rest is for an engine that
@@ -164,7 +166,8 @@ class Flow:
         except errors.RunnerError as error:
             return protocol.Done(self.id, _error(error))
         except Exception as error:  # noqa: BLE001  # every request gets exactly one outcome
-            traceback.print_exc()
+            # The error may hold an engine's text.
+            sys.stderr.write(printable(traceback.format_exc()))
             return protocol.Done(self.id, _error(errors.internal(f"{type(error).__name__}: {error}")))
 
     def _value(self) -> Term:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import posixpath
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from packaging.version import InvalidVersion, Version
 
 from nerves_docker_port import errors
 from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.request import image_name
 from nerves_docker_port.request import settings as settings_module
 from nerves_docker_port.request.settings import Settings
 
@@ -217,7 +217,7 @@ def _image(config: Mapping[str, Term], package: Package, platform: Platform) -> 
     if docker is None:
         directory = platform.path / "support" / "docker" / platform.app
         tag = f"ghcr.io/nerves-project/{platform.app}:{platform.version}"
-        return ImageConfig(tag, directory / "Dockerfile")
+        return ImageConfig(_checked("The platform's image", tag), directory / "Dockerfile")
     if not isinstance(docker, tuple) or len(docker) != 2:
         raise errors.bad_request(
             "build_runner_config: [docker: ...] wants a pair of a Dockerfile and a tag.",
@@ -225,14 +225,15 @@ def _image(config: Mapping[str, Term], package: Package, platform: Platform) -> 
         )
     dockerfile = Path(_to_text(docker[0], "build_runner_config: [docker: {dockerfile, tag}]: the Dockerfile"))
     tag = _to_text(docker[1], "build_runner_config: [docker: {dockerfile, tag}]: the tag")
-    # The engine checks the whole grammar of the tag. Here we only refuse a tag that is empty, that looks like an option
-    # or that contains white space.
-    if not re.match(r"[A-Za-z0-9]", tag) or re.search(r"\s", tag):
-        raise errors.bad_request(
-            f"build_runner_config: [docker: {{dockerfile, tag}}]: {tag!r} cannot be an image's tag.",
-            hint='For example: `build_runner_config: [docker: {"Dockerfile", "my_system:0.1.0"}]`.',
-        )
-    return ImageConfig(tag, package.path / dockerfile)
+    return ImageConfig(_checked("build_runner_config: [docker: {dockerfile, tag}]", tag), package.path / dockerfile)
+
+
+def _checked(where: str, tag: str) -> str:
+    try:
+        image_name.parse(tag)
+    except ValueError as error:
+        raise errors.image_name_unusable(where, tag, str(error)) from error
+    return tag
 
 
 def _make_args(opts: Term) -> tuple[str, ...]:
