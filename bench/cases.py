@@ -20,7 +20,7 @@ LATENCY = (600, 40)
 
 def cold_build(place: Place) -> Iterator[Case]:
     """Build and archive from nothing, without Mix: what the engine is asked for, and the helper's own start."""
-    for image, recorded, at_most in ((NEW, "artifact_new_image.json", 0.65), (OLD, "artifact_old_image.json", 0.40)):
+    for image, recorded, at_most in ((NEW, "artifact_new_image.json", 0.45), (OLD, "artifact_old_image.json", 0.24)):
         yield Case(
             f"cold build and archive, {image.rpartition(':')[2]} image",
             {

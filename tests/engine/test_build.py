@@ -158,9 +158,7 @@ def test_what_mix_itself_writes_between_build_and_archive_is_no_change(system: S
     assert conversation.finished == ["preflight", "check_tree"]
 
 
-def test_archive_after_a_shell_or_a_build_of_another_helper_packs_again(
-    system: System, client: docker.DockerClient
-) -> None:
+def test_archive_after_a_build_of_another_helper_packs_again(system: System, client: docker.DockerClient) -> None:
     with system.helper() as helper:
         helper.request("build", system.args()).value()
         # What another command of ours does to the tree: it has the volume although a session is parked on it.

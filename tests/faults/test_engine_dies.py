@@ -119,7 +119,8 @@ def test_an_engine_that_dies_stops_or_freezes_in_mid_build_is_an_error_and_the_n
     try:
         for end in ("killed", "stopped", "frozen"):
             with system.helper() as helper:
-                helper.start("build", system.args(make_args=["RUN=sleep 600"]))
+                patience = {"NERVES_DOCKER_PATIENCE": "10"}
+                helper.start("build", system.args(make_args=["RUN=sleep 600"], env=patience))
                 conversation = helper.follow(until_stage="make")
                 assert wait_until(lambda: client.containers.list(filters={"volume": system.volume}), 20)
                 assert dockerd.process is not None

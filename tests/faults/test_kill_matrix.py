@@ -326,6 +326,30 @@ def test_a_connection_that_is_lost_for_half_of_the_patience_costs_a_gap_in_the_l
     assert ours(client, system.volume) == []
 
 
+def test_an_artifact_that_takes_longer_than_the_patience_to_arrive_arrives(
+    make_system: Callable[..., System], client: docker.DockerClient, host: str
+) -> None:
+    """Docker takes no signal for a container while it hands over a file of it, so the container ends meanwhile.
+
+    What was asked for arrives all the same, and the archive begins another session, as with a helper of its own.
+    """
+    system = make_system(uid=os.getuid())
+    system.write("my_system/in_make_system.sh", "head -c 3200000 /dev/urandom > built\n")
+    # Fifty times 64 KiB, in three times the patience.
+    slow = ("/archive", 3 * PATIENCE / 50)
+    with Recorder(system.root, host, slow=slow) as recorder, system.helper(DOCKER_HOST=recorder.host) as helper:
+        started = time.monotonic()
+        conversation = helper.request("build", system.args(env=PATIENT))
+        assert conversation.value()["size"] > 3_000_000
+        assert time.monotonic() - started > 2 * PATIENCE
+        assert conversation.warnings == []
+        (system.package / "in_make_system.sh").unlink()
+        archived = helper.request("archive", system.args(env=PATIENT), request_id=2)
+        archived.value()
+        assert archived.warnings == []
+    assert ours(client, system.volume) == []
+
+
 def test_a_build_that_stands_still_together_with_its_helper_goes_on_with_it(
     make_system: Callable[..., System], client: docker.DockerClient
 ) -> None:

@@ -33,9 +33,15 @@ class Asked:
 class Recorder:
     """Listens while the ``with`` block runs; ``host`` is for ``DOCKER_HOST``, ``asked`` what came, in order."""
 
-    def __init__(self, directory: Path, upstream: str, *, stall: str | None = None) -> None:
-        """With ``stall``, the answer to a request whose path ends so stands still after its first 64 KiB."""
+    def __init__(
+        self, directory: Path, upstream: str, *, stall: str | None = None, slow: tuple[str, float] | None = None
+    ) -> None:
+        """With ``stall``, the answer to a request whose path ends so stands still after its first 64 KiB.
+
+        With ``slow``, the answer to a request whose path ends so takes so many seconds for each 64 KiB.
+        """
         self._stall = stall
+        self._slow = slow
         self.stalled = threading.Event()
         self._resume = threading.Event()
         self._upstream = upstream.removeprefix("unix://")
@@ -119,6 +125,8 @@ class Recorder:
         with suppress(OSError):
             while data := engine.recv(65536):
                 client.sendall(data)
+                if self._slow is not None and requests.last.endswith(self._slow[0]):
+                    requests.ended.wait(self._slow[1] * len(data) / 65536)
                 if self._stall is not None and requests.last.endswith(self._stall):
                     self.stalled.set()
                     while not (self._resume.wait(0.05) or requests.ended.is_set()):
