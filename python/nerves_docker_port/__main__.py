@@ -1,4 +1,4 @@
-"""The helper's commands: ``port`` (what the shim starts), ``shell``, ``doctor`` and ``version``.
+"""The helper's commands: ``port`` (what the shim starts), ``shell``, ``doctor``, ``explain`` and ``version``.
 
 Imports nothing heavy before it must: the shim waits for the hello.
 """
@@ -20,6 +20,7 @@ usage: python -m nerves_docker_port COMMAND
   port      serve the Elixir shim over descriptors 3 and 4 (docs/protocol.md)
   shell     open a build shell on this terminal; `mix nerves.system.shell` says the whole command
   doctor    find out why a build would not work: the engine, and what a build needs of it
+  explain   find the cause of a failed build in its log: `explain build.log`
   version   print the version
 """
 
@@ -48,6 +49,10 @@ def _command(words: list[str]) -> int:
         from nerves_docker_port.doctor import examine as doctor
 
         return doctor.main(words[1:], os.environ)
+    if words[:1] == ["explain"]:
+        from nerves_docker_port.record import explain
+
+        return explain.main(words[1:])
     if words == ["version"]:
         from nerves_docker_port import __version__
 

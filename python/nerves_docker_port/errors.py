@@ -1082,6 +1082,15 @@ def ssh_agent(message: str) -> RunnerError:
     )
 
 
+def log_unreadable(path: str, reason: str) -> RunnerError:
+    """A build's log that somebody asked to have explained cannot be read."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"The log {path} cannot be read: {reason}.",
+        hint="Give the path of a build's log: `build.log` is in the directory in which Mix was run.",
+    )
+
+
 def not_writable(path: str, what: str, reason: str) -> RunnerError:
     """A directory or file on the host that must be written cannot be."""
     return RunnerError(

@@ -1,0 +1,142 @@
+"""Explains a failed build from its log: which package, which step, the decisive lines, and what to do.
+
+The last lines of a log often only say what followed from the failure, so the whole log is read. ``explain`` is for
+code, ``render`` makes text of its answer, and ``main`` is the command. It imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import BinaryIO
+
+from nerves_docker_port import errors
+from nerves_docker_port.record.cause import Cause, find_cause, find_cause_in_text, without_escapes
+from nerves_docker_port.record.failure import Landmarks, find_place, read_landmarks
+from nerves_docker_port.record.signs import KINDS
+
+USAGE = """\
+usage: python -m nerves_docker_port explain [--json] LOG
+
+  Finds the cause of a failed build in its log, for example build.log; `-` reads it from standard input.
+  --json    print one JSON object on one line: package, step, kind, lines, remedy; null if the build did not fail
+"""
+EX_USAGE = 64
+
+_TAIL = 64 * 1024
+"""Bytes at the end of a log in which the failure of a step without make is looked for."""
+_MOST_LINES, _WIDTH = 20, 100
+"""The size of the text that ``render`` makes."""
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+_OF_PREPARATION = (
+    *("disk-full", "permission", "missing-tool", "file-system", "platform", "defconfig"),
+    *("download", "download-403", "download-404", "download-certificate", "download-no-network"),
+    *("extract-corrupt", "patch-hunk", "patch-malformed"),
+)
+"""The kinds of failures that nerves_system_br's create-build.sh can have before it runs make."""
+_REMEDY_OF_DOWNLOAD = (
+    "Give the container a network, or put Buildroot's archive, which the log names, into the download directory."
+)
+
+
+def explain(path: Path) -> Cause | None:
+    """The cause of the failure that ended the last run in the log at ``path``; ``None`` if that did not fail.
+
+    Reads the file once, a second for 400 MB, and keeps a few megabytes of it. Raises ``RunnerError`` if it cannot be
+    read.
+    """
+    try:
+        with path.open("rb", buffering=0) as log:
+            return explain_file(log)
+    except OSError as error:
+        raise errors.log_unreadable(str(path), str(error.strerror)) from error
+
+
+def explain_file(log: BinaryIO) -> Cause | None:
+    """``explain`` for an open file that can be read at any position. Raises ``OSError``."""
+    found = read_landmarks(log)
+    place = find_place(found)
+    if place:
+        return find_cause(log, place)
+    return _of_preparation(log, found)
+
+
+def _of_preparation(log: BinaryIO, found: Landmarks) -> Cause | None:
+    """The failure of create-build.sh itself: it ends without its last words, before Buildroot's first headline."""
+    if found.headlines or found.runs or not found.size:
+        return None
+    log.seek(max(0, found.size - _TAIL))
+    tail = log.read(_TAIL)
+    if b"uildroot" not in tail and b"nerves" not in tail.lower():
+        return None
+    cause = find_cause_in_text(tail, "Downloading", _OF_PREPARATION)
+    if cause and cause.kind.startswith("download"):
+        # The only thing that this script downloads.
+        return replace(cause, kind="platform-download", remedy=_REMEDY_OF_DOWNLOAD)
+    return cause
+
+
+def render(cause: Cause) -> str:
+    """``cause`` as text for an error message: at most 20 lines of 100 columns, without control characters."""
+    if cause.package and cause.step:
+        title = f"{cause.package} failed in the step {cause.step}: {KINDS[cause.kind]}."
+    elif cause.package or cause.step:
+        title = f"{cause.package or cause.step} failed: {KINDS[cause.kind]}."
+    else:
+        title = f"The build failed: {KINDS[cause.kind]}."
+    remedy = textwrap.wrap(_harmless(f"What to do: {cause.remedy}"), _WIDTH) if cause.remedy else []
+    head = textwrap.wrap(_harmless(title), _WIDTH)
+    room = _MOST_LINES - len(head) - len(remedy) - 2
+    lines = [_shortened(f"    {_harmless(line)}") for line in cause.lines[:room]]
+    return "\n".join([*head, "", *lines, *([""] if remedy else []), *remedy][:_MOST_LINES])
+
+
+def _harmless(text: str) -> str:
+    """No character of ``text`` does anything to a terminal."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", without_escapes(text).expandtabs(4)).rstrip()
+
+
+def _shortened(line: str) -> str:
+    return line if len(line) <= _WIDTH else f"{line[: _WIDTH - 1]}…"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command `explain`; its exit status."""
+    words = [word for word in arguments if word != "--json"]
+    if len(words) != 1 or (words[0].startswith("-") and words[0] != "-"):
+        sys.stderr.write(USAGE)
+        return EX_USAGE
+    try:
+        cause = _explain_input() if words[0] == "-" else explain(Path(words[0]))
+    except errors.RunnerError as error:
+        sys.stderr.write(f"nerves_docker_port: {error.message}\n\n{error.hint}\n")
+        return 1
+    if "--json" in arguments:
+        text = json.dumps(asdict(cause) if cause else None)
+    else:
+        text = render(cause) if cause else "No failure is in this log."
+    try:
+        print(text, flush=True)  # noqa: T201
+    except BrokenPipeError:
+        # Whoever reads has gone (`| head`). The interpreter would complain when it flushes once more at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _explain_input() -> Cause | None:
+    """Standard input's cause. What comes through a pipe is kept in a file, because it is read in two places."""
+    try:
+        with tempfile.TemporaryFile() as kept:
+            shutil.copyfileobj(sys.stdin.buffer, kept, 1 << 20)
+            kept.seek(0)
+            return explain_file(kept)
+    except OSError as error:
+        raise errors.log_unreadable("standard input", str(error.strerror)) from error

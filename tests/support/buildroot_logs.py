@@ -1,0 +1,81 @@
+"""Logs as Buildroot writes them, put together from the output of the step that failed."""
+
+from __future__ import annotations
+
+PREPARATION = """\
+make: Entering directory '/nerves/env/platform/buildroot-2026.05'
+  GEN     /home/nerves/project/Makefile
+#
+# configuration written to /home/nerves/project/.config
+#
+make: Leaving directory '/nerves/env/platform/buildroot-2026.05'
+------------
+
+Build directory successfully created.
+
+Configuration: /nerves/env/my_sys/nerves_defconfig
+
+Next, do the following:
+   1. cd /home/nerves/project
+   2. make
+
+For additional options, run 'make help' in the build directory.
+
+IMPORTANT: If you update nerves_system_br, you should rerun this script.
+/usr/bin/make -j1  O=/home/nerves/project HOSTCC="/usr/bin/gcc" HOSTCXX="/usr/bin/g++" syncconfig
+  GEN     /home/nerves/project/Makefile
+"""
+
+STAMPS = {
+    "Downloading": "downloaded",
+    "Extracting": "extracted",
+    "Patching": "patched",
+    "Autoreconfiguring": "patched",
+    "Configuring": "configured",
+    "Building": "built",
+    "Installing to host directory": "host_installed",
+    "Installing to staging directory": "staging_installed",
+    "Installing to target": "target_installed",
+    "Installing to images directory": "images_installed",
+}
+
+
+def headline(package: str, version: str, step: str) -> str:
+    """Buildroot's headline with its escape sequences."""
+    return f"\x1b[7m>>> {package} {version} {step}\x1b[27m\n"
+
+
+def failed_log(
+    package: str, step: str, output: str, *, version: str = "1.2.3", inner: str = "", status: int = 2
+) -> str:
+    """A log whose last step ended with ``output``; ``inner`` is what the package's own make reported."""
+    return (
+        PREPARATION
+        + headline("host-skeleton", "", "Extracting")
+        + headline("host-skeleton", "", "Installing to host directory")
+        + before(package, step, version)
+        + output
+        + inner
+        + f"make[1]: *** [package/pkg-generic.mk:273: /home/nerves/project/build/{package}-{version}/.stamp_{STAMPS[step]}] "
+        f"Error {status}\nmake: *** [Makefile:23: _all] Error 2\n"
+    )
+
+
+def before(package: str, step: str, version: str = "1.2.3") -> str:
+    """The headlines up to the one of ``step``."""
+    steps = list(STAMPS)
+    return "".join(
+        headline(package, version, done) for done in steps[: steps.index(step) + 1] if done in (step, *steps[1:3])
+    )
+
+
+def failed_system_log(step: str, output: str, target: str) -> str:
+    """A log in which what concerns the whole system failed, not a package."""
+    return (
+        PREPARATION
+        + headline("busybox", "1.36.1", "Installing to target")
+        + headline("", "", "Finalizing target directory")
+        + headline("", "", step)
+        + output
+        + f"make[1]: *** [Makefile:808: {target}] Error 1\nmake: *** [Makefile:23: _all] Error 2\n"
+    )
