@@ -45,28 +45,25 @@ def headline(package: str, version: str, step: str) -> str:
     return f"\x1b[7m>>> {package} {version} {step}\x1b[27m\n"
 
 
-def failed_log(
-    package: str, step: str, output: str, *, version: str = "1.2.3", inner: str = "", status: int = 2
-) -> str:
-    """A log whose last step ended with ``output``; ``inner`` is what the package's own make reported."""
+def failed_log(package: str, step: str, output: str, *, version: str = "1.2.3") -> str:
+    """A log whose last step ended with ``output``."""
     return (
         PREPARATION
         + headline("host-skeleton", "", "Extracting")
         + headline("host-skeleton", "", "Installing to host directory")
         + before(package, step, version)
         + output
-        + inner
-        + f"make[1]: *** [package/pkg-generic.mk:273: /home/nerves/project/build/{package}-{version}/.stamp_{STAMPS[step]}] "
-        f"Error {status}\nmake: *** [Makefile:23: _all] Error 2\n"
+        + "make[1]: *** [package/pkg-generic.mk:273: "
+        + f"/home/nerves/project/build/{package}-{version}/.stamp_{STAMPS[step]}] Error 2\n"
+        + "make: *** [Makefile:23: _all] Error 2\n"
     )
 
 
 def before(package: str, step: str, version: str = "1.2.3") -> str:
     """The headlines up to the one of ``step``."""
     steps = list(STAMPS)
-    return "".join(
-        headline(package, version, done) for done in steps[: steps.index(step) + 1] if done in (step, *steps[1:3])
-    )
+    done = [name for name in steps[: steps.index(step) + 1] if name in (step, *steps[1:3])]
+    return "".join(headline(package, version, name) for name in done)
 
 
 def failed_system_log(step: str, output: str, target: str) -> str:

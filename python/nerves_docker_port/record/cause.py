@@ -34,6 +34,8 @@ _BURST = 25
 """The most lines between two error lines of one burst: other jobs print their lines in between."""
 _ABOVE = 400
 """Lines above the decisive one in which a patch's name, an address or a hash file is looked for."""
+_TRACEBACK = 80
+"""The most lines that a Python traceback has above its last line."""
 _PATCHING = 64 * 1024
 """Bytes of a package's ``Patching`` that are read for the patches that were applied."""
 
@@ -83,16 +85,23 @@ _COMMAND = re.compile(
     r"^\s*\S*(?:gcc|g\+\+|cc|c\+\+|clang|ld|ar)\s.*\s-[cIoWDL]|^(?:rm|rmdir|mkdir|touch|ln|sed|find|for|test|"
     r"\S*/install) -?\S+ "
 )
-# Lines that have an error's words and are none.
+# Lines that have an error's words and are none, ever.
 _HARMLESS = re.compile(
+    r"\(ignored\)|cannot be preloaded|\b(?:error|ERROR|FAILED|failed) ?\((?:expected|ignored|non-fatal)|"
+    r"\b[Nn]o errors?\b|fatal: (?:not a git repository|[Nn]o names found|No (?:annotated )?tags|cannot describe)"
+)
+# Those that are none unless they also state an error: a job's error can follow another's unfinished line.
+_USUAL = re.compile(
     r"^(?:checking |-- |PASS: |XFAIL: |SKIP: |ok \d|note: |hint: |Checking |Run-time dependency|Program \S+ found|"
-    r"\s+(?:CC|CXX|LD|AR|GEN|HOSTCC|AS|INSTALL|UPD)\s|configure: WARNING|config\.status: |libtool: (?:install|link|"
-    r"compile): )|\(ignored\)|\b0 errors|[Ww]arning: |fatal: (?:not a git repository|[Nn]o names found|"
-    r"No (?:annotated )?tags|cannot describe)|\b(?:error|ERROR|FAILED|failed) ?\((?:expected|ignored|non-fatal)|"
-    r"\b[Nn]o errors?\b"
+    r"\s+(?:CC|CXX|LD|AR|GEN|HOSTCC|AS|INSTALL|UPD)\s|configure: WARNING|config\.status: |"
+    r"libtool: (?:install|link|compile): )|\b0 errors|[Ww]arning: "
 )
 _STATES_ERROR = re.compile(r"[Ee]rror: |ERROR: |error\[|Error: ")
 
+# GCC's notes: which header has what is not declared.
+_INCLUDE = re.compile(
+    r"note: '[^']+' is defined in header '(<[^>]+>)'|note: include '(<[^>]+>)' or provide a declaration"
+)
 _TOO_OLD = re.compile(r"but (?:the )?version of \S+ is|unsuitable version|[Ii]nvalid version|but required is at least")
 
 _LANGUAGES = {
@@ -128,7 +137,7 @@ def find_cause_in_text(text: bytes, step: str, kinds: Collection[str]) -> Cause 
     """
     lines = split_lines(text)
     plain = [to_plain(line) for line in lines]
-    hits = [Hit(index, *found) for index, line in enumerate(plain) if (found := _match(line, step, plain[:index]))]
+    hits = [Hit(index, *found) for index in range(len(plain)) if (found := _match(plain, index, step))]
     hit = min((hit for hit in hits if hit.sign.kind in kinds), key=lambda hit: hit.sign.rank, default=None)
     if hit is None:
         return None
@@ -150,7 +159,13 @@ class _Search:
         place = self._place
         if place.inner.is_interruption:
             return self._interrupted()
-        own = _match(to_plain(place.inner.text), self._step)
+        own = _match([to_plain(place.inner.text)], 0, self._step)
+        if not (place.others_ran or place.inner is place.outer):
+            # Nothing more should be said when a make has failed, unless the package ignored that.
+            later = _Search(self._log, replace(place, begin=place.inner.end, end=place.outer.offset, inner=place.outer))
+            hit = later._choose()
+            if hit and hit.sign.rank <= Rank.CAUSE:
+                return later._complete(hit)
         if not place.inner.status:
             return self._in_makefile(own)
         hit = self._choose()
@@ -184,7 +199,7 @@ class _Search:
         return near[-1] if near else None
 
     def _hit(self, index: int) -> Hit | None:
-        matched = _match(self._plain[index], self._step, self._plain[max(0, index - 80) : index])
+        matched = _match(self._plain, index, self._step)
         return Hit(index, *matched) if matched and matched[0].rank != Rank.FOLLOWS else None
 
     def _first_of_download(self) -> Hit | None:
@@ -358,6 +373,9 @@ class _Search:
         if hit.sign.kind == "hash-mismatch":
             fields["hash_advice"] = _hash_advice(fields, above)
         fields |= _provided(fields, package)
+        for line in self._plain[hit.index : hit.index + 8]:
+            if included := _INCLUDE.search(line):
+                fields["include"] = fields["declaring"] = included[1] or included[2]
         if "library" in fields and any(_TOO_OLD.search(line) for line in self._plain[hit.index : hit.index + 5]):
             fields["too_old"] = fields["library"]
         return fields
@@ -386,15 +404,19 @@ class _Search:
         return "compile-cxx" if suffix != "c" and _CXX.search(around) else "compile-c"
 
 
-def _match(line: str, step: str, above: Sequence[str] = ()) -> tuple[Sign, re.Match[str]] | None:
-    """The first sign that fits a plain line of ``step``; ``above`` are the lines before it."""
-    if (_HARMLESS.search(line) or _COMMAND.search(line)) and not _STATES_ERROR.search(line):
+def _match(lines: Sequence[str], index: int, step: str) -> tuple[Sign, re.Match[str]] | None:
+    """The first sign that fits one of the plain lines of ``step``."""
+    line, above = lines[index], lines[max(0, index - _TRACEBACK) : index]
+    usual = _USUAL.search(line) or _COMMAND.search(line)
+    if _HARMLESS.search(line) or (usual and not _STATES_ERROR.search(line)):
         return None
     for sign in SIGNS:
         if sign.steps and not step.startswith(sign.steps):
             continue
         match = sign.pattern.search(line)
         if match is None or (sign.under and not _is_under(sign.under, above)):
+            continue
+        if sign.over and not any(sign.over.match(below) for below in lines[index + 1 : index + 2]):
             continue
         if sign.rank == Rank.WEAK and len(line) > _LONGEST_WEAK:
             return None

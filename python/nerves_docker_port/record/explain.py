@@ -42,6 +42,16 @@ _OF_PREPARATION = (
     *("extract-corrupt", "patch-hunk", "patch-malformed"),
 )
 """The kinds of failures that nerves_system_br's create-build.sh can have before it runs make."""
+_PREPARATION_ENDED = re.compile(
+    rb"^Failed to download buildroot |Case-insensitive file system detected!(?!(?s:.)*Build continuing)|"
+    rb"^ERROR: (?:Can't find \S+\. Please check|Nerves system images|64-bit Linux required)|"
+    rb"^tar: Error is not recoverable: exiting now\s*\Z|^tar: Exiting with failure status[^\n]*\s*\Z",
+    re.MULTILINE,
+)
+"""What create-build.sh, download-buildroot.sh and their tar print last when they fail."""
+_REMEDY_OF_ARCHIVE = (
+    "Delete Buildroot's archive (buildroot-*.tar.gz) from the download directory: it is downloaded again."
+)
 _REMEDY_OF_DOWNLOAD = (
     "Give the container a network, or put Buildroot's archive, which the log names, into the download directory."
 )
@@ -63,24 +73,25 @@ def explain(path: Path) -> Cause | None:
 def explain_file(log: BinaryIO) -> Cause | None:
     """``explain`` for an open file that can be read at any position. Raises ``OSError``."""
     found = read_landmarks(log)
+    cause = _of_preparation(log, found)
+    if cause:
+        return cause
     place = find_place(found)
-    if place:
-        return find_cause(log, place)
-    return _of_preparation(log, found)
+    return find_cause(log, place) if place else None
 
 
 def _of_preparation(log: BinaryIO, found: Landmarks) -> Cause | None:
-    """The failure of create-build.sh itself: it ends without its last words, before Buildroot's first headline."""
-    if found.headlines or found.runs or not found.size:
+    """The failure of nerves_system_br's create-build.sh before it runs make: then nothing of make comes after it."""
+    log.seek(max(0, found.end, found.size - _TAIL))
+    end = log.read(_TAIL)
+    # Behind the landmarks of an earlier run only the script's own last words count.
+    if not _PREPARATION_ENDED.search(end) and (found.end >= 0 or not re.search(rb"uildroot|nerves", end)):
         return None
-    log.seek(max(0, found.size - _TAIL))
-    tail = log.read(_TAIL)
-    if b"uildroot" not in tail and b"nerves" not in tail.lower():
-        return None
-    cause = find_cause_in_text(tail, "Downloading", _OF_PREPARATION)
+    cause = find_cause_in_text(end, "Downloading", _OF_PREPARATION)
     if cause and cause.kind.startswith("download"):
-        # The only thing that this script downloads.
         return replace(cause, kind="platform-download", remedy=_REMEDY_OF_DOWNLOAD)
+    if cause and cause.kind == "extract-corrupt":
+        return replace(cause, remedy=_REMEDY_OF_ARCHIVE)
     return cause
 
 

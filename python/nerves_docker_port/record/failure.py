@@ -42,7 +42,7 @@ _ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\([AB0]")
 # GNU make, src/job.c and src/output.c: `make[2]: *** [Makefile:5: target] Error 2`, before 4.0 `make[2]: *** [target]
 # Error 2`; a fatal error of its own ends in `.  Stop.`, and one in a makefile begins with file and line.
 _MAKE = re.compile(r"(?:^|.*[^\w/.-])(?P<program>[\w/.-]*make)(?:\[(?P<level>\d+)\])?: \*\*\* (?P<said>.*)")
-_MAKEFILE = re.compile(r"(?P<file>[^\s:'\"]+):(?P<line>\d+): \*\*\* (?P<said>.*)")
+_MAKEFILE = re.compile(r"(?:.*\s)?(?P<file>[^\s:'\"]+):(?P<line>\d+): \*\*\* (?P<said>.*)")
 _TARGET = re.compile(r"\[(?:(?P<where>[^\s\]]+:\d+|<[^>]*>): )?(?P<target>.*)\] (?P<status>\S.*)$")
 _NEEDED_BY = re.compile(r"needed by ['`\u2018](?P<target>[^'\u2019]+)")
 _WAITING = "Waiting for unfinished jobs"
@@ -110,6 +110,11 @@ class MakeError:
     """The makefile that has an error itself; ``""`` for a failed target."""
 
     @property
+    def end(self) -> int:
+        """The offset behind the line."""
+        return self.offset + len(self.text.encode())
+
+    @property
     def is_waiting(self) -> bool:
         """Whether make only says that it waits for jobs that still run."""
         return self.said.startswith(_WAITING)
@@ -134,6 +139,12 @@ class Landmarks:
     runs: deque[int] = field(default_factory=lambda: deque(maxlen=_KEPT))
     size: int = 0
 
+    @property
+    def end(self) -> int:
+        """The offset of the last landmark; -1 if there is none."""
+        last = [kept[-1] for kept in (self.headlines, self.errors) if kept]
+        return max([*(landmark.offset for landmark in last), *list(self.runs)[-1:]], default=-1)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -151,6 +162,8 @@ class Place:
     """The innermost failed make's line."""
     outer: MakeError
     """Buildroot's own make's line."""
+    others_ran: bool
+    """Whether other jobs of the same make still ran, and printed, when the innermost make failed."""
     patching: int | None
     """Where this package's ``Patching`` begins."""
 
@@ -253,6 +266,7 @@ def find_place(found: Landmarks) -> Place | None:
         end=inner.offset,
         inner=inner,
         outer=outer,
+        others_ran=any(error.is_waiting and inner.offset < error.offset < outer.offset for error in errors),
         patching=own[-1].offset if own else None,
     )
 

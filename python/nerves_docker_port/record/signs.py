@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 KINDS = {
-    "extract-corrupt": "a downloaded archive is damaged, or is no archive",
     "autotools": "autoconf, automake or libtool cannot make the package's configure script",
     "cannot-execute": "a program cannot be run on this machine",
     "ccache": "the compiler cache fails",
     "check-architecture": "a file is built for another processor than the target's",
     "check-merged-usr": "a directory tree does not have the layout of a merged /usr",
-    "host-rpath": "a host program does not find its libraries",
     "check-unsafe-path": "headers or libraries of the build machine are used for the target",
-    "install-wrong-place": "a package installs its files in the wrong place",
     "clock": "the clock or a file's time is wrong",
     "command": "a command failed",
     "compile-asm": "an assembler file does not compile",
@@ -31,7 +28,6 @@ KINDS = {
     "compile-other": "code does not compile",
     "compile-rust": "Rust code does not compile",
     "compiler": "the compiler does not work",
-    "crash": "the compiler or another program crashed",
     "compiler-option": "the compiler does not know an option",
     "config": "the configuration contradicts itself, or lacks something",
     "config-dependency": "a package depends on another that is not selected",
@@ -41,6 +37,7 @@ KINDS = {
     "configure-library": "configure does not find a library or a header file",
     "configure-meson": "Meson stopped, for want of a library or for another reason",
     "configure-pkg-config": "pkg-config does not find a library",
+    "crash": "the compiler or another program crashed",
     "defconfig": "a configuration file does not exist",
     "device-tree": "a device tree does not compile",
     "disk-full": "the disk is full",
@@ -52,12 +49,15 @@ KINDS = {
     "download-no-network": "a server's name or address cannot be reached",
     "elixir": "Elixir or Erlang code does not compile",
     "engine-limit": "a limit of the operating system is reached",
+    "extract-corrupt": "a downloaded archive is damaged, or is no archive",
     "file-system": "the file system cannot do what the build needs",
     "hash-mismatch": "a file is not the one that its hash describes",
     "hash-missing": "a file's hash is not listed",
+    "host-rpath": "a host program does not find its libraries",
     "host-too-old": "a tool of the build machine is too old",
     "image": "a file system image or disk image cannot be made",
     "image-too-big": "an image is too small for its content",
+    "install-wrong-place": "a package installs its files in the wrong place",
     "interrupted": "the build was interrupted",
     "kconfig": "a kernel-style configuration fails",
     "kconfig-syntax": "a Config.in or Kconfig file is wrong",
@@ -87,10 +87,10 @@ KINDS = {
     "systemd": "a systemd unit cannot be enabled",
     "test": "a test of the package fails",
     "toolchain": "the toolchain is not what the configuration says",
-    "users-table": "a user, device or permission table is wrong",
     "unknown": "a step failed",
+    "users-table": "a user, device or permission table is wrong",
 }
-"""The words that ``Cause.kind`` can be, each with a sentence's worth of meaning."""
+"""What ``Cause.kind`` can be, and its meaning in words; docs/record.md lists the same."""
 
 
 class Rank(IntEnum):
@@ -125,6 +125,8 @@ class Sign:
     """Only in these steps (the beginning of their headline); in all if empty."""
     under: str = ""
     """Only in a message whose first line begins so."""
+    over: re.Pattern[str] | None = None
+    """Only if the next line begins so."""
     opens: bool = False
     """The lines below say what is wrong: one of them that is a sign itself says more."""
 
@@ -138,10 +140,20 @@ def _sign(
     after: int = 0,
     steps: tuple[str, ...] = (),
     under: str = "",
+    over: str | None = None,
     opens: bool = False,
 ) -> Sign:
     return Sign(
-        kind, rank, re.compile(pattern), remedies, re.compile(before) if before else None, after, steps, under, opens
+        kind,
+        rank,
+        re.compile(pattern),
+        remedies,
+        re.compile(before) if before else None,
+        after,
+        steps,
+        under,
+        re.compile(over) if over else None,
+        opens,
     )
 
 
@@ -159,16 +171,16 @@ _ADD_TOOL = (
     "Install {tool} in the build image, or select the host package that provides it.",
 )
 _MEMORY = (
-    "Give the container (with Docker Desktop or Podman: its virtual machine) more memory, or build with fewer jobs "
-    "at once (BR2_JLEVEL in the defconfig)."
+    "Give the container (with Docker Desktop or Podman: its virtual machine) more memory, or build with fewer jobs at "
+    "once (BR2_JLEVEL in the defconfig)."
 )
 _DISK = (
-    "Free space on the disk where the engine keeps its volumes (`docker system df` tells who uses it), or enlarge "
-    "it; then build again: it continues where it was."
+    "Free space on the disk where the engine keeps its volumes (`docker system df` tells who uses it), or enlarge it; "
+    "then build again: it continues where it was."
 )
 _NETWORK = (
-    "See whether the container reaches {host} (network, DNS, proxy, VPN); then build again.",
-    "See whether the container has a network (DNS, proxy, VPN); then build again.",
+    "See whether the container reaches {host} (network, DNS, proxy, VPN), or put the file into the download directory.",
+    "See whether the container has a network (DNS, proxy, VPN), or put the file into the download directory.",
 )
 _HUNK = ("Refresh {patch} for this version of {package}, or drop it.", "Refresh {patch} for this version, or drop it.")
 _GCC = r"^(?P<file>[^\s:][^:\n]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: "
@@ -191,7 +203,7 @@ SIGNS: tuple[Sign, ...] = (
         r"ERROR: (?:expected:|got +:|Incomplete download|while checking hashes)|cpio: premature|"
         r"\S+: recipe for target '.*' failed|scons: building terminated|Waf: Leaving|cc1\w*: (?:some|all) warnings|"
         r"\s*\*\*\* Maybe you need to increase|\d+ errors?(?:, \d+ warnings?)? generated\.|gzip: stdout: Broken pipe|"
-        r"Resolving .* failed: |.*: in function '[^']*':$|configure: error: (?:in '|\S*configure\S* failed for)|"
+        r"Resolving .* failed: |.*: in function '[^']*':$|.*configure: error: (?:in '|\S*configure\S* failed for)|"
         r"To learn more, run the command again)",
     ),
     # The machine.
@@ -806,6 +818,13 @@ SIGNS: tuple[Sign, ...] = (
     ),
     # configure.
     _sign(
+        "configure",
+        CAUSE,
+        r"you should not run configure as root",
+        "Build as an ordinary user, not as root.",
+        after=1,
+    ),
+    _sign(
         "clock",
         CAUSE,
         r"configure: error: newly created file is older than distributed files",
@@ -1037,9 +1056,9 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "compile-rust",
         CAUSE,
-        r"^error(?:\[E\d+\])?: (?!could not compile|aborting|build failed|failed to run custom)(?=.)",
+        r"^error(?:\[E\d+\])?: .",
         after=6,
-        steps=(),
+        over=r"\s*--> \S+:\d+:\d+$",
     ),
     _sign("compile-rust", LIKELY, r"^error: failed to run custom build command for '(?P<crate>[^' ]+)", after=6),
     _sign("compile-rust", CAUSE, r"^thread '.*' (?:\(\d+\) )?panicked at ", after=3),
@@ -1182,6 +1201,7 @@ SIGNS: tuple[Sign, ...] = (
         _GCC,
         "Refresh or drop {patched_by}, which changes {file_name}: it applies, but does not compile with this version "
         "of {package}.",
+        "Include {include} in {file_name} by a patch.",
         before=_IN,
         after=3,
     ),
@@ -1357,10 +1377,16 @@ SIGNS: tuple[Sign, ...] = (
         r"failed to (?:create|access|open)|unable to (?:open|stat|access|read)) .*(?:No such file|File exists|"
         r"Is a directory|Not a directory)|^\S+: .*: No such file or directory$|^\S+: can't read \S+: No such",
     ),
+    _sign("test", LIKELY, r"^(?:FAIL|XPASS): \S|^\*\*\* \d+ failures? |^FAILED \(|^Tests? failed|^# FAIL: +[1-9]"),
+    # Shells, small tools, and any other tool that marks its line as an error.
+    _sign("command", CAUSE, r"\bsh: .*(?:[Ss]yntax error|unexpected EOF|unterminated)|: line \d+: syntax error near"),
     _sign(
-        "test", LIKELY, r"^(?:FAIL|XPASS|ERROR): \S|^\*\*\* \d+ failures? |^FAILED \(|^Tests? failed|^# FAIL: +[1-9]"
+        "command",
+        LIKELY,
+        r"^(?:\S*/)?(?:sed|g?awk|install|cp|mv|ln|ch(?:mod|own|grp)|mkdir|tar|cpio|rsync|patchelf|\S*(?:strip|"
+        r"objcopy|ranlib|-ar)|m4|bison|flex|gperf|python3?|perl|ruby|msgfmt|xgettext|git|touch|truncate|dd|"
+        r"mktemp): (?!.*[Ww]arning)",
     ),
-    # Any tool that marks its line as an error.
     _sign(
         "command",
         LIKELY,
