@@ -862,24 +862,35 @@ def no_package_of_volumes() -> RunnerError:
 
 
 def step_failed(
-    step: str, status: int, last_lines: str, log: str, *, doing: str = "building", hint: str | None = None
+    step: str,
+    status: int,
+    last_lines: str,
+    log: str,
+    *,
+    cause: str = "",
+    doing: str = "building",
+    hint: str | None = None,
 ) -> RunnerError:
-    """A step's command ended with ``status``; ``last_lines`` are the log's."""
+    """A step's command ended with ``status``; ``last_lines`` are the log's, ``cause`` is what the whole log tells."""
     return RunnerError(
         Code.STEP_FAILED,
         f"The Nerves Docker build_runner encountered an error while {doing}:\n\n"
-        f"`{step}` ended with exit status {status}.\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n",
+        f"{_paragraph(cause)}`{step}` ended with exit status {status}.\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n",
         hint=hint,
         log=log,
     )
 
 
-def out_of_memory(step: str, status: int, last_lines: str, log: str) -> RunnerError:
-    """A step, or a process in it, was killed for want of memory."""
+def _paragraph(text: str) -> str:
+    return f"{text}\n\n" if text else ""
+
+
+def out_of_memory(step: str, status: int, last_lines: str, log: str, *, cause: str = "") -> RunnerError:
+    """A step, or a process in it, was killed for want of memory; ``cause`` is what the whole log tells of it."""
     return RunnerError(
         Code.OUT_OF_MEMORY,
-        f"The Nerves Docker build_runner ran out of memory:\n\n`{step}` ended with exit status {status} after "
-        f"a process in it was killed for want of memory.\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n",
+        f"The Nerves Docker build_runner ran out of memory:\n\n{_paragraph(cause)}`{step}` ended with exit status "
+        f"{status} after a process in it was killed for want of memory.\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n",
         hint="Give the engine more memory or swap (Docker Desktop: Settings, Resources), or run fewer jobs at once "
         '(`build_runner_opts: [make_args: ["PARALLEL_JOBS=2"]]`), then run the command again: the build continues '
         "where it was.",

@@ -20,6 +20,8 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.image import ensure as images
 from nerves_docker_port.record import journal
+from nerves_docker_port.record.cause import Cause
+from nerves_docker_port.record.explain import explain, render
 from nerves_docker_port.record.log import BuildLog
 from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.request import Request
@@ -221,17 +223,30 @@ def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
         package, names = job.request.package, job.request.names
         return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
     command = shlex.join(step.command)
-    # The kernel's count tells of processes in the container, the compiler's driver (gcc.c) of its own children.
-    if failure.out_of_memory or "Killed signal terminated program" in last_lines:
-        return errors.out_of_memory(command, failure.status, last_lines, log)
+    cause = _cause(job.log.path)
+    kind, told = ("", "") if cause is None else (cause.kind, render(cause))
+    # The kernel's count tells of processes in the container, the log of those that a compiler's driver has started.
+    if failure.out_of_memory or kind == "out-of-memory" or "Killed signal terminated program" in last_lines:
+        return errors.out_of_memory(command, failure.status, last_lines, log, cause=told)
     used, engine = job.workspace.image, job.session.engine
     if used.is_foreign(engine) and "exec format error" in last_lines.lower():
         native = engine.capabilities.architecture
         return errors.image_of_other_platform(used.tag, used.architecture, native, last_lines, log)
-    failed = errors.step_failed(command, failure.status, last_lines, log)
-    if errors.says_disk_full(last_lines):
+    failed = errors.step_failed(command, failure.status, last_lines, log, cause=told)
+    if kind == "disk-full" or errors.says_disk_full(last_lines):
         return errors.disk_full(failed.message, log)
-    return errors.no_network(failed) if errors.says_no_network(last_lines) else failed
+    # Where the cause is another one, such as a wrong hash, failed mirrors afterwards mislead.
+    if kind == "download-no-network" or (cause is None and errors.says_no_network(last_lines)):
+        return errors.no_network(failed)
+    return failed
+
+
+def _cause(log: Path) -> Cause | None:
+    """The cause of the failure in the whole log, if it can be found."""
+    try:
+        return explain(log)
+    except Exception:  # noqa: BLE001  # a defect here must not hide that the build has failed
+        return None
 
 
 def _make_directory(path: Path, what: str) -> None:
