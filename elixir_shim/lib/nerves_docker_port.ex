@@ -2,9 +2,9 @@ defmodule NervesDockerPort do
   @moduledoc """
   Builds Nerves systems on a Docker engine, without the `docker` CLI.
 
-  A drop-in replacement for `Nerves.Artifact.BuildRunners.Docker`. `NervesDockerPort.BuildRunner` is what Nerves calls; it
-  starts one Python helper as an Erlang port, hands it the package, and prints what the helper says. The helper runs the
-  build over the engine's API.
+  A drop-in replacement for `Nerves.Artifact.BuildRunners.Docker`. Nerves calls `NervesDockerPort.BuildRunner`, which starts
+  a Python helper as an Erlang port, sends it the package, and prints the events that the helper sends back. The helper runs
+  the build through the engine's API.
 
   ## Use
 
@@ -26,25 +26,25 @@ defmodule NervesDockerPort do
         ]
       end
 
-  It needs `python3`, 3.10 or later, on the PATH, and an engine that answers. The helper and what it depends on come with
-  this package.
+  It needs `python3` (3.10 or later) on the PATH, and a running engine. This package contains the helper and its
+  dependencies.
 
   ## The parts
 
-    * `NervesDockerPort.BuildRunner` - what Nerves calls
-    * `NervesDockerPort.Request` - what the helper is told, asked from Nerves
-    * `NervesDockerPort.Shell` - the terminal, given to the helper for the build shell
-    * `NervesDockerPort.Command` - which program the helper is
-    * `NervesDockerPort.Helper` - the conversation with it
-    * `NervesDockerPort.Connection` - the port, and the events that wait
-    * `NervesDockerPort.Protocol` - terms and frames
-    * `NervesDockerPort.Console` - what the person sees
+    * `NervesDockerPort.BuildRunner` - the callbacks that Nerves calls
+    * `NervesDockerPort.Request` - makes the arguments of a request, from what Nerves says
+    * `NervesDockerPort.Shell` - hands the terminal to the helper for the build shell
+    * `NervesDockerPort.Command` - finds the program that is the helper
+    * `NervesDockerPort.Helper` - starts a helper and exchanges messages with it
+    * `NervesDockerPort.Connection` - owns the port, and queues the helper's messages
+    * `NervesDockerPort.Protocol` - encodes and decodes frames
+    * `NervesDockerPort.Console` - prints what the person sees
   """
 
   @version Mix.Project.config()[:version]
 
   @doc """
-  The version of this package, and so of the helper that it carries.
+  Returns the version of this package, which is also the version of the helper in it.
 
   ## Examples
 

@@ -4,11 +4,11 @@ defmodule NervesDockerPort.BuildRunner do
 
       build_runner: NervesDockerPort.BuildRunner
 
-  Only the callbacks of `Nerves.Artifact.BuildRunner`, and the two functions that Nerves' own Docker runner has besides.
-  What they do is done by the helper; see `NervesDockerPort.Helper`. Every failure raises one `Mix.Error`.
+  This module has the callbacks of `Nerves.Artifact.BuildRunner`, and the two other public functions of Nerves' own Docker
+  runner. The helper does the work; see `NervesDockerPort.Helper`. Every failure raises a `Mix.Error`.
 
-  `@behaviour` is left out on purpose: this package may be compiled before Nerves is, and then it would warn. A test holds
-  the callbacks against the behaviour.
+  There is no `@behaviour`, because this package may be compiled before Nerves, and then the compiler would warn. A test
+  compares the callbacks with the behaviour instead.
   """
 
   alias NervesDockerPort.{Helper, Request, Shell}
@@ -17,11 +17,11 @@ defmodule NervesDockerPort.BuildRunner do
   @type package :: Request.package()
 
   @doc """
-  Builds the package and gives the path of its artifact in the download directory.
+  Builds the package, and returns the path of its artifact in the download directory.
 
   The output is in `build.log` in the working directory. `opts` are the package's `:build_runner_opts`:
 
-    * `:make_args` - more arguments for `make`, a list of strings. Example: `["PARALLEL_JOBS=8"]`.
+    * `:make_args` - additional arguments for `make`, a list of strings. Example: `["PARALLEL_JOBS=8"]`.
   """
   @spec build(package(), package() | nil, keyword()) :: {:ok, Path.t()}
   def build(package, toolchain, opts) do
@@ -29,9 +29,9 @@ defmodule NervesDockerPort.BuildRunner do
   end
 
   @doc """
-  Packs what was built and gives the path of the artifact in the download directory.
+  Packs the built system, and returns the path of the artifact in the download directory.
 
-  The output is in `archive.log` in the working directory. Without an earlier build there is nothing to pack: that raises.
+  The output is in `archive.log` in the working directory. Raises if the package has not been built.
   """
   @spec archive(package(), package() | nil, keyword()) :: {:ok, Path.t()}
   def archive(package, toolchain, opts) do
@@ -39,7 +39,7 @@ defmodule NervesDockerPort.BuildRunner do
   end
 
   @doc """
-  Deletes the package's build volume and its artifact in the cache. Nothing to delete is fine.
+  Deletes the package's build volume and its artifact in the cache. It is no error if these do not exist.
   """
   @spec clean(package()) :: :ok
   def clean(package) do
@@ -48,17 +48,17 @@ defmodule NervesDockerPort.BuildRunner do
   end
 
   @doc """
-  Opens a shell in the build directory, and returns when the person has left it: `mix nerves.system.shell`.
+  Opens a shell in the build directory (`mix nerves.system.shell`), and returns when the person has left it.
 
-  Where Mix cannot hand its terminal over, the error has the command to type.
+  If Mix cannot hand over its terminal, this raises, and the error contains the command to type.
   """
   @spec system_shell(package()) :: :ok
   def system_shell(package), do: Shell.open(Request.new(package, nil, []))
 
   @doc """
-  Reads what `docker --version` prints after "Docker version ": up to the first comma, without leading zeros.
+  Parses the text that `docker --version` prints after "Docker version ": up to the first comma, without leading zeros.
 
-  Not needed here, where the engine itself is asked; kept for those who call it on the stock runner.
+  This runner asks the engine instead. The function exists for code that calls it on the stock runner.
 
   ## Examples
 

@@ -1,32 +1,33 @@
 defmodule NervesDockerPort.Connection do
   @moduledoc """
-  Owns the port to one helper, and holds the messages that wait until they are asked for.
+  Owns the port to one helper, and queues the helper's messages until the caller asks for them.
 
-  A process of its own, for three reasons. A helper that dies while it is written to ends its port with an exit signal,
-  which must not end Mix. A port cannot be slowed down, so where the terminal is slower than the build, the events that
-  wait have to be bounded somewhere. And the caller's mailbox stays its own.
+  It is a separate process for three reasons. If a helper dies while a message is written to it, its port ends with an exit
+  signal, which must not end Mix. The BEAM reads from a port without limit, so if the terminal is slower than the build,
+  this process has to limit the number of events that wait. And no message of the port is in the caller's mailbox.
 
-  The process that opened the connection is watched: when it dies, however it dies, the port is closed, and the helper
-  finds the end of its input and cancels what it does.
+  The connection monitors the process that opened it. When that process ends for any reason, the connection closes the
+  port. The helper then reads the end of its input, and cancels the running request.
   """
 
-  # Temporary: a connection is never restarted, and `start/2` links it to nobody.
+  # `:temporary`, because a connection is never restarted. `open/1` does not link it to the caller.
   use GenServer, restart: :temporary
 
   alias NervesDockerPort.{Command, Protocol}
 
-  # Events that wait before `:log` and `:progress` are dropped: some screens full of headlines.
+  # The number of messages that may wait before `:log` and `:progress` events are dropped: several screens of headlines.
   @max_waiting 1_000
 
   defstruct [:port, :owner, :asker, :ended, :parked, waiting: :queue.new(), dropped: 0]
 
   @typedoc """
-  What there is to know next:
+  The result of `next/2`:
 
-    * `{:message, term}` - the helper said this
-    * `{:malformed, reason}` - it sent what is not in the protocol; nothing more is read
-    * `{:exited, status}` - it is gone; 128 and above: ended by the signal `status - 128`; `nil`: unknown
-    * `:timeout` - nothing so far
+    * `{:message, term}` - the helper sent this message
+    * `{:malformed, reason}` - the helper sent bytes that the protocol does not allow; nothing more is read
+    * `{:exited, status}` - the helper has ended with this exit status; from 128 on, the signal `status - 128` ended it;
+      `nil` if the status is not known
+    * `:timeout` - nothing has arrived within the time
   """
   @type next ::
           {:message, term()}
@@ -35,9 +36,9 @@ defmodule NervesDockerPort.Connection do
           | :timeout
 
   @doc """
-  Starts the helper, for the calling process.
+  Starts the helper. The calling process owns the connection.
 
-  The error is a POSIX code such as `:eacces`.
+  The error is a POSIX error code such as `:eacces`.
   """
   @spec open(Command.t()) :: {:ok, pid()} | {:error, atom()}
   def open(%Command{} = command) do
@@ -48,7 +49,7 @@ defmodule NervesDockerPort.Connection do
   end
 
   @doc """
-  Sends the helper a message. Where it is gone already, `next/2` says so.
+  Sends the helper a message. If the helper has ended, this still returns `:ok`, and `next/2` reports the end.
   """
   @spec send_message(pid(), term()) :: :ok
   def send_message(connection, message) do
@@ -56,7 +57,7 @@ defmodule NervesDockerPort.Connection do
   end
 
   @doc """
-  Waits for what comes next, at most `timeout` milliseconds. Nothing is lost by a timeout.
+  Waits at most `timeout` milliseconds for the next message, or for the end of the helper. A timeout loses no message.
   """
   @spec next(pid(), timeout()) :: next()
   def next(connection, timeout) do
@@ -64,13 +65,13 @@ defmodule NervesDockerPort.Connection do
   end
 
   @doc """
-  Keeps the helper for a next request, which has to come within `timeout` milliseconds: then the port is closed.
+  Keeps the helper for another request. If `take_up/1` is not called within `timeout` milliseconds, the port is closed.
   """
   @spec park(pid(), timeout()) :: :ok
   def park(connection, timeout), do: GenServer.call(connection, {:park, timeout}, :infinity)
 
   @doc """
-  Takes a parked connection up again. `:gone` where that is too late, or where the helper has ended or said something since.
+  Uses a parked connection again. Returns `:gone` after its timeout, or if the helper has meanwhile ended or sent a message.
   """
   @spec take_up(pid()) :: :ok | :gone
   def take_up(connection) do
@@ -80,7 +81,7 @@ defmodule NervesDockerPort.Connection do
   end
 
   @doc """
-  Closes the port, which tells the helper to stop. Closing twice is fine.
+  Closes the port, which makes the helper stop. Does nothing if the connection is already closed.
   """
   @spec close(pid()) :: :ok
   def close(connection) do
@@ -115,7 +116,7 @@ defmodule NervesDockerPort.Connection do
   end
 
   def handle_call({:next, timeout}, from, state) do
-    {:noreply, answer(%{state | asker: {from, start_timer(timeout)}})}
+    {:noreply, reply_to_asker(%{state | asker: {from, start_timer(timeout)}})}
   end
 
   def handle_call({:park, timeout}, _from, state) do
@@ -134,15 +135,15 @@ defmodule NervesDockerPort.Connection do
 
   @impl GenServer
   def handle_info({port, {:data, frame}}, %{port: port, ended: nil} = state) do
-    {:noreply, frame |> Protocol.decode() |> take(state) |> answer()}
+    {:noreply, frame |> Protocol.decode() |> handle_decoded(state) |> reply_to_asker()}
   end
 
   def handle_info({port, {:exit_status, status}}, %{port: port} = state) do
-    {:noreply, state |> ended({:exited, status}) |> answer()}
+    {:noreply, state |> put_end({:exited, status}) |> reply_to_asker()}
   end
 
   def handle_info({:EXIT, port, _reason}, %{port: port} = state) do
-    {:noreply, state |> ended({:exited, nil}) |> answer()}
+    {:noreply, state |> put_end({:exited, nil}) |> reply_to_asker()}
   end
 
   def handle_info({:timeout, timer, :next}, %{asker: {from, timer}} = state) do
@@ -158,10 +159,10 @@ defmodule NervesDockerPort.Connection do
     {:stop, :normal, state}
   end
 
-  # Frames after a malformed one, or a timer that fired as it was cancelled.
+  # Ignored: frames after a malformed one, and the message of a timer that expired just before it was cancelled.
   def handle_info(_message, state), do: {:noreply, state}
 
-  # The port is gone with the helper; its `:exit_status` is here or on its way.
+  # `Port.command/2` raises if the port has ended with the helper. Then the port's `:exit_status` message tells the caller.
   defp write(port, bytes) do
     Port.command(port, bytes)
     :ok
@@ -169,7 +170,7 @@ defmodule NervesDockerPort.Connection do
     ArgumentError -> :ok
   end
 
-  defp take({:ok, {:event, id, {kind, _}} = message}, state) when kind in [:log, :progress] do
+  defp handle_decoded({:ok, {:event, id, {kind, _}} = message}, state) when kind in [:log, :progress] do
     if :queue.len(state.waiting) < @max_waiting do
       enqueue(state, {:message, message})
     else
@@ -177,10 +178,11 @@ defmodule NervesDockerPort.Connection do
     end
   end
 
-  defp take({:ok, message}, state), do: enqueue(state, {:message, message})
-  defp take({:error, reason}, state), do: ended(state, {:malformed, reason})
+  defp handle_decoded({:ok, message}, state), do: enqueue(state, {:message, message})
+  defp handle_decoded({:error, reason}, state), do: put_end(state, {:malformed, reason})
 
-  # A mark keeps the place where lines are missing; what is dropped until it is reached is counted under it.
+  # A `:dropped` item in the queue marks where lines are missing. All lines that are dropped until the caller reaches it
+  # are counted together.
   defp drop(%{dropped: 0} = state, id, lines) when lines > 0 do
     enqueue(%{state | dropped: lines}, {:dropped, id})
   end
@@ -195,14 +197,14 @@ defmodule NervesDockerPort.Connection do
 
   defp enqueue(state, item), do: %{state | waiting: :queue.in(item, state.waiting)}
 
-  # The first reason stays.
-  defp ended(%{ended: nil} = state, reason), do: %{state | ended: reason}
-  defp ended(state, _reason), do: state
+  # Only the first reason is kept.
+  defp put_end(%{ended: nil} = state, reason), do: %{state | ended: reason}
+  defp put_end(state, _reason), do: state
 
-  # Gives whoever waits the next item, if there is one.
-  defp answer(%{asker: nil} = state), do: state
+  # Replies with the next item, if a caller waits and there is an item.
+  defp reply_to_asker(%{asker: nil} = state), do: state
 
-  defp answer(%{asker: {from, timer}} = state) do
+  defp reply_to_asker(%{asker: {from, timer}} = state) do
     case dequeue(state) do
       {nil, state} ->
         state

@@ -1,36 +1,36 @@
 defmodule NervesDockerPort.Console do
   @moduledoc """
-  What the person sees of a build. Everything goes through `Mix.shell/0`, so `Mix.Shell.Quiet` is quiet and a test can
-  read it with `Mix.Shell.Process`.
+  Prints what the person sees of a build. Lines are printed with `Mix.shell/0`, so `Mix.Shell.Quiet` prints nothing, and a
+  test can read the lines with `Mix.Shell.Process`.
 
-  Dots are no lines: they are written as they are, as Nerves' own runner does it, and only where the shell is
-  `Mix.Shell.IO`. So is progress on a terminal: one line that is drawn anew and vanishes when it is over. A line that was
-  begun so is ended before the next one is printed.
+  Dots and the progress bar are not whole lines. So they are written to standard output directly, as Nerves' own runner
+  writes its dots, and only if the shell is `Mix.Shell.IO`. The progress bar is one line of the terminal that is drawn
+  again with every change, and erased before the next output. A line of dots is ended before the next line is printed.
 
-  Where there is no terminal, progress is plain lines: one now and then, and the last. What is over before that was
-  quick, and is one line.
+  Without a terminal, progress is printed as plain lines: one every 30 seconds, and the last one when the stage has
+  finished. A short stage prints only the last one.
   """
 
-  # A build that says nothing for so long gets a dot, as from the stock runner.
+  # Milliseconds without output after which a dot is printed, as the stock runner does.
   @dot_every 10_000
 
-  # Without a terminal, progress is said so often: a pull of an hour is 120 lines in the log of a CI.
+  # Milliseconds between two lines of progress without a terminal: a pull of one hour prints 120 lines in the log of a CI.
   @line_every 30_000
 
-  # The widest bar; beyond, it is no easier to read.
-  @bar 30
+  # The largest width of the progress bar, in columns. A wider bar is not easier to read.
+  @max_bar 30
 
   defstruct open: nil,
             dot_every: @dot_every,
             dot_at: 0,
             line_every: @line_every,
             line_at: nil,
-            unsaid: nil,
+            unprinted: nil,
             columns: :ask
 
   @typedoc """
-  What was printed last, when the next dot and the next plain line of progress are due, and progress that was not said
-  yet. Times are in milliseconds.
+  The state of the console: which line is open on the terminal, when the next dot and the next line of progress are due,
+  and the last progress that was not printed yet. Times are in milliseconds.
   """
   @opaque t :: %__MODULE__{
             open: nil | :dots | :progress,
@@ -38,11 +38,11 @@ defmodule NervesDockerPort.Console do
             dot_at: integer(),
             line_every: non_neg_integer(),
             line_at: integer() | nil,
-            unsaid: String.t() | nil,
+            unprinted: String.t() | nil,
             columns: pos_integer() | nil | :ask
           }
 
-  @typedoc "What the terminal can do: whether a person can answer, its width, and whether it has colours."
+  @typedoc "Whether a person can answer questions, the width of the terminal in columns, and whether it shows colours."
   @type terminal :: %{interactive: boolean(), columns: pos_integer(), ansi: boolean()}
 
   @typedoc "An event, as in `docs/protocol.md`."
@@ -56,40 +56,41 @@ defmodule NervesDockerPort.Console do
   defguardp is_count(value) when is_integer(value) and value >= 0
 
   @doc """
-  A console on which nothing has been printed.
+  Returns a console on which nothing has been printed.
 
   Options:
 
-    * `:dot_every` - the milliseconds of silence before a dot (10 000)
-    * `:line_every` - the milliseconds between two plain lines of progress (30 000)
-    * `:columns` - the terminal's width, `nil` where there is none; otherwise it is asked for whenever it matters
+    * `:dot_every` - the milliseconds without output before a dot (default: 10 000)
+    * `:line_every` - the milliseconds between two lines of progress without a terminal (default: 30 000)
+    * `:columns` - the width of the terminal in columns, or `nil` if there is no terminal; by default the terminal is asked
+      whenever progress is shown
   """
   @spec new(keyword()) :: t()
   def new(options \\ []) do
-    renew(struct!(__MODULE__, Keyword.take(options, [:dot_every, :line_every, :columns])))
+    restart_silence(struct!(__MODULE__, Keyword.take(options, [:dot_every, :line_every, :columns])))
   end
 
   @doc """
-  Shows an event; `:unknown` where it is none.
+  Shows an event. Returns `:unknown` if the term is not an event of the protocol.
   """
   @spec show(t(), event() | term()) :: {:ok, t()} | :unknown
   def show(console, {:headline, text}) when is_binary(text) do
     console = end_line(console)
     Mix.shell().info([:inverse, "|Docker| " <> printable(text), :reset])
     Mix.shell().info("")
-    {:ok, renew(console)}
+    {:ok, restart_silence(console)}
   end
 
   def show(console, {:log, bytes}) when is_binary(bytes) do
     console = end_line(console)
     Mix.shell().info(printable(bytes))
-    {:ok, renew(console)}
+    {:ok, restart_silence(console)}
   end
 
   def show(console, {:warning, text}) when is_binary(text) do
     console = end_line(console)
     Mix.shell().info([:yellow, printable(text), :reset])
-    {:ok, renew(console)}
+    {:ok, restart_silence(console)}
   end
 
   def show(console, {:progress, %{what: what, current: current, unit: unit} = progress})
@@ -97,52 +98,54 @@ defmodule NervesDockerPort.Console do
     {:ok, progress(console, printable(what), current, Map.get(progress, :total), unit)}
   end
 
-  # The headlines say what is being done; stages are there to be measured.
+  # The start of a stage is not printed, because the headlines already say what is being done.
   def show(console, {:stage, stage, :started}) when is_atom(stage), do: {:ok, console}
 
   def show(console, {:stage, stage, {:finished, milliseconds}})
       when is_atom(stage) and is_count(milliseconds) do
-    # Its progress is over, and the last of it is worth a line.
-    {:ok, %{say(console) | line_at: nil}}
+    # Print the last progress of the stage. The next stage begins with its own progress.
+    {:ok, %{print_progress(console) | line_at: nil}}
   end
 
   def show(_console, _event), do: :unknown
 
   @doc """
-  Asks a yes or no question.
+  Asks a yes or no question, and returns the answer.
   """
   @spec yes?(t(), String.t(), boolean()) :: {boolean(), t()}
   def yes?(console, text, default) do
     console = end_line(console)
     answer = Mix.shell().yes?(printable(text), default: if(default, do: :yes, else: :no))
-    {answer, renew(console)}
+    {answer, restart_silence(console)}
   end
 
   @doc """
-  The milliseconds until `idle/1` is due.
+  Returns the milliseconds until `idle/1` is due.
   """
   @spec patience(t()) :: non_neg_integer()
   def patience(console), do: max(0, console.dot_at - now())
 
   @doc """
-  To be called when nothing was printed for a while: writes a dot, or the progress that was not said yet.
+  Writes a dot, or the progress that was not printed yet. The caller calls it when nothing was printed for a while.
   """
   @spec idle(t()) :: t()
-  # What is drawn stays to be seen.
-  def idle(%__MODULE__{open: :progress} = console), do: renew(console)
-  def idle(%__MODULE__{unsaid: text} = console) when text != nil, do: console |> say() |> renew()
+  # An open progress bar stays on the terminal, so there is no dot.
+  def idle(%__MODULE__{open: :progress} = console), do: restart_silence(console)
+
+  def idle(%__MODULE__{unprinted: text} = console) when text != nil,
+    do: console |> print_progress() |> restart_silence()
 
   def idle(console) do
     if Mix.shell() == Mix.Shell.IO do
       IO.write(".")
-      renew(%{console | open: :dots})
+      restart_silence(%{console | open: :dots})
     else
-      renew(console)
+      restart_silence(console)
     end
   end
 
   @doc """
-  Ends the line that dots or progress have begun, if there is one.
+  Ends an open line of dots, or erases an open progress bar.
   """
   @spec end_line(t()) :: t()
   def end_line(%__MODULE__{open: nil} = console), do: console
@@ -152,17 +155,18 @@ defmodule NervesDockerPort.Console do
     %{console | open: nil}
   end
 
-  # Progress that is over is of no interest: the next line takes its place.
+  # The person does not need the progress of a finished task, so the next line replaces it.
   def end_line(%__MODULE__{open: :progress} = console) do
     IO.write("\r\e[K")
     %{console | open: nil}
   end
 
   @doc ~S"""
-  Text that any terminal device takes and that no terminal obeys: without escape sequences, and with `U+FFFD` for a byte that
-  is not UTF-8, for every other control character but tab and newline, and for what changes the direction of writing.
+  Returns the text as valid UTF-8 that cannot control a terminal. Escape sequences are removed. `U+FFFD` replaces each byte
+  that is not UTF-8, each control character other than tab and newline, and each character that changes the direction of
+  writing.
 
-  The helper has done the same with what it sends. This is the one place that everything passes on its way to the person.
+  The helper does the same with every text that it sends. This function is the last check before text is printed.
 
   ## Examples
 
@@ -178,15 +182,15 @@ defmodule NervesDockerPort.Console do
     if controls?(text), do: without_controls(text), else: text
   end
 
-  # On bytes, because nearly no text has any, and lines are many: C0, DEL, C1, and what changes the direction of writing
-  # (Unicode Standard Annex 9).
+  # A fast search on bytes, because there are many lines, and nearly none contains such a character: C0, DEL, C1, and the
+  # characters that change the direction of writing (Unicode Standard Annex 9).
   defp controls?(text) do
     text =~
       ~r/[\x00-\x08\x0b-\x1f\x7f]|\xc2[\x80-\x9f]|\xd8\x9c|\xe2\x80[\x8e\x8f\xaa-\xae]|\xe2\x81[\xa6-\xa9]/
   end
 
-  # Control sequences, control strings with their end, and other escape sequences (ECMA-48) go; of the rest one sees that
-  # something was there.
+  # Removes control sequences, control strings with their terminator, and other escape sequences (ECMA-48). Replaces all
+  # other control characters, so that the person sees that something was there.
   defp without_controls(text) do
     text
     |> String.replace("\r\n", "\n")
@@ -201,9 +205,10 @@ defmodule NervesDockerPort.Console do
   end
 
   @doc """
-  What the terminal of this Mix can do.
+  Returns what the terminal of Mix can do.
 
-  A person can answer where both standard input and standard output are a terminal, and `CI` is not set.
+  A person can answer if standard input and standard output are both a terminal, and the variable `CI` is unset, empty or
+  `false`.
   """
   @spec terminal() :: terminal()
   def terminal do
@@ -211,7 +216,7 @@ defmodule NervesDockerPort.Console do
   end
 
   @doc """
-  The device file of the terminal at standard input, `nil` where it is not known.
+  Returns the device file of the terminal at standard input, or `nil` if it is not known.
   """
   @spec device() :: Path.t() | nil
   def device do
@@ -222,7 +227,7 @@ defmodule NervesDockerPort.Console do
     end
   end
 
-  # Without a /proc (macOS): what ps has in its column TTY is a name below /dev, or `??`.
+  # On a system without /proc (macOS), `ps` prints the name of the terminal's device file in /dev, or `??`.
   defp device_of_process do
     with ps when is_binary(ps) <- System.find_executable("ps"),
          {name, 0} <- System.cmd(ps, ["-o", "tty=", "-p", System.pid()], stderr_to_stdout: true),
@@ -239,31 +244,31 @@ defmodule NervesDockerPort.Console do
 
     if Mix.shell() == Mix.Shell.IO and IO.ANSI.enabled?() and columns != nil do
       console = if console.open == :dots, do: end_line(console), else: console
-      IO.write("\r" <> drawn(what, current, total, unit, columns - 1) <> "\e[K")
-      renew(%{console | open: :progress})
+      IO.write("\r" <> progress_line(what, current, total, unit, columns - 1) <> "\e[K")
+      restart_silence(%{console | open: :progress})
     else
-      console = %{console | unsaid: "#{what}: #{amount(current, total, unit)}"}
+      console = %{console | unprinted: "#{what}: #{amount(current, total, unit)}"}
 
       cond do
         console.line_at == nil -> %{console | line_at: now() + console.line_every}
-        console.line_at <= now() -> console |> say() |> renew()
+        console.line_at <= now() -> console |> print_progress() |> restart_silence()
         true -> console
       end
     end
   end
 
-  defp say(%__MODULE__{unsaid: nil} = console), do: console
+  defp print_progress(%__MODULE__{unprinted: nil} = console), do: console
 
-  defp say(console) do
+  defp print_progress(console) do
     console = end_line(console)
-    Mix.shell().info(console.unsaid)
-    %{console | unsaid: nil, line_at: now() + console.line_every}
+    Mix.shell().info(console.unprinted)
+    %{console | unprinted: nil, line_at: now() + console.line_every}
   end
 
-  # As much as there is room for: the words first, then the bar.
-  defp drawn(what, current, total, unit, width) do
+  # The words, and a progress bar if there is room for it.
+  defp progress_line(what, current, total, unit, width) do
     amount = amount(current, total, unit)
-    room = min(width - String.length("#{what}: [] #{amount}"), @bar)
+    room = min(width - String.length("#{what}: [] #{amount}"), @max_bar)
 
     if is_count(total) and total > 0 and room >= 8 do
       done = div(room * min(current, total), total)
@@ -298,7 +303,7 @@ defmodule NervesDockerPort.Console do
 
   defp replace_invalid(<<>>, text), do: text
 
-  defp renew(console), do: %{console | dot_at: now() + console.dot_every}
+  defp restart_silence(console), do: %{console | dot_at: now() + console.dot_every}
 
   defp now, do: System.monotonic_time(:millisecond)
 
@@ -306,7 +311,8 @@ defmodule NervesDockerPort.Console do
     System.get_env("CI", "") in ["", "false"] and terminal?(:stdin) and terminal?(:stdout)
   end
 
-  # OTP 26 and later know. Before, Linux does; elsewhere, that there is a width says so of one of the two.
+  # OTP 26 and later report this for both streams. With an older OTP, the link in /proc tells it on Linux. Elsewhere only
+  # the width is left: if it is known, at least one of the two streams is a terminal.
   defp terminal?(stream) do
     with options when is_list(options) <- :io.getopts(),
          {:ok, terminal?} <- Keyword.fetch(options, stream) do

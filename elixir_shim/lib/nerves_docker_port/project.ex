@@ -1,6 +1,6 @@
 defmodule NervesDockerPort.Project do
   @moduledoc """
-  The Nerves project that Mix runs in, for tasks that work without one, too.
+  Finds the Nerves project that Mix runs in, for tasks that also work outside a Nerves project.
   """
 
   alias NervesDockerPort.Request
@@ -8,9 +8,9 @@ defmodule NervesDockerPort.Project do
   @unknown_nerves "Unknown dependency nerves"
 
   @doc """
-  The arguments of a request about the project's system, or about none: `package` is `nil` then.
+  Returns the arguments of a request about the project's system. `package` is `nil` if there is no system.
 
-  `extra` is merged into them.
+  `extra` is merged into the arguments.
   """
   @spec request(map()) :: map()
   def request(extra \\ %{}) do
@@ -22,15 +22,15 @@ defmodule NervesDockerPort.Project do
   end
 
   @doc """
-  The project's system, its own or that of its target; `nil` where there is none.
+  Returns the system that the project is, or the system of its target; `nil` if there is none.
 
-  Nothing is built on the way to it.
+  This does not build the system.
   """
   @spec system() :: Request.package() | nil
   def system do
-    # As `mix nerves.system.shell` does it: disabled, so that loading Nerves does not build the system.
+    # `--disable` keeps Nerves from building the system while it loads (`mix nerves.system.shell` does the same).
     Mix.Task.run("nerves.env", ["--disable"])
-    # Not a plain call: see `NervesDockerPort.Request`.
+    # `apply` and not a direct call: see `ask/3` in `NervesDockerPort.Request`.
     Nerves.Env |> apply(:packages_by_type, [:system]) |> List.first()
   rescue
     Mix.NoTaskError ->

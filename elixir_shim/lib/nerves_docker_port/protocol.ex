@@ -1,15 +1,15 @@
 defmodule NervesDockerPort.Protocol do
   @moduledoc """
-  The terms that travel between Mix and the helper, and their bytes. `docs/protocol.md` is the contract.
+  Encodes and decodes the terms that Mix and the helper exchange. `docs/protocol.md` is the contract.
 
-  Knows nothing of ports or of what a message means.
+  This module knows neither ports nor the meaning of a message.
   """
 
   @version 1
   @max_frame 16 * 1024 * 1024
 
-  # Every atom that the helper may send. They have to be in the atom table before a frame is decoded with `:safe`; being
-  # literals of this module, they are as soon as it is loaded.
+  # Every atom that the helper may send. `:safe` refuses an atom that is not in the atom table yet. These atoms are
+  # literals of this module, so they are in the table as soon as the module is loaded.
   @vocabulary [
     # messages
     ~w(hello event ask done)a,
@@ -34,18 +34,18 @@ defmodule NervesDockerPort.Protocol do
     [true, false, nil]
   ]
 
-  @doc "The protocol's number, as in the helper's hello."
+  @doc "Returns the version of the protocol, which the helper's hello has to name."
   @spec version() :: pos_integer()
   def version, do: @version
 
-  @doc "Every atom that the helper may send."
+  @doc "Returns every atom that the helper may send."
   @spec vocabulary() :: [atom()]
   def vocabulary, do: List.flatten(@vocabulary)
 
   @doc """
-  The bytes of one frame, without its length: the port writes that.
+  Returns the bytes of one frame, without its length, which the port writes.
 
-  Anything can be encoded; a term of more than 16 MiB is refused by the helper.
+  Every term can be encoded, but the helper refuses a frame of more than 16 MiB.
 
   ## Examples
 
@@ -56,9 +56,9 @@ defmodule NervesDockerPort.Protocol do
   def encode(term), do: :erlang.term_to_binary(term, minor_version: 2)
 
   @doc """
-  The term in one frame, or in words why there is none.
+  Returns the term in one frame, or an error text that says why the frame is malformed.
 
-  Never makes an atom, never inflates, never reads past the limit of 16 MiB.
+  This never creates an atom, and it refuses a compressed term and a frame of more than 16 MiB.
 
   ## Examples
 

@@ -1,9 +1,9 @@
 defmodule NervesDockerPort.Request do
   @moduledoc """
-  What the helper is told. Every name and path that Nerves owns is asked from Nerves, so that a change there needs none
-  here.
+  Makes the arguments of a request. Nerves is asked for every name and path that Nerves chooses, so that a change in Nerves
+  needs no change here.
 
-  `:artifact_sites` can hold access tokens, and the helper has no use for it: it is taken out wherever it is.
+  `:artifact_sites` can contain access tokens, and the helper does not use it. So it is removed at every level.
   """
 
   alias NervesDockerPort.Console
@@ -31,9 +31,9 @@ defmodule NervesDockerPort.Request do
         }
 
   @doc """
-  The arguments of a request about `package`.
+  Returns the arguments of a request about `package`.
 
-  Raises `Mix.Error` where there are several platforms to choose from, or no home directory.
+  Raises `Mix.Error` if the project has several platforms, or the home directory is not known.
   """
   @spec new(package(), package() | nil, keyword()) :: t()
   def new(package, toolchain, opts) do
@@ -47,9 +47,9 @@ defmodule NervesDockerPort.Request do
   end
 
   @doc """
-  The arguments of a request outside a Nerves project: those about a package are left out, and `package` is `nil`.
+  Returns the arguments of a request outside a Nerves project: `package` is `nil`, and the keys about a package are absent.
 
-  Raises `Mix.Error` where there is no home directory.
+  Raises `Mix.Error` if the home directory is not known.
   """
   @spec outside() :: %{
           package: nil,
@@ -79,22 +79,22 @@ defmodule NervesDockerPort.Request do
     }
   end
 
-  # The stock runner mounts `:nerves_system_br` as the platform, and takes the image of the one package of this type.
-  # They are the same package in every system that Nerves can build.
+  # The stock runner mounts the package `:nerves_system_br` as the platform, but takes the image from the package of the
+  # type `:system_platform`. In every system that Nerves can build, these are the same package.
   defp platform do
     ask(Nerves.Env, :package, [:nerves_system_br]) ||
-      only(ask(Nerves.Env, :packages_by_type, [:system_platform]))
+      only_one(ask(Nerves.Env, :packages_by_type, [:system_platform]))
   end
 
-  # Nerves is the system's own dependency and not ours (see mix.exs). Whether it is there when this is compiled differs, and
-  # with it which warnings the compiler has for a plain call: that it is undefined, or that we do not depend on it. What
-  # turns each off differs between versions of Elixir; of a call that is made of values there is nothing to warn.
+  # Nerves is a dependency of the system, not of this package (see mix.exs). So Nerves may or may not be available when this
+  # module is compiled. For a direct call the compiler would warn either that the function is undefined, or that we do not
+  # depend on Nerves, and each version of Elixir has another way to turn that off. For `apply/3` it never warns.
   defp ask(module, function, arguments), do: apply(module, function, arguments)
 
-  defp only([]), do: nil
-  defp only([platform]), do: platform
+  defp only_one([]), do: nil
+  defp only_one([platform]), do: platform
 
-  defp only(platforms) do
+  defp only_one(platforms) do
     Mix.raise(
       "This project has more than one system platform: " <>
         Enum.map_join(platforms, ", ", &inspect(&1.app)) <>
@@ -110,7 +110,7 @@ defmodule NervesDockerPort.Request do
   end
 
   defp without_sites([{:artifact_sites, _sites} | rest]), do: without_sites(rest)
-  # The tail of an improper list is not a list; it goes through as it is.
+  # The tail of an improper list is not a list: another clause handles it.
   defp without_sites([head | rest]), do: [without_sites(head) | without_sites(rest)]
 
   defp without_sites(map) when is_map(map) do

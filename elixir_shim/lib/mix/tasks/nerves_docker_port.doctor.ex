@@ -6,34 +6,34 @@ defmodule Mix.Tasks.NervesDockerPort.Doctor do
 
       mix nerves_docker_port.doctor
 
-  A line for each thing that a build needs: Python, the engine (where it was found, its version, whether it is rootless),
-  its memory, CPUs and disk, the image, whether containers can read and write the project's files and to whom they belong
-  then, and what earlier builds have left. Each line begins with one of
+  The task prints a line for each thing that a build needs: Python, the engine (where it was found, its version, whether it
+  is rootless), the engine's memory, CPUs and disk, the image, whether containers can read and write the project's files and
+  who owns a file that a container has written, and what earlier builds have left. Each line begins with one of
 
     * `ok`
     * `warning` - a build works, but not as well as it could
     * `problem` - a build would fail
 
-  and is followed by a remedy where it is not `ok`. The exit status is 1 if there is a problem, so it can be the first step
-  of a CI job.
+  and a `warning` or a `problem` is followed by a remedy. The exit status is 1 if there is a problem, so the task can be the
+  first step of a CI job.
 
-  Outside a system, and without a target's system, only the engine and the host are examined.
+  If the project is not a system and its target has none, the task examines only the engine and the host.
 
-  Nothing is changed: what is tried is tried with files and containers that are gone afterwards.
+  The task changes nothing. It removes the files and containers that it makes for a test.
 
   ## Options
 
     * `--json` - print JSON instead: an object with `ok` (a boolean) and `findings`, a list of objects with `topic`,
-      `state`, `text` and `remedy` (or `null`)
+      `state`, `text` and `remedy` (text, or `null`)
 
-  ## Where a build is in the way
+  ## If a build prevents the examination
 
-  Before Mix runs a task of a dependency it loads the dependencies, and Nerves builds a system that is stale then. Where it
-  is this build that fails, have Nerves leave it out:
+  Before Mix runs a task of a dependency, it loads the dependencies, and then Nerves builds a system that is stale. If this
+  build fails, tell Nerves to skip it:
 
       NERVES_PRECOMPILE=1 NERVES_ENV_DISABLED=1 mix nerves_docker_port.doctor
 
-  Where Mix itself does not work, the helper can be asked directly; it examines the engine and the host:
+  If Mix itself does not work, run the helper directly. It then examines the engine and the host:
 
       python3 deps/nerves_docker_port/priv/python doctor
   """
