@@ -1,7 +1,7 @@
-"""The build images: the Dockerfiles in `images/`, on a base that needs no registry.
+"""Builds the builder images from the Dockerfiles in `images/`, on a base that needs no registry.
 
-The base is a Debian root file system of debootstrap's, imported into the engine. Where a registry can be reached,
-NERVES_DOCKER_PORT_BASE_IMAGE=debian:bookworm-slim (say) takes that image in its place.
+The base is a Debian root file system made by debootstrap and imported into the engine. If a registry can be reached,
+NERVES_DOCKER_PORT_BASE_IMAGE (for example, `debian:bookworm-slim`) names another image as the base.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BASE = "nerves_docker_port/base:bookworm"
 RECIPE = "nerves_docker_port.recipe"
 SUITE = "bookworm"
 PACKAGES = ("gcc", "libc6-dev", "make", "openssh-client", "procps", "sudo", "vim-tiny", "xz-utils")
-# Taken out of the base: of no use in a build, and half of its size.
+# These directories are removed from the base: no build needs them, and they are half of its size.
 USELESS = (
     *("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale"),
     *("var/cache/apt", "var/lib/apt/lists", "var/log"),
@@ -38,16 +38,16 @@ USELESS = (
 
 
 def tag_of(kind: str) -> str:
-    """The tag of a kind of build image."""
+    """Return the tag of a kind of builder image. Raises `WorldError` if there is no such kind."""
     if kind not in KINDS:
         raise WorldError(f"there is no image {kind!r}: one of {', '.join(KINDS)}")
     return f"{REPOSITORY}:{kind}"
 
 
 def ensure_image(kind: str, host: str | None = None) -> str:
-    """Have the build image of that kind in the engine (`host`, else DOCKER_HOST's); gives its tag.
+    """Make sure that the engine at `host` (default: $DOCKER_HOST) has the builder image of that kind; return its tag.
 
-    Made again when its Dockerfile or the base changed.
+    The image is built again if its Dockerfile or the base has changed.
     """
     tag = tag_of(kind)
     api = Api(host or os.environ["DOCKER_HOST"])
@@ -55,7 +55,7 @@ def ensure_image(kind: str, host: str | None = None) -> str:
     with locked("images"):
         base = os.environ.get("NERVES_DOCKER_PORT_BASE_IMAGE") or BASE
         recipe = _digest(base, SUITE, *PACKAGES, *USELESS, *(file.read_text() for file in sorted(context.iterdir())))
-        outdated, made_of = _found(api, tag)
+        outdated, made_of = _find_image(api, tag)
         if made_of == recipe:
             return tag
         if base == BASE:
@@ -68,14 +68,14 @@ def ensure_image(kind: str, host: str | None = None) -> str:
             "networkmode": "host",
             "forcerm": "1",
         }
-        api.events(f"/build?{urllib.parse.urlencode(query)}", body=_packed(context), what=f"build {tag}")
-        _forget(api, outdated)
+        api.events(f"/build?{urllib.parse.urlencode(query)}", body=_pack(context), what=f"build {tag}")
+        _remove_outdated(api, outdated)
     return tag
 
 
 def _ensure_base(api: Api) -> None:
     recipe = _digest(SUITE, *PACKAGES, *USELESS)
-    outdated, made_of = _found(api, BASE)
+    outdated, made_of = _find_image(api, BASE)
     if made_of == recipe:
         return
     file = _root_tar(recipe)
@@ -84,11 +84,11 @@ def _ensure_base(api: Api) -> None:
     say(f"importing the base image ({file.stat().st_size >> 20} MiB)")
     with file.open("rb") as body:
         api.events(f"/images/create?{query}", body=body, what=f"import {BASE}")
-    _forget(api, outdated)
+    _remove_outdated(api, outdated)
 
 
 def _root_tar(recipe: str) -> Path:
-    """The base's root file system, packed; made once and kept."""
+    """Return the tar file of the base's root file system. It is made once and kept in the cache."""
     file = cache_dir() / f"base-{SUITE}-{recipe[:12]}.tar"
     if file.exists():
         return file
@@ -104,14 +104,14 @@ def _root_tar(recipe: str) -> Path:
 
 @contextlib.contextmanager
 def debootstrapped(root: Path, suite: str, packages: tuple[str, ...]) -> Iterator[Path]:
-    """A fresh root file system with these packages at `root`; whatever is still there after the block is removed."""
+    """Make a root file system with these packages at `root`. After the block it is removed, unless it was moved."""
     apt_install(["debootstrap", "xz-utils"], "a Debian root file system is to be made")
     say(f"making a Debian {suite} root file system; this takes a minute, once")
     _remove_root(root)
     try:
         logs = cache_dir() / "logs"
         logged(["debootstrap", "--variant=minbase", suite, str(root)], logs / f"debootstrap-{suite}.log")
-        # debootstrap's own --include has no notion of the order in which packages can be configured; apt-get has.
+        # debootstrap has the option --include, but does not configure the packages in the order of their dependencies.
         quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C.UTF-8"}
         install = ["apt-get", "-o", "Acquire::Retries=3", "install", "-y", "--no-install-recommends", *packages]
         logged(["chroot", str(root), *install], logs / f"install-{suite}.log", quiet)
@@ -127,20 +127,20 @@ def _remove_root(root: Path) -> None:
         shutil.rmtree(root)
 
 
-def _found(api: Api, tag: str) -> tuple[str | None, str | None]:
-    """The id of the image that has the tag, and the recipe that it was made of."""
+def _find_image(api: Api, tag: str) -> tuple[str | None, str | None]:
+    """Return the id of the image with this tag, and the digest of its recipe; `None` for what does not exist."""
     image = api.json(f"/images/{tag}/json") or {}
     label = (image.get("Config") or {}).get("Labels") or {}
     return image.get("Id"), label.get(RECIPE)
 
 
-def _forget(api: Api, image: str | None) -> None:
-    """Remove an image that has lost its tag to a newer one; the engine keeps it while something is made of it."""
+def _remove_outdated(api: Api, image: str | None) -> None:
+    """Remove an image whose tag now names a newer one. The engine refuses this while a container uses the image."""
     if image is not None:
         api.request("DELETE", f"/images/{image}")
 
 
-def _packed(context: Path) -> bytes:
+def _pack(context: Path) -> bytes:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
         tar.add(context, arcname=".")

@@ -1,7 +1,7 @@
-"""The docker CLI's buildx plug-in, with which images are built by BuildKit.
+"""Finds or fetches the buildx plug-in of the docker CLI, which builds images with BuildKit.
 
-Debian has it from trixie on. Its program runs on bookworm too, beside bookworm's CLI and engine, so there it is taken
-out of trixie's package, and nothing is installed.
+Debian has a package for it since trixie. The program in this package also runs on bookworm, with the CLI and the engine
+of bookworm. So on bookworm it is unpacked from trixie's package, and nothing is installed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NAME = "docker-buildx"
 
 
 def ensure_buildx() -> Path:
-    """The plug-in's program, for a directory `cli-plugins` in a DOCKER_CONFIG."""
+    """Return the path of the plug-in's program, to be linked in the directory `cli-plugins` of a DOCKER_CONFIG."""
     for place in PLACES:
         if (Path(place) / NAME).exists():
             return Path(place) / NAME
@@ -29,7 +29,7 @@ def ensure_buildx() -> Path:
             raise WorldError("no `docker buildx` here. Please install Docker's buildx plug-in, then run this again.")
         say("fetching Debian trixie's docker-buildx")
         kept.parent.mkdir(exist_ok=True)
-        # The root file system of trixie's Elixir knows where trixie's packages are.
+        # apt-get in the root file system of trixie's Elixir uses the package lists of trixie.
         fetch = f"cd '{kept.parent}' && apt-get update && apt-get -o Acquire::Retries=3 download docker-buildx"
         logged(command_in(ensure_elixir("trixie"), ["sh", "-c", fetch]), cache_dir() / "logs" / "buildx.log")
         (package,) = kept.parent.glob("*.deb")

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The demo: a custom Nerves system is built on a real engine, as its user would, and the artifact is looked at.
+"""The demo: build a custom Nerves system on a real engine, as its user would, and check the artifact.
 
     python3 integration/demo.py [--elixir host|bookworm|trixie|sid] [--image new|old|new-1.28.0] [--into DIRECTORY]
 
-It starts an engine where none answers (see world.py), runs `mix nerves.artifact` in a fresh copy of integration/system,
-checks what that left on the host, and cleans up after itself; with `--into` the project, its artifact and its build
-volume stay. Exit status 0 means that everything was as it should be.
+It starts an engine if none answers (see world.py), runs `mix nerves.artifact` in a new copy of integration/system,
+checks the files on the host, and removes everything that it made. With `--into` the project, its artifact and its build
+volume are kept. The exit status is 0 if all checks succeeded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def main(arguments: list[str]) -> int:
-    """Build, check, report, clean up; gives the exit status."""
+    """Build, check, report and clean up. Returns the exit status."""
     given = _parse(arguments)
     elixir = ensure_elixir(given.elixir)
     with engine() as host, _directory(given.into) as directory:
@@ -90,7 +90,7 @@ def _engine_line(host: str) -> str:
 
 
 def _build(project: Project) -> list[tuple[str, float]]:
-    """Run `mix nerves.artifact`, show what it prints, and give the time that passed after each headline."""
+    """Run `mix nerves.artifact`, show its output, and return each headline with the seconds until the next one."""
     print("\n$ mix nerves.artifact", flush=True)
     marks = [("Mix starts and compiles", time.monotonic())]
     mix = subprocess.Popen(
@@ -121,34 +121,34 @@ def _build(project: Project) -> list[tuple[str, float]]:
 
 
 def _check(project: Project, api: Api) -> Path:
-    """Hold what the build left on the host against what its user relies on; gives the artifact."""
+    """Check the results of the build that a user relies on. Returns the path of the artifact."""
     print()
     archives = list(project.system.glob("my_system-portable-0.1.0-*.tar.gz"))
-    _see(len(archives) == 1, "the artifact is in the working directory")
+    _expect(len(archives) == 1, "the artifact is in the working directory")
     archive = archives[0]
     name = archive.name.removesuffix(".tar.gz")
     program = project.directory / "hello"
     with tarfile.open(archive) as tar:
         members = tar.getnames()
-        _see(all(member.split("/")[0] == name for member in members), f"everything in it is below {name}/")
-        _see(f"{name}/nerves-system.tag" in members, "it holds the system's tag, its images and its scripts")
+        _expect(all(member.split("/")[0] == name for member in members), f"everything in it is below {name}/")
+        _expect(f"{name}/nerves-system.tag" in members, "it holds the system's tag, its images and its scripts")
         packed = tar.extractfile(f"{name}/staging/usr/bin/hello")
         program.write_bytes(packed.read() if packed else b"")
-    _see(program.read_bytes()[:4] == b"\x7fELF", "the program in it was compiled for Linux")
+    _expect(program.read_bytes()[:4] == b"\x7fELF", "the program in it was compiled for Linux")
     if sys.platform == "linux" and os.uname().machine == api.json("/info")["Architecture"]:
         program.chmod(0o755)
         said = subprocess.run([program], capture_output=True, text=True, check=False).stdout
-        _see("hello 1.0: Hello from my_system" in said, "it runs, and says what the defconfig has it say")
+        _expect("hello 1.0: Hello from my_system" in said, "it runs, and says what the defconfig has it say")
     downloaded = project.downloads / archive.name
-    _see(_digest(downloaded) == _digest(archive), "the download directory has the same artifact")
-    _see((project.downloads / "hello" / "hello-1.0.tar.gz").exists(), "sources were kept in the download directory")
+    _expect(_digest(downloaded) == _digest(archive), "the download directory has the same artifact")
+    _expect((project.downloads / "hello" / "hello-1.0.tar.gz").exists(), "sources were kept in the download directory")
     cached = project.artifacts / "my_system-portable-0.1.0"
     checksum = (cached / "CHECKSUM").read_text()
-    _see(checksum.startswith(name.rpartition("-")[2]), "the cache has it unpacked, with the checksum of its sources")
-    _see((cached / "staging/usr/bin/hello").read_bytes() == program.read_bytes(), "... and the same program")
+    _expect(checksum.startswith(name.rpartition("-")[2]), "the cache has it unpacked, with the checksum of its sources")
+    _expect((cached / "staging/usr/bin/hello").read_bytes() == program.read_bytes(), "... and the same program")
     owners = {path.stat().st_uid for path in project.directory.rglob("*") if not path.is_symlink()}
-    _see(owners == {os.geteuid()}, "every file on the host belongs to the person who ran Mix")
-    _see(_containers(project, api) == [], "no container is left")
+    _expect(owners == {os.geteuid()}, "every file on the host belongs to the person who ran Mix")
+    _expect(_containers(project, api) == [], "no container is left")
     return archive
 
 
@@ -156,18 +156,18 @@ def _clean(project: Project, api: Api) -> None:
     print("\n$ mix nerves.clean my_system")
     volume = _volume(project)
     done = project.mix("nerves.clean", "my_system")
-    _see(done.returncode == 0, f"it ends well: {ESCAPES.sub('', done.stdout).strip().splitlines()[-1]}")
-    _see(api.json(f"/volumes/{volume}") is None, "the build volume is gone")
+    _expect(done.returncode == 0, f"it ends well: {ESCAPES.sub('', done.stdout).strip().splitlines()[-1]}")
+    _expect(api.json(f"/volumes/{volume}") is None, "the build volume is gone")
 
 
 def _remove_volume(project: Project, api: Api) -> None:
-    """A demo that failed leaves no more behind than one that went well."""
+    """Remove the build volume after a demo that failed before it could run `mix nerves.clean`."""
     with contextlib.suppress(OSError):
         api.request("DELETE", f"/volumes/{_volume(project)}?force=1")
 
 
 def _volume(project: Project) -> str:
-    """The build volume's name; raises `OSError` when none was made."""
+    """Return the name of the build volume. Raises `OSError` if there is no build volume."""
     identity = project.system / ".nerves/artifacts/my_system-portable-0.1.0/.docker_id"
     return f"my_system-{identity.read_text()}"
 
@@ -182,7 +182,7 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _see(fine: bool, what: str) -> None:
+def _expect(fine: bool, what: str) -> None:
     print(f"  {'ok ' if fine else 'NOT'} {what}", flush=True)
     if not fine:
         raise WorldError(f"not so: {what}")

@@ -1,15 +1,15 @@
-"""Elixir in more than one version: the machine's own, and those of other Debian releases, each in a root file system.
+"""Several versions of Elixir: the one of this machine, and those of other Debian releases, in root file systems.
 
 | name | what it is |
 |---|---|
-| `host` | the `elixir` on the PATH, installed with apt-get where there is none |
+| `host` | the `elixir` on the PATH; if there is none, it is installed with apt-get |
 | `bookworm` | Debian 12's, Elixir 1.14 on OTP 25 |
 | `trixie` | Debian 13's, Elixir 1.18 on OTP 27 |
 | `sid` | Debian unstable's |
 
-A root file system is entered by `chroot` in a mount namespace: the mounts go when the command goes. The directories
-that matter (this repository, the cache, the home, /tmp, /run, the working directory) are the machine's, under the same
-paths, so that a path means the same to the command and to the engine; processes have the same numbers on both sides.
+A command runs in a root file system by `chroot` in its own mount namespace, so its mounts end with the command. This
+repository, the cache, the home directory, /tmp, /run and the working directory are mounted under the same paths, so a
+path means the same to the command and to the engine. Process ids are also the same inside and outside.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 SUITES = ("host", "bookworm", "trixie", "sid")
 PATH_INSIDE = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-# Erlang's Debian packages are many and small; these are what Mix, Nerves and the tests load (erlang-nox has them all,
-# and brings a graphical desktop's libraries along).
+# Debian splits Erlang into many small packages. These are the ones that Mix, Nerves and the tests load. (erlang-nox
+# depends on all of them, but also brings the libraries of a graphical desktop.)
 ERLANG = (
     *("asn1", "crypto", "dev", "eunit", "inets", "mnesia", "os-mon", "parsetools", "public-key"),
     *("runtime-tools", "ssh", "ssl", "syntax-tools", "tools", "xmerl"),
@@ -41,7 +41,7 @@ TOOLS = ("ca-certificates", "gcc", "git", "libc6-dev", "libmnl-dev", "make", "pr
 
 
 def ensure_elixir(suite: str) -> Path | None:
-    """Have that Elixir here; gives its root file system, `None` for the machine's own."""
+    """Make sure that this Elixir is here. Returns its root file system, or `None` for the Elixir of the machine."""
     if suite not in SUITES:
         raise WorldError(f"there is no Elixir {suite!r} here: one of {', '.join(SUITES)}")
     if suite in ("host", os_release().get("VERSION_CODENAME")) or not has_apt():
@@ -53,9 +53,9 @@ def ensure_elixir(suite: str) -> Path | None:
 
 
 def command_in(root: Path | None, argv: list[str], shared: Sequence[Path] = ()) -> list[str]:
-    """The command line that runs `argv` in the working directory, seeing `root` as its root file system.
+    """Return the command line that runs `argv` in the working directory, with `root` as its root file system.
 
-    `shared` are more directories of the machine that the command is to see under the same paths.
+    `shared` are additional directories of the machine that are mounted under the same paths.
     """
     if root is None:
         return argv
@@ -66,12 +66,12 @@ def command_in(root: Path | None, argv: list[str], shared: Sequence[Path] = ()) 
     for path in filter(os.path.exists, ("/etc/resolv.conf", "/etc/hosts")):
         steps += [f"touch {shlex.quote(f'{root}{path}')} && mount --bind {path} {shlex.quote(f'{root}{path}')}"]
     steps.append(f'exec chroot {shlex.quote(str(root))} env --chdir="$PWD" "PATH={PATH_INSIDE}" LANG=C.UTF-8 "$@"')
-    # unshare and the shell replace themselves by the command, which so keeps its pid and its signals.
+    # unshare and the shell replace themselves with the command (exec), so the command gets their pid and their signals.
     return ["unshare", "--mount", "--propagation=private", "sh", "-c", "\n".join(steps), "sh", *argv]
 
 
 def elixir_version(root: Path | None) -> str:
-    """Which Elixir and OTP it is, in one line."""
+    """Return the versions of Elixir and OTP, in one line. Raises `WorldError` if elixir does not run."""
     code = 'IO.puts("Elixir #{System.version()} on OTP #{:erlang.system_info(:otp_release)}")'
     done = subprocess.run(command_in(root, ["elixir", "-e", code]), capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -1,9 +1,10 @@
-"""The engine: the one that answers here already, or a private one that lasts as long as somebody uses it.
+"""The engine: one that already answers, or a private one that runs as long as a process uses it.
 
-A private engine is a `dockerd` of its own socket, data root, exec root and containerd, so that it shares nothing with
-an engine that the machine may have. It belongs to a *supervisor*, a small process of its own: that starts `dockerd`,
-and stops it when the last user is gone. Users hold a shared lock on one file; the lock goes with the process, however
-that ends, so an engine is never left behind by a run that was killed, and one run never stops the engine under another.
+A private engine is a `dockerd` with its own socket, data root, exec root and containerd. So it shares nothing with an
+engine that the machine may have. A *supervisor*, which is a small separate process, starts `dockerd`, and stops it
+when the last user has ended. A user is a process that holds a shared lock on one file. The kernel releases the lock
+when the process ends for any reason. So a run that was killed leaves no engine behind, and no run stops an engine that
+another run still uses.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
-# What dockerd starts besides itself; only those with our own runtime directory in their arguments are ever touched.
+# dockerd and the programs that it starts. `_sweep` only ends those with our own runtime directory in their arguments.
 ENGINE_PROGRAMS = ("dockerd", "containerd", "containerd-shim", "containerd-shim-runc-v2", "docker-proxy")
 PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
@@ -67,16 +68,16 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Api:
-    """As much of the Engine API as the world needs, spoken with the standard library."""
+    """A client for the calls of the Engine API that are needed here. It uses only the standard library."""
 
     def __init__(self, host: str) -> None:
-        """`host` is what DOCKER_HOST would hold: `unix://...` or `tcp://...` without TLS."""
+        """`host` is a value of DOCKER_HOST: `unix://...`, or `tcp://...` without TLS."""
         self.host = host
 
     def request(
         self, method: str, path: str, *, body: bytes | IO[bytes] | None = None, timeout: float = 600.0
     ) -> tuple[int, bytes]:
-        """One call; the status and the whole answer. Raises `OSError` or `HTTPException` when there is no answer."""
+        """Make one call; return the status and the body. Raises `OSError` or `HTTPException` if there is no answer."""
         headers = {"Content-Type": "application/x-tar"} if body is not None else {}
         connection = self._connection(timeout)
         try:
@@ -87,7 +88,7 @@ class Api:
             connection.close()
 
     def events(self, path: str, *, body: bytes | IO[bytes], what: str) -> list[dict[str, Any]]:
-        """POST something that answers with a stream of JSON lines; an error among them becomes a `WorldError`."""
+        """POST a request whose answer is a stream of JSON lines; return them. Raises `WorldError` if one is an error."""
         status, answer = self.request("POST", path, body=body)
         lines = [json.loads(line) for line in answer.splitlines() if line.strip()]
         errors = [line.get("error") or line.get("message") for line in lines if "error" in line or status >= 400]
@@ -97,7 +98,7 @@ class Api:
         return lines
 
     def json(self, path: str) -> Any:
-        """GET something; `None` when there is no such thing."""
+        """GET `path`; return the JSON value, or `None` for status 404. Raises `WorldError` for any other error."""
         status, answer = self.request("GET", path)
         if status == 404:
             return None
@@ -115,7 +116,7 @@ class Api:
 
 
 def answers(host: str, timeout: float = 5.0) -> bool:
-    """Whether an engine answers at that endpoint."""
+    """Whether an engine answers at the endpoint `host` within `timeout` seconds."""
     try:
         status, _ = Api(host).request("GET", "/_ping", timeout=timeout)
     except (OSError, http.client.HTTPException):
@@ -124,7 +125,7 @@ def answers(host: str, timeout: float = 5.0) -> bool:
 
 
 def configured_host() -> str:
-    """The endpoint that the docker CLI would use: DOCKER_HOST, the current context's, or the default socket."""
+    """Return the endpoint that the docker CLI would use: DOCKER_HOST, the current context, or the default socket."""
     if host := os.environ.get("DOCKER_HOST"):
         return host
     config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
@@ -137,54 +138,54 @@ def configured_host() -> str:
         return DEFAULT_HOST
 
 
-# --- the private engine, seen by those who use it -------------------------------------------------------------------
+# --- the private engine, for its users ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Places:
-    """Where the private engine of one cache directory keeps what."""
+    """The files and directories of the private engine that belongs to one cache directory."""
 
     cache: Path
     run: Path
 
     @property
     def host(self) -> str:
-        """What DOCKER_HOST has to be."""
+        """The endpoint, for DOCKER_HOST."""
         return f"unix://{self.run}/docker.sock"
 
     @property
     def data(self) -> Path:
-        """Images, volumes, containers."""
+        """The data root of dockerd: images, volumes, containers."""
         return self.cache / "data"
 
     @property
     def users(self) -> Path:
-        """Locked, shared, by every user."""
+        """The file on which every user holds a shared lock."""
         return self.cache / "users.lock"
 
     @property
     def keep(self) -> Path:
-        """There while a developer wants the engine to stay without users."""
+        """This file exists while the engine has to run without users, because a developer has started it."""
         return self.cache / "keep"
 
     @property
     def state(self) -> Path:
-        """The supervisor's pid and start time, once the engine answers."""
+        """The pid and the start time of the supervisor, written when the engine answers."""
         return self.run / "state.json"
 
     @property
     def stopping(self) -> Path:
-        """There from the moment at which the supervisor has decided to stop."""
+        """The supervisor makes this file when it has decided to stop."""
         return self.run / "stopping"
 
     @property
     def log(self) -> Path:
-        """What dockerd and the supervisor print."""
+        """The output of dockerd and the supervisor."""
         return self.cache / "engine.log"
 
 
 def places() -> Places:
-    """The private engine's places. Short ones for its sockets: their paths may have no more than 107 bytes."""
+    """Return the paths of the private engine. Those of sockets are short, because 107 bytes are the limit (unix(7))."""
     cache = cache_dir() / "engine"
     cache.mkdir(exist_ok=True)
     name = "ndp-" + hashlib.sha256(str(cache).encode()).hexdigest()[:8]
@@ -193,7 +194,7 @@ def places() -> Places:
 
 
 def supervisor() -> int | None:
-    """The pid of the running private engine's supervisor."""
+    """Return the pid of the private engine's supervisor, or `None` if no private engine runs."""
     try:
         state = json.loads(places().state.read_text())
     except (OSError, ValueError):
@@ -204,12 +205,12 @@ def supervisor() -> int | None:
 
 @contextlib.contextmanager
 def engine() -> Iterator[str]:
-    """An engine for as long as the block lasts; gives its endpoint, for DOCKER_HOST."""
+    """Provide an engine while the block runs; yields its endpoint, for DOCKER_HOST."""
     if _foreign_engine_answers():
         yield configured_host()
         return
     _install_engine()
-    if _foreign_engine_answers():  # where systemd runs, installing the package starts one
+    if _foreign_engine_answers():  # with systemd, the installation of the package starts an engine
         yield configured_host()
         return
     with _private_engine() as host:
@@ -225,7 +226,7 @@ def _foreign_engine_answers() -> bool:
 def _private_engine() -> Iterator[str]:
     where = places()
     with where.users.open("w") as users:
-        # Waits while a supervisor that has decided to stop is at it.
+        # This waits for a supervisor that is about to stop, because it holds the lock exclusively.
         fcntl.flock(users, fcntl.LOCK_SH)
         _start_supervisor(where)
         try:
@@ -233,11 +234,11 @@ def _private_engine() -> Iterator[str]:
         finally:
             pid = supervisor()
             fcntl.flock(users, fcntl.LOCK_UN)
-            _see_it_stop(where, pid)
+            _wait_for_stop(where, pid)
 
 
 def keep() -> str:
-    """Start the private engine and let it stay until `stop`; gives its endpoint."""
+    """Start the private engine, and keep it running until `stop` is called; return its endpoint."""
     where = places()
     _install_engine()
     with where.users.open("w") as users:
@@ -248,20 +249,20 @@ def keep() -> str:
 
 
 def stop(*, now: bool = False) -> bool:
-    """Let the private engine go: it stops when the last user has gone, or at once with `now`. Whether it still runs."""
+    """Let the private engine stop when its last user has ended, or at once with `now`. Return whether it still runs."""
     where = places()
     where.keep.unlink(missing_ok=True)
     pid = supervisor()
     if pid is None:
         with locked("engine-start"):
             if supervisor() is None and where.run.exists():
-                _sweep(where)  # its supervisor was killed
+                _sweep(where)  # the supervisor was killed, so it could not do this
         return False
     if now:
         os.kill(pid, signal.SIGTERM)
-        _await_end(pid)
+        _wait_for_end(pid)
     else:
-        _see_it_stop(where, pid)
+        _wait_for_stop(where, pid)
     return process_start(pid) is not None
 
 
@@ -279,7 +280,7 @@ def _install_engine() -> None:
 
 
 def _start_supervisor(where: Places) -> None:
-    """Start a supervisor unless one runs; returns when the engine answers. The caller holds the users' lock."""
+    """Start a supervisor if none runs, and wait until the engine answers. The caller must hold the users' lock."""
     with locked("engine-start"):
         if supervisor() is not None:
             return
@@ -302,21 +303,21 @@ def _start_supervisor(where: Places) -> None:
             time.sleep(0.05)
 
 
-def _see_it_stop(where: Places, pid: int | None) -> None:
-    """Wait for the engine's end unless somebody else has it: a daemon that outlives its run can hang CI."""
+def _wait_for_stop(where: Places, pid: int | None) -> None:
+    """Wait until the engine has ended, unless others still use it. A daemon that outlives its run can make CI hang."""
     if pid is None:
         return
     deadline = time.monotonic() + 3.0
     while process_start(pid) is not None:
         if where.stopping.exists():
-            _await_end(pid)
+            _wait_for_end(pid)
             return
         if where.keep.exists() or time.monotonic() > deadline:
             return
         time.sleep(0.05)
 
 
-def _await_end(pid: int) -> None:
+def _wait_for_end(pid: int) -> None:
     deadline = time.monotonic() + 2 * STOP_SECONDS
     while process_start(pid) is not None:
         if time.monotonic() > deadline:
@@ -328,7 +329,7 @@ def _await_end(pid: int) -> None:
 
 
 def supervise() -> int:
-    """Run `dockerd` until nobody uses it, it is told to end, or dockerd ends. The exit status is 1 if dockerd ended."""
+    """Run `dockerd` until it has no user, a signal arrives, or it ends by itself (then the exit status is 1)."""
     where = places()
     told: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -354,7 +355,7 @@ def supervise() -> int:
 
 
 def _unused(where: Places, users: IO[str]) -> bool:
-    """Whether nobody holds the users' lock. If so it is ours from here on: who comes now waits until we are gone."""
+    """Whether nobody holds the users' lock. If so, we hold it now, and a new user waits until this process ends."""
     if where.keep.exists():
         return False
     try:
@@ -383,11 +384,11 @@ def _start_dockerd(where: Places) -> subprocess.Popen[bytes]:
         f"--data-root={where.data}",
         f"--exec-root={where.run}/exec",
         f"--pidfile={where.run}/docker.pid",
-        # A containerd that the machine runs already may be used: then under a name of our own.
+        # dockerd may use a containerd that the machine already runs. Our own namespaces keep the two apart.
         f"--containerd-namespace={where.run.name}",
         f"--containerd-plugins-namespace={where.run.name}-plugins",
-        # No bridge and no packet filter rules: nothing here needs a container's network, a bridge's addresses can clash
-        # with the machine's, and rules would stay behind. `--network host` still works.
+        # No bridge and no packet filter rules: no test needs the network of a container, the addresses of a bridge can
+        # conflict with the machine's, and rules would remain after the engine has stopped. `--network host` still works.
         "--bridge=none",
         "--iptables=false",
         "--ip6tables=false",
@@ -395,8 +396,9 @@ def _start_dockerd(where: Places) -> subprocess.Popen[bytes]:
         "--ip-masq=false",
         "--shutdown-timeout=5",
     ]
-    # dockerd 20.10 keeps a record of the network of every container that ever ran without one, and takes a tenth of a
-    # second for each when it starts: minutes after a run of the tests. Our networks are made anew at every start.
+    # dockerd 20.10 keeps a record for every container that ever ran without a network, and needs a tenth of a second
+    # for each record when it starts. After a run of the tests that takes minutes. The file can be removed, because
+    # dockerd makes our networks again at every start.
     (where.data / "network" / "files" / "local-kv.db").unlink(missing_ok=True)
     return subprocess.Popen(
         argv,
@@ -417,9 +419,9 @@ def _end(daemon: subprocess.Popen[bytes]) -> None:
 
 
 def _sweep(where: Places) -> None:
-    """Remove what a private engine leaves: processes and mounts when it was killed, its runtime directory always."""
+    """Remove the runtime directory of a private engine, and the processes and mounts that remain if it was killed."""
     left = processes_of(where.run, ENGINE_PROGRAMS)
-    left += [one for pid in left for one in descendants(pid)]  # a container outlives its shim
+    left += [one for pid in left for one in descendants(pid)]  # a container runs on after its shim was killed
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in left:
             with contextlib.suppress(ProcessLookupError):

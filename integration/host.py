@@ -1,6 +1,6 @@
-"""What every part of the world needs from the machine: the cache, locks, packages, mounts and processes.
+"""The cache, locks, packages, mounts and processes of this machine, for all other modules here.
 
-Standard library only: these files run before any virtual environment exists.
+The modules here use only the standard library, because they run before a virtual environment exists.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 class WorldError(Exception):
-    """The world cannot be made here; the text says why and what to do about it."""
+    """The engine, an image or a program cannot be provided on this machine. The text says why, and what to do."""
 
 
 class Interrupted(BaseException):
-    """A signal asked this process to end; it unwinds through every clean-up. Carries the signal's number."""
+    """A signal asked this process to end. The exception runs all clean-up code on its way up."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -35,7 +35,7 @@ class Interrupted(BaseException):
 
 
 def main_program(body: Callable[[], int]) -> int:
-    """Run a program's body and give its exit status; signals end it through its clean-ups, and errors are shown."""
+    """Run a program's body, and return the exit status. A `WorldError` is printed; a signal becomes `Interrupted`."""
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(number)
@@ -52,12 +52,12 @@ def main_program(body: Callable[[], int]) -> int:
 
 
 def say(text: str) -> None:
-    """Tell the person what is going on, on standard error: standard output belongs to the command that is run."""
+    """Print a message to standard error. Standard output is for the command that `world.py run` runs."""
     print(f"world: {text}", file=sys.stderr, flush=True)
 
 
 def cache_dir() -> Path:
-    """Where everything that is costly to make is kept. Deleting it is always safe while no engine of ours runs."""
+    """Return the directory for results that take long to make. It may be deleted while no private engine runs."""
     if given := os.environ.get("NERVES_DOCKER_PORT_CACHE"):
         path = Path(given).absolute()
     else:
@@ -69,7 +69,7 @@ def cache_dir() -> Path:
 
 @contextlib.contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Hold the cache's lock of that name: two runs must not make the same thing at once."""
+    """Hold the lock with this name in the cache, so that two runs do not make the same thing at the same time."""
     directory = cache_dir() / "locks"
     directory.mkdir(exist_ok=True)
     with (directory / name).open("w") as file:
@@ -78,7 +78,7 @@ def locked(name: str) -> Iterator[None]:
 
 
 def os_release() -> dict[str, str]:
-    """The fields of `/etc/os-release`; empty where there is no such file."""
+    """Return the fields of `/etc/os-release`, or an empty dictionary if there is no such file."""
     try:
         lines = Path("/etc/os-release").read_text().splitlines()
     except OSError:
@@ -98,12 +98,12 @@ def is_root() -> bool:
 
 
 def machine_architecture() -> str:
-    """The machine's name as the kernel says it, such as `x86_64`."""
+    """Return the kernel's name of the machine's architecture, such as `x86_64`."""
     return os.uname().machine
 
 
 def logged(argv: Sequence[str], log: Path, env: dict[str, str] | None = None) -> None:
-    """Run a long, chatty command with its output in a file; raise `WorldError` with the file's end if it fails."""
+    """Run a command with its output in the file `log`. Raises `WorldError` with the last lines if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("wb") as output:
         done = subprocess.run(
@@ -115,7 +115,7 @@ def logged(argv: Sequence[str], log: Path, env: dict[str, str] | None = None) ->
 
 
 def apt_install(packages: Sequence[str], why: str) -> None:
-    """Install the Debian packages that are not there yet; say what to install where that cannot be done here."""
+    """Install the Debian packages that are missing. Raises `WorldError`, which names them, if that is not possible."""
     with locked("apt"):
         missing = [name for name in packages if not _installed(name)]
         if not missing:
@@ -123,7 +123,7 @@ def apt_install(packages: Sequence[str], why: str) -> None:
         if not (has_apt() and is_root()):
             raise WorldError(f"{why}. Please install: {' '.join(missing)} (Debian's names), then run this again.")
         say(f"installing {' '.join(missing)} ({why})")
-        # RUNLEVEL=1 keeps a System V init script from being run: a dockerd of the package's would stay behind.
+        # RUNLEVEL=1 keeps the package from running its System V init script, which would start a dockerd.
         env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
         log = cache_dir() / "logs" / "apt.log"
         patient = ["-o", "DPkg::Lock::Timeout=300", "-o", "Acquire::Retries=3"]
@@ -141,9 +141,9 @@ def _installed(package: str) -> bool:
 
 
 def process_start(pid: int) -> int | None:
-    """When the process began, in clock ticks since boot; `None` when it is gone or a zombie.
+    """Return when the process started, in clock ticks since boot, or `None` if it has ended or is a zombie.
 
-    Together with the number it names one process for as long as the machine runs.
+    The pid and this time together identify one process until the machine is rebooted.
     """
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
@@ -154,7 +154,7 @@ def process_start(pid: int) -> int | None:
 
 
 def processes_of(directory: Path, programs: Sequence[str]) -> list[int]:
-    """The running processes of these programs that were started with a path inside `directory`."""
+    """Return the pids of these programs that have a path inside `directory` among their arguments."""
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -169,7 +169,7 @@ def processes_of(directory: Path, programs: Sequence[str]) -> list[int]:
 
 
 def descendants(pid: int) -> list[int]:
-    """The processes that this one started, and theirs."""
+    """Return the pids of all children of this process, of their children, and so on."""
     try:
         children = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:
@@ -178,7 +178,7 @@ def descendants(pid: int) -> list[int]:
 
 
 def mounts_at(directory: Path) -> list[str]:
-    """Mount points at and inside `directory`, innermost first."""
+    """Return the mount points at and inside `directory`, the innermost first."""
     found = []
     for line in Path("/proc/self/mountinfo").read_text().splitlines():
         point = line.split()[4].encode().decode("unicode_escape")
@@ -188,6 +188,6 @@ def mounts_at(directory: Path) -> list[str]:
 
 
 def unmount(directory: Path) -> None:
-    """Unmount whatever is mounted at and inside `directory`; what is busy is detached."""
+    """Unmount everything at and inside `directory`. A busy mount is detached, and ends when it is no longer used."""
     for point in mounts_at(directory):
         subprocess.run(["umount", "--lazy", point], capture_output=True, check=False)

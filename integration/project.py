@@ -1,5 +1,6 @@
-"""A Mix project of one's own: copies of the mini system and of all that it depends on, in a directory that can be
-thrown away, and Mix run in it with a home, a download directory and a cache of its own. The repository stays untouched.
+"""A temporary Mix project: a copy of the miniature system and its dependencies in another directory.
+
+Mix runs there with its own home directory, download directory and artifact cache, so the repository does not change.
 """
 
 from __future__ import annotations
@@ -18,30 +19,30 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 HERE = Path(__file__).resolve().parent
-# Which platform version goes with which kind of image: the working directory and the user depend on it.
+# The platform version for each kind of image. A build runner derives the working directory and the user from it.
 PLATFORM_VERSIONS = {"old": "1.27.1", "new-1.28.0": "1.28.0", "new": "1.34.0"}
-# A person's own settings of these would reach into the project.
+# These variables are removed from the environment of Mix, because a developer's settings would change the project.
 FOREIGN = ("NERVES_SYSTEM", "NERVES_TOOLCHAIN", "XDG_DATA_HOME", "MIX_ENV", "MIX_TARGET", "MIX_BUILD_PATH", "MAKEFLAGS")
 
 
 @dataclass(frozen=True)
 class Project:
-    """The directories of a laid out project, and how Mix is run in it."""
+    """The directories of a temporary project, and the commands to run Mix in it."""
 
     directory: Path
     elixir: Path | None = None
-    """The root file system of the Elixir to use; `None` for the machine's."""
+    """The root file system of the Elixir to use, or `None` for the Elixir of the machine."""
     settings: Mapping[str, str] = field(default_factory=dict)
-    """Environment variables: the engine, and what `system/mix.exs` lists."""
+    """Environment variables for the engine, and those that `system/mix.exs` lists."""
 
     @property
     def system(self) -> Path:
-        """The custom system: Mix's working directory."""
+        """The directory of the custom system, in which Mix runs."""
         return self.directory / "system"
 
     @property
     def platform(self) -> Path:
-        """The platform, which builds write to."""
+        """The directory of the platform. Builds write to it."""
         return self.directory / "platform"
 
     @property
@@ -56,11 +57,11 @@ class Project:
 
     @property
     def home(self) -> Path:
-        """$HOME; without an `.ssh`."""
+        """$HOME. It has no `.ssh`."""
         return self.directory / "home"
 
     def env(self, **more: str) -> dict[str, str]:
-        """Mix's environment."""
+        """Return the environment variables for Mix."""
         ours = {
             "HOME": str(self.home),
             "NERVES_DL_DIR": str(self.downloads),
@@ -71,11 +72,11 @@ class Project:
         return {**kept, **ours, **self.settings, **more}
 
     def command(self, *task: str) -> list[str]:
-        """The command line that runs a Mix task; to be run in `system`."""
+        """Return the command line of a Mix task, which has to be run in the directory `system`."""
         return command_in(self.elixir, ["mix", *task], shared=[self.directory])
 
     def mix(self, *task: str, timeout: float = 600.0, **more: str) -> subprocess.CompletedProcess[str]:
-        """Run a Mix task to its end; what it prints, errors included, is `stdout`."""
+        """Run a Mix task to its end. `stdout` of the result has the whole output, with standard error."""
         return subprocess.run(
             self.command(*task),
             cwd=self.system,
@@ -93,10 +94,11 @@ class Project:
 def lay_out(
     directory: Path, *, host: str, image: str, kind: str = "new", elixir: Path | None = None, **settings: str
 ) -> Project:
-    """Copy the mini project to `directory`, which must be new or empty.
+    """Copy the miniature system and its dependencies to `directory`, which must be new or empty.
 
-    `host` is the engine's endpoint, `image` the tag of a build image of that `kind`. The helper is the one that the
-    shim carries (`make package`), unless NERVES_DOCKER_PORT_COMMAND names another.
+    `host` is the engine's endpoint, and `image` the tag of a builder image of that `kind`. The project uses the helper
+    in the shim's package (`make package`), unless NERVES_DOCKER_PORT_COMMAND names another one. Raises `WorldError` if
+    there is no helper.
     """
     if not os.environ.get("NERVES_DOCKER_PORT_COMMAND"):
         carried = REPOSITORY / "elixir_shim" / "priv" / "python" / "__main__.py"
@@ -105,7 +107,7 @@ def lay_out(
     generated = shutil.ignore_patterns("_build", "deps", "doc", "__pycache__", ".nerves", "buildroot", "buildroot-*")
     for name in ("platform", "system", "nerves_stand_in"):
         shutil.copytree(HERE / name, directory / name, ignore=generated, symlinks=True)
-    # The sources that the platform packs are named like what is generated from them.
+    # `generated` has also excluded the directory `buildroot-*` in `upstream`, which is a source.
     shutil.copytree(HERE / "platform" / "upstream", directory / "platform" / "upstream", dirs_exist_ok=True)
     shutil.copytree(REPOSITORY / "elixir_shim", directory / "elixir_shim", ignore=generated, symlinks=True)
     (directory / "platform" / "VERSION").write_text(PLATFORM_VERSIONS[kind] + "\n")

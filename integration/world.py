@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""The world that the demo, the tests and the benchmarks need: an engine, build images, more than one Elixir.
+"""Provides what the demo, the tests and the benchmarks need: an engine, builder images, several versions of Elixir.
 
-    world.py run [--image KIND]... [--elixir SUITE] -- COMMAND...   run a command in it; the engine lasts as long
-    world.py engine start|stop|status|env                           an engine that stays (stop --now: whoever uses it)
-    world.py image KIND...                                          build images (new, new-1.28.0, old)
-    world.py tools PROGRAM...                                       have these programs (Debian packages of their names)
+    world.py run [--image KIND]... [--elixir SUITE] -- COMMAND...   run a command with an engine
+    world.py engine start|stop|status|env                           an engine that stays (stop --now: even if used)
+    world.py image KIND...                                          make builder images (new, new-1.28.0, old)
+    world.py tools PROGRAM...                                       install programs (Debian packages of the same name)
     world.py clean                                                  stop the engine and remove the cache
 
-Needs nothing but Python 3.10. What is costly is kept in $NERVES_DOCKER_PORT_CACHE, else
-$XDG_CACHE_HOME/nerves_docker_port, else ~/.cache/nerves_docker_port, so the second time is quick. An engine that
-answers already (DOCKER_HOST, the current docker context, the default socket) is used as it is; otherwise, as root on
-Debian, one of our own is started, and stopped when its last user has gone. `run` gives DOCKER_HOST and MINI_IMAGE (the
-tag of the first `--image`) to the command, and its exit status back.
+It needs only Python 3.10. Results that take long to make are kept in $NERVES_DOCKER_PORT_CACHE (default:
+$XDG_CACHE_HOME/nerves_docker_port, or ~/.cache/nerves_docker_port), so the second run is quick. If an engine already
+answers (DOCKER_HOST, the current docker context, the default socket), it is used and not changed. Otherwise, as root on
+Debian, a private engine is started, and stopped when its last user has ended. `run` sets DOCKER_HOST and MINI_IMAGE
+(the tag of the first `--image`) for the command, and returns its exit status.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ __all__ = ["WorldError", "command_in", "engine", "ensure_elixir", "ensure_image"
 
 
 def run(argv: list[str], *, images: list[str], elixir: str | None = None) -> int:
-    """Run a command with an engine, these images and that Elixir; gives its exit status (128 + n after signal n)."""
+    """Run a command with an engine, these images and this Elixir; return its exit status (128 + n after signal n)."""
     root = None
     if elixir is not None:
         root = ensure_elixir(elixir)
@@ -50,11 +50,11 @@ def run(argv: list[str], *, images: list[str], elixir: str | None = None) -> int
         env = dict(os.environ)
         if tags:
             env.setdefault("MINI_IMAGE", tags[0])
-        return _passed_through(command_in(root, argv), env)
+        return _run_in_foreground(command_in(root, argv), env)
 
 
-def _passed_through(argv: list[str], env: dict[str, str]) -> int:
-    """Run the command as if it stood here: its terminal, its exit status, and the signals that are meant for it."""
+def _run_in_foreground(argv: list[str], env: dict[str, str]) -> int:
+    """Run the command on our terminal, forward the signals that we receive, and return its exit status."""
     try:
         child = subprocess.Popen(argv, env=env)
     except OSError as error:
@@ -62,7 +62,7 @@ def _passed_through(argv: list[str], env: dict[str, str]) -> int:
         return 127
 
     def forward(number: int, _frame: FrameType | None) -> None:
-        # Ctrl-C reaches the whole foreground group at once; sent on, the command would get it twice.
+        # The terminal sends Ctrl-C to the whole foreground process group, so the command has already received it.
         if not (number == signal.SIGINT and _in_foreground()):
             child.send_signal(number)
 
@@ -134,7 +134,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: list[str]) -> int:
-    """The command line."""
+    """Run the command line; return the exit status."""
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.command == "run":
@@ -158,6 +158,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] == ["supervise"]:  # how engine.py starts it; not for people
+    if sys.argv[1:] == ["supervise"]:  # engine.py starts the supervisor in this way; it is no public command
         sys.exit(supervise())
     sys.exit(main_program(lambda: main(sys.argv[1:])))

@@ -1,7 +1,7 @@
-# In the place of the nerves_bootstrap archive. Mix has to run Nerves' own tasks before it loads dependencies, and those
-# tasks are in a dependency: so the archive puts itself before Mix's tasks with aliases, and compiles Nerves first.
+# This file replaces the nerves_bootstrap archive. Mix must run tasks of Nerves before it loads the dependencies, but these
+# tasks are in a dependency. So the archive adds aliases for Mix's own tasks, which compile Nerves first.
 
-# A developer may have the archive, with a task of the same name: this one is meant.
+# If a developer has installed the archive, the task here replaces the task of the same name without a warning.
 conflicts = Code.get_compiler_option(:ignore_module_conflict)
 Code.put_compiler_option(:ignore_module_conflict, true)
 
@@ -15,7 +15,7 @@ defmodule NervesStandIn.Bootstrap do
     {:ok, self()}
   end
 
-  # Only the project that the person stands in gets the aliases, not the dependencies that Mix loads on top of it.
+  # Only the project in the working directory gets the aliases, and not the dependencies that Mix loads later.
   defp add_aliases do
     %{name: name, config: config, file: file} = Mix.ProjectStack.pop()
 

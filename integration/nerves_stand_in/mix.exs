@@ -1,11 +1,11 @@
 defmodule NervesStandIn.MixProject do
-  # In the place of Nerves where Hex cannot be reached; see README.md.
+  # Replaces Nerves on machines that cannot reach Hex; see README.md.
   use Mix.Project
 
   def project do
     [
       app: :nerves,
-      # Of the Nerves whose behaviour it follows.
+      # The version of Nerves whose behaviour this stand-in has.
       version: "1.14.1",
       elixir: "~> 1.14",
       deps: []

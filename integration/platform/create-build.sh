@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # create-build.sh DEFCONFIG BUILD_DIR: make the build directory.
 #
-# It keeps the manners of nerves_system_br's script that a build runner has to get along with:
-#   - it writes a Config.in beside the defconfig when there is none, so the package's directory is written to;
-#   - it "downloads" Buildroot into $NERVES_BR_DL_DIR (packed here from upstream/: nothing is fetched);
-#   - it unpacks Buildroot into the platform's own directory, with a state file, and again when the state is another;
-#   - it leaves a Makefile and a .config in the build directory.
+# It does what the script of nerves_system_br does and a build runner has to cope with:
+#   - it writes a Config.in beside the defconfig if there is none, so it writes to the package's directory;
+#   - it "downloads" Buildroot into $NERVES_BR_DL_DIR (it packs it from upstream/, nothing is fetched);
+#   - it unpacks Buildroot into the platform's directory, with a state file, and again when the state has changed;
+#   - it writes a Makefile and a .config to the build directory.
 set -e
 
 VERSION=2026.05
@@ -33,7 +33,7 @@ fi
 : "${NERVES_BR_DL_DIR:=$HOME/.nerves/dl}"
 mkdir -p "$NERVES_BR_DL_DIR"
 
-# What the unpacked tree was made of; another version or other patches make it anew.
+# The state names the version and the patches of the unpacked tree. If either changes, Buildroot is unpacked again.
 state=$BUILD_DIR/.nerves-expected-br-state
 {
   echo "$VERSION"

@@ -1,9 +1,9 @@
 defmodule Nerves.System.BR.Mixfile do
-  # The miniature platform: in the place of the real nerves_system_br, under its name, because Nerves' own code and the
-  # build runners look for a package of this name.
+  # The miniature platform. It has the name of the real nerves_system_br, because Nerves and the build runners look for a
+  # package of this name.
   use Mix.Project
 
-  # Tests of what depends on the platform's version (below 1.28.0: the old images) set it here.
+  # A test can set the version, on which a build runner's behaviour depends (old images for versions below 1.28.0).
   @version System.get_env("MINI_PLATFORM_VERSION") ||
              Path.join(__DIR__, "VERSION") |> File.read!() |> String.trim()
 

@@ -1,4 +1,4 @@
-# Nerves evaluates this once the artifact is there (Nerves.Env.bootstrap/0): it tells a firmware project where things are.
+# Nerves evaluates this file after the artifact was built (Nerves.Env.bootstrap/0), to tell a firmware project its paths.
 system = System.get_env("NERVES_SYSTEM")
 
 if system do

@@ -1,12 +1,12 @@
-"""A helper that does what its script says, to see how the shim takes it.
+"""A fake helper that plays a script, to test how the shim reacts.
 
     python3 fake_helper.py SCRIPT port
 
-SCRIPT is JSON: a list of [verb, argument]. Terms come as base64, made by the test with :erlang.term_to_binary/1, so
-nothing here knows the external term format.
+SCRIPT is a JSON file with a list of [verb, argument]. The test encodes terms with :erlang.term_to_binary/1 and base64,
+so this program need not know the external term format.
 """
 
-# A script that prints on purpose, in no package.
+# This script prints on purpose, and it is in no package.
 # ruff: noqa: INP001, T201
 
 import base64
@@ -36,7 +36,7 @@ def write(data):
 
 
 def save(path, data):
-    """The file is there only when it is whole."""
+    """Write a file. Its final name appears only when it is complete, because a test waits for it."""
     part = Path(path + ".part")
     part.write_bytes(data)
     part.rename(path)
@@ -52,7 +52,7 @@ def raw(argument):
 
 
 def read(path):
-    """One frame, kept for the test where it wants it; the end of input ends the helper."""
+    """Read one frame, and save it to `path` unless that is None. Exit at the end of input."""
     header = read_exactly(4)
     if header is None:
         sys.exit(0)
@@ -69,7 +69,7 @@ def wait_for_eof(path):
 
 
 def flood(argument):
-    """The same frame many times."""
+    """Send the same frame many times."""
     count, payload = argument
     payload = base64.b64decode(payload)
     write((struct.pack(">I", len(payload)) + payload) * count)

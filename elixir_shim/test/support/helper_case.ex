@@ -1,6 +1,6 @@
 defmodule NervesDockerPort.HelperCase do
   @moduledoc """
-  For tests with a scripted helper in place of the real one: `test/support/fake_helper.py`.
+  The case template for tests with a scripted helper, `test/support/fake_helper.py`, in place of the real one.
   """
   use ExUnit.CaseTemplate
 
@@ -12,7 +12,7 @@ defmodule NervesDockerPort.HelperCase do
     end
   end
 
-  # Each test has a directory; Mix's shell is the test's own.
+  # Each test has a directory of its own, and receives what is printed with `Mix.shell/0` as messages.
   setup do
     directory = Path.join(System.tmp_dir!(), "shim-#{System.unique_integer([:positive])}-#{System.pid()}")
 
@@ -32,18 +32,18 @@ defmodule NervesDockerPort.HelperCase do
     {:hello, Map.merge(%{protocol: 1, version: "0.1.0", python: "3.12.1", os_pid: 1}, changes)}
   end
 
-  @doc "The step that sends a term."
+  @doc "Returns the script step that sends a term."
   def say(term), do: {:frame, Base.encode64(:erlang.term_to_binary(term))}
 
-  @doc "The step that sends bytes as a frame."
+  @doc "Returns the script step that sends bytes as a frame."
   def say_bytes(bytes), do: {:frame, Base.encode64(bytes)}
 
-  # What every helper does first when it is well. One that goes without reading the request ends the port while it is
-  # written to, and what it said last may be lost with it.
+  # The first two steps of a healthy helper. A helper that exits before it has read the request can end the port while the
+  # shim writes to it, and then its last message may be lost.
   defp expand(:greet), do: [say(hello()), {:read, nil}]
   defp expand(step), do: [step]
 
-  @doc "A command that plays the steps. Its standard output and error go to files in the directory."
+  @doc "Returns a command that plays the steps. Its standard output and error go to files in the directory."
   def fake_helper(directory, steps) do
     %Command{
       executable: "/bin/sh",
@@ -54,17 +54,17 @@ defmodule NervesDockerPort.HelperCase do
     }
   end
 
-  @doc "The words of a command that plays the steps, without the operation at the end."
+  @doc "Returns the words of a command that plays the steps, without the operation at the end."
   def fake_words(directory, steps) do
     script = Path.join(directory, "script.json")
     File.write!(script, steps |> Enum.flat_map(&expand/1) |> Enum.map(&Tuple.to_list/1) |> json())
     ["python3", "-I", Path.join(__DIR__, "fake_helper.py"), script]
   end
 
-  @doc "The term in a file that the helper has written."
+  @doc "Waits for a file that the helper writes, and returns the term in it."
   def saved_term(path), do: path |> await_file() |> :erlang.binary_to_term()
 
-  @doc "What is in a file, once it is there."
+  @doc "Waits for a file, and returns its content."
   def await_file(path) do
     await("#{path} to be written", fn -> File.exists?(path) end)
     File.read!(path)
@@ -81,7 +81,7 @@ defmodule NervesDockerPort.HelperCase do
     end
   end
 
-  @doc "What was printed with `Mix.shell().info`, in order, as plain text."
+  @doc "Returns the texts that were printed with `Mix.shell().info`, in order, as plain text."
   def printed(lines \\ []) do
     receive do
       {:mix_shell, :info, [text]} -> printed([text | lines])
@@ -90,7 +90,7 @@ defmodule NervesDockerPort.HelperCase do
     end
   end
 
-  # Elixir 1.14 and OTP 25 have no JSON; strings here are ASCII without anything to escape but these.
+  # Elixir 1.14 and OTP 25 have no JSON encoder. The strings here are ASCII, and only these three characters need an escape.
   defp json(list) when is_list(list), do: "[" <> Enum.map_join(list, ",", &json/1) <> "]"
   defp json(nil), do: "null"
   defp json(atom) when is_atom(atom), do: json(Atom.to_string(atom))

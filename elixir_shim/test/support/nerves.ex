@@ -1,5 +1,5 @@
-# As much of Nerves as the shim asks. The names and paths are as Nerves 1.15.0 makes them; the checksum is not computed.
-# `integration/` has a fuller stand-in, and the real thing.
+# The functions of Nerves that the shim calls. They return the names and paths of Nerves 1.15.0, but the checksum is a constant.
+# `integration/` has a larger stand-in, and can also use real Nerves.
 
 defmodule Nerves.Package do
   @moduledoc false
@@ -37,7 +37,7 @@ end
 defmodule Nerves.Env do
   @moduledoc false
 
-  # A test puts its packages here; in the real thing they are the project's dependencies.
+  # A test sets its packages with this function. In real Nerves, the packages are the project's dependencies.
   def put_packages(packages),
     do: Application.put_env(:nerves_docker_port, :test_packages, packages)
 

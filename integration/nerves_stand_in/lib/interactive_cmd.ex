@@ -1,8 +1,8 @@
 defmodule InteractiveCmd do
   @moduledoc """
-  As much of `interactive_cmd` 0.1.4, a dependency of Nerves from 1.13 on, as a build runner needs; as everything here,
-  written for these tests. Erlang's terminal driver has one door: it can be asked to run an editor on its terminal, by the
-  command in `VISUAL`. What is run there gets, as with the original, a terminal of its own from `script`.
+  The functions of `interactive_cmd` 0.1.4 (a dependency of Nerves 1.13 and later) that a build runner needs, written for
+  these tests. There is one way to run a program on the terminal of Erlang's terminal driver: ask it to open an editor, which
+  is the command in `VISUAL`. As with the original, `script` gives the program a terminal of its own.
   """
 
   @spec cmd(String.t(), [String.t()], keyword()) :: {String.t(), non_neg_integer()}
@@ -33,7 +33,7 @@ defmodule InteractiveCmd do
     end
   end
 
-  # The driver adds the name of the file that it takes for edited afterwards.
+  # The driver appends the name of the file to edit. The exit status is written to this file, whose text the driver sends.
   defp launcher do
     ~s(sh -c 'stty opost; script -q -e -c "$STAND_IN_COMMAND" /dev/null; echo $? > "$1"' sh)
   end

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# mksystem.sh NAME: pack the artifact NAME.tar.gz in $BASE_DIR; everything in it is below NAME/. Run in Buildroot's tree.
+# mksystem.sh NAME: pack the artifact $BASE_DIR/NAME.tar.gz; all its members are below NAME/. Must be run in Buildroot's tree.
 set -e
 
 NAME=$1

@@ -1,6 +1,6 @@
 defmodule Nerves.Artifact do
   @moduledoc """
-  What a package builds: its names, its places, and the ways to make and remove it.
+  The artifact of a package: its names and paths, and how to build, pack and remove it.
   """
 
   alias Nerves.{Artifact, Env, Package}
@@ -22,7 +22,7 @@ defmodule Nerves.Artifact do
     end
   end
 
-  @doc "Pack the artifact of a package that is built, and copy it to `opts[:path]`, else the working directory."
+  @doc "Pack the artifact of a package that is built, and copy it to `opts[:path]`, or to the working directory."
   @spec create_archive(Package.t(), Package.t() | nil, keyword()) :: :ok
   def create_archive(package, toolchain, opts) do
     Mix.shell().info("Creating Artifact Archive")
@@ -58,7 +58,7 @@ defmodule Nerves.Artifact do
   @spec name(Package.t()) :: String.t()
   def name(package), do: "#{package.app}-#{host_tuple(package)}-#{package.version}"
 
-  @doc "The artifact's name with the first seven digits of its checksum."
+  @doc "The artifact's name with the first seven digits of the checksum of its sources."
   @spec download_name(Package.t(), keyword()) :: String.t()
   def download_name(package, opts \\ []) do
     "#{name(package)}-#{checksum(package, short: opts[:checksum_short] || 7)}"
@@ -85,7 +85,7 @@ defmodule Nerves.Artifact do
     end
   end
 
-  @doc "SHA-256 over the SHA-256s of the files that `:checksum` lists, in upper case hex; its beginning with `short: n`."
+  @doc "SHA-256 of the SHA-256s of the files that `:checksum` lists, in upper case hex; only the first n digits with `short: n`."
   @spec checksum(Package.t(), keyword()) :: String.t()
   def checksum(package, opts \\ []) do
     digest =
@@ -98,7 +98,7 @@ defmodule Nerves.Artifact do
     :sha256 |> :crypto.hash(digest) |> Base.encode16() |> String.slice(0, opts[:short] || 64)
   end
 
-  @doc "Where the artifact is: in the cache, unless an environment variable says otherwise."
+  @doc "The directory of the artifact: in the cache, unless an environment variable names another one."
   @spec dir(Package.t()) :: Path.t()
   def dir(package) do
     if env_var?(package) do
@@ -119,7 +119,7 @@ defmodule Nerves.Artifact do
   def env_var(%{type: :toolchain}), do: "NERVES_TOOLCHAIN"
   def env_var(package), do: String.upcase(to_string(package.app))
 
-  @doc "Nothing is downloaded here, so there is never a site."
+  @doc "Always empty, because the stand-in downloads nothing."
   @spec expand_sites(Package.t()) :: []
   def expand_sites(_package), do: []
 
@@ -131,7 +131,7 @@ defmodule Nerves.Artifact do
   def ext(%{type: :toolchain}), do: ".tar.xz"
   def ext(_package), do: ".tar.gz"
 
-  @doc "The runner that a project names, and its options. There is no runner of our own here to fall back to."
+  @doc "The build runner that a project names, and its options. The stand-in has no default runner."
   @spec build_runner(keyword()) :: {module() | nil, keyword()}
   def build_runner(project) do
     nerves = project[:nerves_package]

@@ -17,7 +17,7 @@ defmodule Nerves.Env do
   @spec loaded?() :: boolean()
   def loaded?, do: System.get_env("NERVES_ENV_BOOTSTRAP") != nil
 
-  @doc "Where artifacts and sources are downloaded to."
+  @doc "The directory for downloaded artifacts and sources."
   @spec download_dir() :: Path.t()
   def download_dir do
     Path.expand(System.get_env("NERVES_DL_DIR") || Path.join(data_dir(), "dl"))
@@ -31,7 +31,7 @@ defmodule Nerves.Env do
     end
   end
 
-  @doc "Every package of the project: its dependencies and itself."
+  @doc "All Nerves packages of the project: its dependencies and the project itself."
   @spec packages() :: [Package.t()]
   def packages do
     packages =
@@ -58,7 +58,7 @@ defmodule Nerves.Env do
   @spec toolchain() :: Package.t() | nil
   def toolchain, do: List.first(packages_by_type(:toolchain))
 
-  @doc "The package of the project at `path`, which need not be a dependency."
+  @doc "The package at `path`, which need not be a dependency of the project."
   @spec ensure_loaded(atom(), Path.t() | nil) :: {:ok, Package.t()} | {:error, String.t()}
   def ensure_loaded(app, path \\ nil) do
     path = path || File.cwd!()
@@ -81,7 +81,7 @@ defmodule Nerves.Env do
     System.get_env("HOST_OS") || if architecture() =~ "darwin", do: "darwin", else: "linux"
   end
 
-  @doc "Tell the rest of the tooling where the artifacts are."
+  @doc "Set the environment variables that tell other tools where the artifacts are."
   @spec bootstrap() :: :ok
   def bootstrap do
     for {name, package} <- [{"NERVES_SYSTEM", system()}, {"NERVES_TOOLCHAIN", toolchain()}],
@@ -103,7 +103,7 @@ defmodule Nerves.Env do
   defp nerves_package?({app, path}) do
     Package.config(app, path)[:nerves_package] != nil
   rescue
-    # A dependency whose mix.exs cannot be loaded here is none of ours.
+    # A dependency whose mix.exs cannot be loaded is not a Nerves package.
     _any -> false
   end
 

@@ -1,6 +1,6 @@
 defmodule Nerves.Package do
   @moduledoc """
-  What a project's `:nerves_package` says, with what Mix knows about the project.
+  A Nerves package: the `:nerves_package` of a project, and what Mix knows about the project.
   """
 
   defstruct app: nil,
@@ -17,10 +17,10 @@ defmodule Nerves.Package do
 
   @type t :: %__MODULE__{app: atom(), path: Path.t(), config: keyword()}
 
-  # Fields of their own in the struct; the rest of `:nerves_package` is `config`.
-  @own [:type, :version, :platform]
+  # These keys of `:nerves_package` are fields of the struct. The other keys are in the field `config`.
+  @own_fields [:type, :version, :platform]
 
-  @doc "The package at `path`; exits with a message when `:nerves_package` names no type."
+  @doc "The package at `path`. Prints a message and exits if `:nerves_package` names no type."
   @spec load_config({atom(), Path.t()}) :: t()
   def load_config({app, path}) do
     project = config(app, path)
@@ -45,7 +45,7 @@ defmodule Nerves.Package do
       build_runner: Nerves.Artifact.build_runner(project),
       compilers: project[:compilers] || Mix.compilers(),
       dep_opts: dependency_options(app),
-      config: Keyword.drop(nerves, @own)
+      config: Keyword.drop(nerves, @own_fields)
     }
   end
 

@@ -1,5 +1,5 @@
 defmodule Mix.Tasks.Compile.NervesPackage do
-  # The compiler of systems and toolchains: it builds the artifact when the one in the cache is not of these sources.
+  # The Mix compiler of systems and toolchains. It builds the artifact unless the cache has the artifact of these sources.
   @moduledoc false
   use Mix.Task
 

@@ -1,7 +1,7 @@
 defmodule Mix.Tasks.Nerves.Artifact do
   @shortdoc "Creates system and toolchain artifacts for Nerves"
   @moduledoc """
-  Builds the package if need be, packs its artifact, and puts it into the working directory or `--path`.
+  Builds the package if it is stale, packs its artifact, and copies it to the working directory or to `--path`.
 
       mix nerves.artifact [PACKAGE] [--path DIRECTORY]
   """

@@ -1,7 +1,7 @@
 defmodule Mix.Tasks.Nerves.Clean do
   @shortdoc "Cleans dependencies and build artifacts"
   @moduledoc """
-  Removes what the packages' build runners made.
+  Removes what the build runners of the packages have made.
 
       mix nerves.clean PACKAGE...
       mix nerves.clean --all
@@ -11,7 +11,7 @@ defmodule Mix.Tasks.Nerves.Clean do
   @impl Mix.Task
   def run(args) do
     {opts, names, _invalid} = OptionParser.parse(args, strict: [all: :boolean])
-    # Disabled, so that what is to be cleaned is not built first.
+    # `--disable` keeps Nerves from building the packages before they are cleaned.
     Mix.Tasks.Nerves.Env.run(["--disable"])
 
     packages =

@@ -1,11 +1,12 @@
 defmodule Mix.Tasks.Nerves.Loadpaths do
-  # Runs before Mix loads the dependencies' paths: Nerves' packages have to be built by then.
+  # Runs before Mix loads the paths of the dependencies, because the Nerves packages must be built before that.
   @moduledoc false
   use Mix.Task
 
   @impl Mix.Task
   def run(_args) do
-    # The shell is for configuring a system before it is built, and what precompile starts comes through here again.
+    # Nothing is built before the shell, which is used to configure a system that is not built yet. NERVES_PRECOMPILE is set
+    # when the tasks that `nerves.precompile` starts run this task again.
     unless System.get_env("NERVES_PRECOMPILE") == "1" or
              match?(["nerves.system.shell" | _], System.argv()) do
       Mix.Task.run("nerves.precompile", ["--no-loadpaths"])

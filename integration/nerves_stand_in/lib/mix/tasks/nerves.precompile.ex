@@ -1,5 +1,5 @@
 defmodule Mix.Tasks.Nerves.Precompile do
-  # Compiles, and so builds, Nerves' packages before anything else: dependencies first, the project itself last.
+  # Compiles the Nerves packages, which builds them, before Mix does anything else: first the dependencies, then the project.
   @moduledoc false
   use Mix.Task
 

@@ -7,7 +7,7 @@ defmodule Mix.Tasks.Nerves.System.Shell do
 
   @impl Mix.Task
   def run(_args) do
-    # Nerves before 1.14 takes the name of the console's process away first, and gives it back only after a good end.
+    # Nerves before 1.14 unregisters the name of the console's process first, and registers it again only if nothing raises.
     user = if System.get_env("STAND_IN_BEFORE_1_14"), do: Process.whereis(:user)
     if user, do: Process.unregister(:user)
     open_shell()
@@ -27,7 +27,7 @@ defmodule Mix.Tasks.Nerves.System.Shell do
     :ok
   end
 
-  # For the tests of what happens then: the process that has called the runner is killed once the file is there.
+  # Tests use this to kill the process that has called the runner: it is killed when the file exists.
   defp kill_when_asked(nil, _caller), do: :ok
 
   defp kill_when_asked(file, caller) do

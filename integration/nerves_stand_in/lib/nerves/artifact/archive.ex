@@ -3,7 +3,7 @@ defmodule Nerves.Artifact.Archive do
   Packed artifacts.
   """
 
-  @doc "Unpack into a directory, without the outermost directory of the archive."
+  @doc "Unpack an archive into a directory, without the archive's outermost directory."
   @spec extract(Path.t(), Path.t()) :: :ok | {:error, String.t()}
   def extract(file, directory) do
     case System.cmd("tar", ["xf", file, "--strip-components=1", "-C", directory],

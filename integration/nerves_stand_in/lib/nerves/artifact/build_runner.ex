@@ -1,6 +1,6 @@
 defmodule Nerves.Artifact.BuildRunner do
   @moduledoc """
-  What turns a package into an artifact.
+  The behaviour of a build runner, which makes the artifact of a package.
   """
 
   alias Nerves.Package

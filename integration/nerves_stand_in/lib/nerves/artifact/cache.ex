@@ -1,6 +1,6 @@
 defmodule Nerves.Artifact.Cache do
   @moduledoc """
-  The unpacked artifacts, each with a CHECKSUM of the sources that it was made of.
+  The cache of unpacked artifacts, each with the checksum of its sources in the file CHECKSUM.
   """
 
   alias Nerves.{Artifact, Package}
@@ -10,7 +10,7 @@ defmodule Nerves.Artifact.Cache do
   @spec get(Package.t()) :: Path.t() | nil
   def get(package), do: if(valid?(package), do: path(package))
 
-  @doc "Unpack an archive, or link a directory, and write down what it was made of."
+  @doc "Unpack an archive, or link a directory, and write the checksum of its sources."
   @spec put(Package.t(), Path.t()) :: :ok | {:error, File.posix()}
   def put(package, path) do
     place = path(package)

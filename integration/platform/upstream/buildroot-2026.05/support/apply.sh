@@ -1,5 +1,5 @@
 #!/bin/sh
-# apply.sh DIRECTORY < PATCHES: replace each "-" line by the "+" line that follows it. The images have no patch(1).
+# apply.sh DIRECTORY < PATCHES: replace each "-" line by the "+" line after it, because the images have no patch(1).
 set -e
 sed -n 's/^-\([^-].*\)$/-\1/p; s/^+\([^+].*\)$/+\1/p' >"$1/.patches"
 while IFS= read -r old && IFS= read -r new; do

@@ -1,5 +1,5 @@
-/* A full-screen menu in the manner of menuconfig: arrows or j/k move, space changes, s saves, q leaves.
- * It needs a terminal, and uses of it what menuconfig does: raw keys, its size and changes of it, the alternate screen. */
+/* A full-screen menu like menuconfig: arrows or j/k move, space changes, s saves, q leaves.
+ * It uses the same features of the terminal as menuconfig: raw keys, the size and its changes, the alternate screen. */
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -87,7 +87,7 @@ int main(int argc, char **argv)
     raw = before;
     cfmakeraw(&raw);
     tcsetattr(STDIN_FILENO, TCSANOW, &raw);
-    sigaction(SIGWINCH, &action, NULL); /* without SA_RESTART: the read below ends, and the screen is drawn anew */
+    sigaction(SIGWINCH, &action, NULL); /* without SA_RESTART, so that it ends the read below, and the screen is redrawn */
     fputs("\033[?1049h", stdout);
     for (;;) {
         draw();
@@ -97,7 +97,7 @@ int main(int argc, char **argv)
         if (got != 1 || key == 'q' || key == 3)
             break;
         note = "";
-        if (key == 'k' || key == 'A') /* an arrow is ESC [ A: its last byte is enough */
+        if (key == 'k' || key == 'A') /* the up arrow is ESC [ A; its last byte is enough */
             at = (at + ITEMS - 1) % ITEMS;
         else if (key == 'j' || key == 'B')
             at = (at + 1) % ITEMS;

@@ -1,11 +1,11 @@
-/* What a build can do to whoever reads its output; see the knobs in the Makefile. */
+/* Writes output, or uses memory, as a difficult build may do; see the knobs in the Makefile. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define WIDTH 100 /* bytes of a line, its end included */
+#define WIDTH 100 /* bytes of a line, with its newline */
 
-/* Lines are told apart by their number; every so often one is a headline in Buildroot's manner. */
+/* Each line contains its number. Every per_headline-th line is a headline like Buildroot's. */
 static void lines(long count, long per_headline, int flush)
 {
     char line[WIDTH + 1];
