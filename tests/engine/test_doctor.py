@@ -345,3 +345,17 @@ def test_leftovers_of_the_dead_are_named_but_not_what_is_about_to_start(
     (text,) = [text for text in report.texts("leftovers", "warning") if "of builds that died" in text]
     assert str(left.name) in text
     assert report.ok
+
+
+def test_what_is_not_understood_on_the_way_to_the_engine_is_told(host: str, root: Path) -> None:
+    (root / "config.json").write_text('{"auths": {"reg.example": {"auth": "!!!"}}, "proxies": []}')
+    _status, printed = command(host=host, cwd=root, DOCKER_CONFIG=str(root))
+    assert f'warning  config.json "auths": "reg.example": "auth" in {root}/config.json is not Base64' in printed
+    assert f'warning  config.json "proxies" in {root}/config.json is not an object' in printed
+
+
+def test_an_image_that_cannot_be_one_is_named(host: str, root: Path) -> None:
+    status, printed = command("--image", "MySystem:0.1", host=host, cwd=root)
+    assert status == 1
+    assert "problem  image       --image: 'MySystem:0.1' cannot be an image's name: " in printed
+    assert "must be in lower case" in printed

@@ -33,9 +33,6 @@ from nerves_docker_port.image.pull import pull
 from nerves_docker_port.record.log import BuildLog
 from support.listeners import Asked, Authority, Listeners, Post, closed_port
 
-# The SDK leaves the socket of a connection that failed to the garbage collector (docker/transport/unixconn.py).
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
 CLI_TIMEOUT = 60
 """Seconds; only ends a hang."""
 

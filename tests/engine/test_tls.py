@@ -19,9 +19,6 @@ from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.errors import Code, RunnerError
 from support.listeners import Authority, Listeners
 
-# The SDK leaves the socket of a connection that failed to the garbage collector.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
 
 class World:
     """A TLS engine that wants client certificates, one that does not, one with another name, and a plain one."""

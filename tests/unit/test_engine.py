@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import json
 import re
 import socket
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -40,15 +38,6 @@ def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.delenv(variable, raising=False)
     (tmp_path / ".docker").mkdir()
     return tmp_path / ".docker"
-
-
-@pytest.fixture
-def unclosed_sockets() -> Iterator[None]:
-    """The SDK leaves the socket of a connection that failed to the garbage collector (docker/transport/unixconn.py)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        yield
-        gc.collect()
 
 
 def add_context(config: Path, name: str, host: str) -> None:
@@ -105,7 +94,6 @@ def test_a_context_that_does_not_exist_is_not_the_default_socket(docker_config: 
     assert "docker context ls" in (caught.value.hint or "")
 
 
-@pytest.mark.usefixtures("unclosed_sockets")
 @pytest.mark.parametrize("url", ["nonsense://x", "tcp://", "tcp://host:notaport", "unix:relative"])
 def test_an_endpoint_that_cannot_be_used_is_named_with_its_origin(url: str) -> None:
     error = refused({"DOCKER_HOST": url})
@@ -192,7 +180,6 @@ def test_what_does_not_answer_as_an_engine_is_unreachable(
     assert told in error.message
 
 
-@pytest.mark.usefixtures("unclosed_sockets")
 def test_nobody_there_is_told_in_the_systems_words(directory: Path) -> None:
     path = directory / "none.sock"
     assert "No such file or directory" in refused({"DOCKER_HOST": f"unix://{path}"}).message

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import select
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import docker
 import pytest
@@ -113,20 +110,3 @@ def test_a_broken_stream_ends_and_takes_what_is_written(tmp_path: Path) -> None:
         assert read_all(stream) == b""
         assert stream.write(b"lost") == 4
         assert stream.read() == b""
-
-
-def test_the_pipes_of_ssh() -> None:
-    # As the SDK's SSHSocket.makefile leaves them.
-    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None
-    assert process.stdout is not None
-    buffered: Any = process.stdout
-    buffered.channel = SimpleNamespace(proc=process)
-    response: Any = SimpleNamespace(raw=SimpleNamespace(_fp=SimpleNamespace(fp=buffered)), close=lambda: None)
-    stream = Stream(response)
-    assert stream.read() is None
-    assert stream.write(b"there and back") == 14
-    process.stdin.close()
-    assert read_all(stream) == b"there and back"
-    process.wait(10)
-    process.stdout.close()

@@ -30,7 +30,8 @@ from packaging.version import InvalidVersion, Version
 from nerves_docker_port import errors, text
 from nerves_docker_port.engine import tls
 from nerves_docker_port.engine.connection import Client
-from nerves_docker_port.engine.endpoint import Endpoint, TcpAddress, UnixAddress, find_endpoint
+from nerves_docker_port.engine.endpoint import Endpoint, SshAddress, TcpAddress, UnixAddress, find_endpoint
+from nerves_docker_port.engine.tunnel import Tunnel
 
 LABEL = "nerves-docker-port"
 """Prefix of every label that we set; nothing at the engine without it is ever touched."""
@@ -82,11 +83,14 @@ class Capabilities:
 class Engine:
     """A connected engine. ``api`` is the SDK's low-level client; it is safe to use from several threads."""
 
-    def __init__(self, endpoint: Endpoint, api: docker.APIClient, version: Mapping[str, Any]) -> None:
-        """``version`` is what the engine answered when it was asked for that."""
+    def __init__(
+        self, endpoint: Endpoint, api: docker.APIClient, version: Mapping[str, Any], tunnel: Tunnel | None = None
+    ) -> None:
+        """``version`` is what the engine answered when it was asked for that; ``tunnel`` leads to one behind ssh."""
         self.endpoint = endpoint
         self.api = api
         self._version = version
+        self._tunnel = tunnel
         self._lost = False
 
     @cached_property
@@ -138,8 +142,19 @@ class Engine:
         ``:engine_too_new``.
         """
         endpoint = find_endpoint(environ)
+        if not isinstance(endpoint.address, SshAddress):
+            return cls._connect(endpoint, None)
+        tunnel = Tunnel(endpoint, environ)
+        try:
+            return cls._connect(endpoint, tunnel)
+        except BaseException:
+            tunnel.close()
+            raise
+
+    @classmethod
+    def _connect(cls, endpoint: Endpoint, tunnel: Tunnel | None) -> Engine:
         socket_path = endpoint.address.path if isinstance(endpoint.address, UnixAddress) else None
-        api = Client(endpoint, socket_path, REQUEST_TIMEOUT)
+        api = Client(endpoint, tunnel.socket_path if tunnel is not None else socket_path, REQUEST_TIMEOUT)
         failures = (docker.errors.DockerException, requests.RequestException, OSError, ValueError, KeyError, TypeError)
         try:
             try:
@@ -150,7 +165,7 @@ class Engine:
         except BaseException:
             api.close()
             raise
-        return cls(endpoint, api, version)
+        return cls(endpoint, api, version, tunnel)
 
     @property
     def api_version(self) -> str:
@@ -196,7 +211,8 @@ class Engine:
             TimeoutError,
         ) as error:
             self._lost = True
-            raise errors.engine_lost(self.endpoint.url, doing, _reason(error)) from error
+            trouble = self._tunnel.trouble if self._tunnel is not None else None
+            raise errors.engine_lost(self.endpoint.url, doing, trouble or _reason(error)) from error
 
     @contextmanager
     def cleaning_up(self) -> Iterator[None]:
@@ -210,8 +226,17 @@ class Engine:
             yield
 
     def close(self) -> None:
-        """Give the connections back."""
+        """Give the connections back; ends ssh where the engine is behind that."""
         self.api.close()
+        if self._tunnel is not None:
+            self._tunnel.close()
+
+    def cli_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """An environment in which the docker CLI reaches this engine, too: through our ssh where there is one."""
+        if self._tunnel is None:
+            return dict(environ)
+        others = {name: value for name, value in environ.items() if name != "DOCKER_CONTEXT"}
+        return {**others, "DOCKER_HOST": f"unix://{self._tunnel.socket_path}"}
 
     def url(self, path: str) -> str:
         """The URL of an API call that the SDK does not offer as we need it. ``path`` begins with a slash."""

@@ -5,6 +5,7 @@ Knows the insides of the SDK and of requests that this takes; not where the endp
 
 from __future__ import annotations
 
+import socket
 import ssl
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import urllib3
 from docker.auth import AuthConfig
 from docker.constants import DEFAULT_MAX_POOL_SIZE, DEFAULT_USER_AGENT
 from docker.transport import UnixHTTPAdapter
+from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 from docker.utils.proxy import ProxyConfig
 from requests.adapters import HTTPAdapter
 
@@ -53,7 +55,7 @@ class Client(docker.APIClient):
             self._mount_tcp(endpoint, endpoint.address)
 
     def _mount_socket(self, path: str) -> None:
-        adapter = UnixHTTPAdapter(f"http+unix://{path}", self.timeout, max_pool_size=DEFAULT_MAX_POOL_SIZE)
+        adapter = _SocketAdapter(f"http+unix://{path}", self.timeout, max_pool_size=DEFAULT_MAX_POOL_SIZE)
         # The adapter would put a slash before a relative path; the abstract namespace's names begin with a NUL.
         adapter.socket_path = f"\0{path[1:]}" if path.startswith("@") else str(Path(path).absolute())
         self._custom_adapter = adapter
@@ -77,6 +79,40 @@ class Client(docker.APIClient):
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
         """No engine sends us elsewhere; what does is no engine, and gets no request of ours to pass on."""
         return None
+
+
+class _SocketAdapter(UnixHTTPAdapter):
+    """The SDK's adapter, but a connection that fails is closed at once.
+
+    The SDK leaves its socket to the garbage collector; whoever tries again for a minute would pile them up.
+    """
+
+    def get_connection(self, url: Any, proxies: Any = None) -> Any:  # noqa: ARG002  # a socket has no proxy
+        with self.pools.lock:
+            pool = self.pools.get(url)
+            if pool is None:
+                pool = _SocketPool(url, self.socket_path, self.timeout, maxsize=self.max_pool_size)
+                self.pools[url] = pool
+            return pool
+
+
+class _SocketPool(UnixHTTPConnectionPool):
+    timeout: Any
+
+    def _new_conn(self) -> Any:
+        return _SocketConnection(self.base_url, self.socket_path, self.timeout)
+
+
+class _SocketConnection(UnixHTTPConnection):
+    def connect(self) -> None:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.settimeout(self.timeout)
+            connection.connect(self.unix_socket)
+        except BaseException:
+            connection.close()
+            raise
+        self.sock = connection
 
 
 class _TlsAdapter(HTTPAdapter):

@@ -1,11 +1,10 @@
 """A connection to the engine that has become a bare stream of bytes, both ways: an attached terminal.
 
-Knows sockets, TLS and the pipes of ssh; neither the engine's API nor what the bytes mean.
+Knows sockets and TLS; neither the engine's API nor what the bytes mean.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -29,21 +28,12 @@ class Stream:
         self._response = response
         http: Any = response.raw._fp  # noqa: SLF001  # there is no other way to what was read beyond the headers
         buffered = http.fp
-        ssh = getattr(getattr(buffered, "channel", None), "proc", None)
-        self._socket: socket.socket | None = None
-        if ssh is None:
-            connection: socket.socket = buffered.raw._sock  # noqa: SLF001
-            connection.setblocking(False)
-            if connection.family != socket.AF_UNIX:
-                # A shell may be silent for a day; a connection that is dead is to be noticed.
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            self._socket = connection
-            self.read_fd = self.write_fd = connection.fileno()
-        else:
-            # `ssh HOST docker system dial-stdio`: two pipes.
-            self.read_fd, self.write_fd = buffered.fileno(), ssh.stdin.fileno()
-            os.set_blocking(self.read_fd, False)
-            os.set_blocking(self.write_fd, False)
+        self._socket: socket.socket = buffered.raw._sock  # noqa: SLF001
+        self._socket.setblocking(False)
+        if self._socket.family != socket.AF_UNIX:
+            # A shell may be silent for a day; a connection that is dead is to be noticed.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.read_fd = self.write_fd = self._socket.fileno()
         self.take_out: Callable[[bytes], bytes] | None = None
         """Gets what arrives, and gives back what ``read`` is to give of it."""
         self._early = b""
@@ -66,9 +56,7 @@ class Stream:
             early, self._early = self._early, b""
             return early
         try:
-            if self._socket is not None:
-                return self._socket.recv(_READ_SIZE)
-            return os.read(self.read_fd, _READ_SIZE)
+            return self._socket.recv(_READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
         except OSError:
@@ -77,9 +65,7 @@ class Stream:
     def write(self, data: bytes) -> int:
         """Write what fits in of ``data``; how much that was. A broken stream takes everything; reading tells of it."""
         try:
-            if self._socket is not None:
-                return self._socket.send(data)
-            return os.write(self.write_fd, data)
+            return self._socket.send(data)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return 0
         except OSError:
@@ -88,7 +74,6 @@ class Stream:
     def close(self) -> None:
         """Hang up."""
         with suppress(OSError, ValueError):
-            if self._socket is not None:
-                self._socket.shutdown(socket.SHUT_RDWR)
+            self._socket.shutdown(socket.SHUT_RDWR)
         with suppress(OSError, ValueError):
             self._response.close()

@@ -263,10 +263,10 @@ def _with_buildx(
     command += [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
     command += ["--", str(context.root)]
     # Attestations would make the image one of several platforms, of which one is unknown.
-    environment = {**environ, "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "NO_COLOR": "1"}
+    environment = {**engine.cli_environment(environ), "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "NO_COLOR": "1"}
     if not environ.get("BUILDX_BUILDER") and _BUILDER_ALIAS not in engine.endpoint.config.aliases:
         # The engine's own BuildKit, whatever builder `docker buildx use` has chosen.
-        environment["BUILDX_BUILDER"] = engine.endpoint.context
+        environment["BUILDX_BUILDER"] = "default" if environment.get("DOCKER_HOST") else engine.endpoint.context
     steps = _BuildKitSteps(output)
     reason = _run(command, environment, steps, cancellation)
     if reason is not None and steps.lacks_credentials:

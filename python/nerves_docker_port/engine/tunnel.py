@@ -1,0 +1,432 @@
+"""A Unix socket on this host that leads to an engine's socket on another one, through OpenSSH.
+
+One ssh process for as long as the engine is used, with the person's own configuration (aliases, ports, jump hosts,
+keys, agent); the far side needs an ssh server and nothing else. What uses the socket does not know that there is ssh.
+
+That process is also the master of a control socket of its own, so that every further question and every forwarded
+connection goes through it without logging in again. Where the far side forbids to forward sockets, each connection
+becomes a `docker system dial-stdio` there, as with the docker CLI.
+
+When the connection breaks, ssh is started again until that succeeds: meanwhile the socket refuses connections, and
+whoever uses it tries again. ssh ends with this process, however that ends, because its standard input is a pipe from
+here; a shell on a second such pipe removes the directory.
+"""
+
+from __future__ import annotations
+
+import collections
+import errno
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from nerves_docker_port import errors
+from nerves_docker_port.engine.endpoint import SOCKET_PATH_LIMIT, Endpoint, SshAddress
+
+LOGIN_TIMEOUT = 60
+"""Seconds that ssh has from its start until it is logged in; a jump host or a slow link takes some."""
+
+ANSWER_TIMEOUT = 30
+"""Seconds that the far side has for an answer through a connection that is there."""
+
+WORDS_TIMEOUT = 2
+"""Seconds that ssh has to print why it has hung up on a connection."""
+
+STOP_TIMEOUT = 5
+"""Seconds that ssh has to end when it is asked to."""
+
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
+"""Seconds between two attempts to connect again; each pause is twice the one before."""
+
+_MARK = "nerves-docker-port"
+_UP = f"{_MARK} up"
+
+_OPTIONS = (
+    # Nobody is there to be asked; what ssh would ask is an error, in its own words.
+    *("-o", "BatchMode=yes", "-o", "LogLevel=INFO", "-o", "ConnectTimeout=30"),
+    # A dead link is noticed after 20 to 30 s. That leaves time to connect again before a build ends for want of it.
+    *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=2"),
+    # What the person's configuration has for sessions of their own must not get in the way: another command, or ports
+    # that another session of theirs has already.
+    *("-o", "RemoteCommand=none", "-o", "ExitOnForwardFailure=no", "-o", "ControlPersist=no"),
+    *("-T", "-a", "-x"),
+)
+
+_SCRIPT = Path(__file__).parent.parent / "scripts" / "far_socket.sh"
+
+_SOCKET, _CONTROL, _WORDS = "e", "c", "w"
+# `/ndp-xxxxxxxx/c`, and ssh makes its control socket under a temporary name: a dot and 16 characters more (mux.c).
+_LONGEST_NAME = len(f"/ndp-{'x' * 8}/{_CONTROL}.{'x' * 16}")
+
+
+@dataclass(frozen=True)
+class FarSide:
+    """What the other host has said of the engine's sockets there."""
+
+    user: str = ""
+    has_cli: bool = False
+    elsewhere: str = ""
+    """The endpoint of the docker CLI there, where that is no Unix socket."""
+    usable: tuple[str, ...] = ()
+    forbidden: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+class Tunnel:
+    """The socket and the ssh behind it, until ``close``."""
+
+    def __init__(self, endpoint: Endpoint, environ: Mapping[str, str]) -> None:
+        """Log in and find the far socket. Raises ``RunnerError`` ``:engine_unreachable`` or ``:engine_permission``."""
+        assert isinstance(endpoint.address, SshAddress)
+        self._endpoint = endpoint
+        self._address = endpoint.address
+        self._environ = dict(environ)
+        program = shutil.which("ssh", path=environ.get("PATH"))
+        if program is None:
+            raise errors.ssh_missing(endpoint.url, endpoint.origin)
+        self._ssh = program
+        self._closing = threading.Event()
+        self._master: _Master | None = None
+        self._relay: _Relay | None = None
+        self._far_path = ""
+        self.trouble: str | None = None
+        """What ssh said when the connection could not be made again; ``None`` while it is there."""
+        self._directory = _private_directory()
+        self._remover = _remove_at_end(self._directory)
+        self._supervisor = threading.Thread(target=self._supervise, name="tunnel", daemon=True)
+        try:
+            self._log_in()
+            self._find_engine()
+        except BaseException:
+            self.close()
+            raise
+        self._supervisor.start()
+
+    @property
+    def socket_path(self) -> str:
+        """The socket on this host."""
+        return str(self._directory / _SOCKET)
+
+    def close(self) -> None:
+        """End ssh and remove the socket. What is connected is cut."""
+        self._closing.set()
+        if self._relay is not None:
+            self._relay.close()
+        if self._master is not None:
+            self._master.stop()
+        while self._supervisor.is_alive():
+            # It may just have started another one.
+            self._supervisor.join(0.1)
+            if self._master is not None:
+                self._master.stop()
+        assert self._remover.stdin is not None
+        self._remover.stdin.close()
+        self._remover.wait()
+
+    # --- the connection ----------------------------------------------------------------------------------------------
+
+    def _log_in(self) -> None:
+        """Start ssh and wait until it is there. Raises ``RunnerError``."""
+        (self._directory / _CONTROL).unlink(missing_ok=True)
+        # The login shell may print something of its own first; `exec cat` ends when our pipe does.
+        self._master = _Master(self._command("-M", command=f"echo {_UP}; exec cat"), self._environ)
+        if not self._master.wait_until_up(LOGIN_TIMEOUT):
+            self._master.stop()
+            raise self._failed(self._master.words() or errors.NO_ANSWER)
+
+    def _find_engine(self) -> None:
+        """Let the local socket lead to an engine. Raises ``RunnerError``."""
+        far = self._ask(self._address.path)
+        if far.has_cli and far.elsewhere:
+            # Only the CLI there knows the way.
+            words = ""
+        elif far.usable:
+            self._far_path = far.usable[0]
+            self._forward()
+            if self._answers():
+                return
+            assert self._master is not None
+            words = self._master.refusal()
+        elif far.forbidden:
+            raise errors.ssh_socket_forbidden(*self._where(), far.user, far.forbidden[0])
+        else:
+            raise errors.ssh_no_socket(*self._where(), dict.fromkeys(far.missing))
+        if far.has_cli:
+            # Forwarding is forbidden, perhaps.
+            self._use_dial_stdio()
+            if self._answers():
+                return
+            assert self._relay is not None
+            words = self._relay.words() or words
+        raise errors.ssh_no_engine(*self._where(), self._far_path or far.elsewhere, words)
+
+    def _forward(self) -> None:
+        (self._directory / _SOCKET).unlink(missing_ok=True)
+        local, far = _for_forwarding(self.socket_path), _for_forwarding(self._far_path)
+        ended = self._run(self._command("-O", "forward", "-L", f"{local}:{far}"), "")
+        if ended.returncode != 0:
+            raise self._failed(ended.stderr.strip())
+
+    def _failed(self, words: str) -> errors.RunnerError:
+        return errors.ssh_failed(*self._where(), words)
+
+    def _where(self) -> tuple[str, str, str]:
+        """The endpoint, what named it, and the host as it would be typed after `ssh`: what each error begins with."""
+        user = f"{self._address.user}@" if self._address.user else ""
+        port = f"-p {self._address.port} " if self._address.port else ""
+        return self._endpoint.url, self._endpoint.origin, f"{port}{user}{self._address.host}"
+
+    def _use_dial_stdio(self) -> None:
+        host = f" --host {shlex.quote(f'unix://{self._address.path}')}" if self._address.path else ""
+        (self._directory / _SOCKET).unlink(missing_ok=True)
+        command = self._command("-o", "ControlMaster=no", command=f"docker{host} system dial-stdio")
+        self._relay = _Relay(self.socket_path, command, self._environ, self._directory / _WORDS)
+
+    def _answers(self) -> bool:
+        """Whether an engine answers at the local socket. ssh takes every connection, and then hangs up on it."""
+        with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(ANSWER_TIMEOUT)
+            connection.connect(self.socket_path)
+            connection.sendall(b"GET /_ping HTTP/1.1\r\nHost: engine\r\nConnection: close\r\n\r\n")
+            return bool(connection.recv(1))
+        return False
+
+    def _supervise(self) -> None:
+        """Make the connection again whenever it has ended, until the tunnel is closed."""
+        while not self._closing.is_set():
+            assert self._master is not None
+            self._master.wait()
+            self._master.stop()
+            pause = _FIRST_PAUSE
+            while not self._closing.wait(pause) and not self._restored():
+                pause = min(2 * pause, _LONGEST_PAUSE)
+
+    def _restored(self) -> bool:
+        try:
+            self._log_in()
+            self.trouble = None
+            if self._relay is None:
+                self._forward()
+        except errors.RunnerError as error:
+            self.trouble = error.message
+            return False
+        except OSError as error:
+            self.trouble = f"{self._ssh}: {error.strerror}"
+            return False
+        return True
+
+    # --- what is said to ssh -----------------------------------------------------------------------------------------
+
+    def _command(self, *options: str, command: str | None = None) -> list[str]:
+        """A command line of ssh for this host, through the control socket."""
+        address = self._address
+        words = [self._ssh, *_OPTIONS, "-S", _escaped(str(self._directory / _CONTROL)), *options]
+        if address.user:
+            words += ["-l", address.user]
+        if address.port:
+            words += ["-p", address.port]
+        return [*words, "--", address.host, *([] if command is None else [command])]
+
+    def _run(self, command: Sequence[str], text: str) -> subprocess.CompletedProcess[str]:
+        try:
+            return subprocess.run(
+                command,
+                env=self._environ,
+                input=text,
+                capture_output=True,
+                timeout=ANSWER_TIMEOUT,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+                start_new_session=True,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise self._failed(errors.NO_ANSWER) from error
+
+    def _ask(self, path: str) -> FarSide:
+        """What the far side says of one socket, or with an empty ``path`` of all that an engine could have."""
+        command = self._command("-o", "ControlMaster=no", command=f"sh -s -- {shlex.quote(path)}")
+        ended = self._run(command, _SCRIPT.read_text(encoding="utf-8"))
+        lines = re.findall(rf"^{_MARK} (\w+) (.*)$", ended.stdout, re.MULTILINE)
+        if not lines:
+            raise self._failed(ended.stderr.strip() or errors.SSH_NO_SHELL)
+        found: dict[str, list[str]] = collections.defaultdict(list)
+        for what, value in lines:
+            found[what].append(value)
+        return FarSide(
+            user="".join(found["user"]),
+            has_cli=bool(found["cli"]),
+            elsewhere="".join(found["elsewhere"]),
+            usable=tuple(found["usable"]),
+            forbidden=tuple(found["forbidden"]),
+            missing=tuple(found["missing"]),
+        )
+
+
+class _Master:
+    """One ssh process that is logged in, or is about to be."""
+
+    def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
+        self._up, self._spoken = threading.Event(), threading.Condition()
+        self._words: collections.deque[str] = collections.deque(maxlen=20)
+        self._process = subprocess.Popen(
+            command,
+            env=dict(environ),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+            errors="replace",
+            # Ctrl-C at the terminal is for Mix to decide on.
+            start_new_session=True,
+        )
+        self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_output, self._read_words)]
+        for reader in self._readers:
+            reader.start()
+
+    def wait_until_up(self, seconds: float) -> bool:
+        """Whether it is logged in; waits for that, or for its end."""
+        return self._up.wait(seconds) and self._process.poll() is None
+
+    def wait(self) -> None:
+        """Wait for its end."""
+        self._process.wait()
+
+    def words(self) -> str:
+        """What it has printed on standard error before it ended."""
+        self._readers[1].join(STOP_TIMEOUT)
+        return "\n".join(self._words)
+
+    def refusal(self) -> str:
+        """What it has printed about a connection that it could not open on the far side, which takes it a moment."""
+
+        def refusals() -> list[str]:
+            return [line for line in self._words if "open failed" in line]
+
+        with self._spoken:
+            self._spoken.wait_for(refusals, WORDS_TIMEOUT)
+            return "\n".join(refusals()[-1:])
+
+    def stop(self) -> None:
+        """End it: it goes when its standard input does, and is killed if that takes too long."""
+        assert self._process.stdin is not None
+        with suppress(OSError):
+            self._process.stdin.close()
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for reader in self._readers:
+            reader.join(STOP_TIMEOUT)
+
+    def _read_output(self) -> None:
+        assert self._process.stdout is not None
+        with self._process.stdout as lines:
+            for line in lines:
+                if line.strip() == _UP:
+                    self._up.set()
+        # Nobody has to wait any longer; that the process has ended is seen by its status.
+        self._process.wait()
+        self._up.set()
+
+    def _read_words(self) -> None:
+        assert self._process.stderr is not None
+        with self._process.stderr as lines:
+            for line in lines:
+                with self._spoken:
+                    self._words.append(line.rstrip())
+                    self._spoken.notify_all()
+
+
+class _Relay:
+    """A local socket, each of whose connections becomes a command's standard input and output."""
+
+    def __init__(self, path: str, command: Sequence[str], environ: Mapping[str, str], words: Path) -> None:
+        self._command = list(command)
+        self._environ = dict(environ)
+        self._words = words
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._lock = threading.Lock()
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(path)
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._accept, name="relay", daemon=True)
+        self._thread.start()
+
+    def words(self) -> str:
+        """What the commands have printed on standard error."""
+        with suppress(OSError):
+            return self._words.read_text(encoding="utf-8", errors="replace").strip()
+        return ""
+
+    def close(self) -> None:
+        """Take no more connections and end the commands."""
+        with suppress(OSError):
+            # Wakes the thread that waits for the next connection.
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(STOP_TIMEOUT)
+        with self._lock:
+            for process in self._processes:
+                process.terminate()
+            for process in self._processes:
+                process.wait()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _address = self._listener.accept()
+            except OSError:
+                return
+            with connection, self._words.open("wb") as words, self._lock:
+                self._processes = [process for process in self._processes if process.poll() is None]
+                process = subprocess.Popen(
+                    self._command,
+                    env=self._environ,
+                    stdin=connection.fileno(),
+                    stdout=connection.fileno(),
+                    stderr=words,
+                    start_new_session=True,
+                )
+                self._processes.append(process)
+
+
+def _private_directory() -> Path:
+    """A directory that only we may enter, whose path leaves room for the names of sockets."""
+    for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
+        if base and os.access(base, os.W_OK | os.X_OK) and len(os.fsencode(base)) + _LONGEST_NAME <= SOCKET_PATH_LIMIT:
+            return Path(tempfile.mkdtemp(prefix="ndp-", dir=base))
+    raise errors.not_writable(tempfile.gettempdir(), "The directory", os.strerror(errno.EACCES))
+
+
+def _remove_at_end(directory: Path) -> subprocess.Popen[bytes]:
+    """A shell that removes the directory when this process ends, or closes the pipe to it."""
+    return subprocess.Popen(
+        ["/bin/sh", "-c", 'cat >/dev/null; rm -rf -- "$0"', str(directory)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+
+
+def _escaped(text: str) -> str:
+    """A path in which ssh finds none of its tokens (ssh_config(5), TOKENS)."""
+    return text.replace("%", "%%")
+
+
+def _for_forwarding(path: str) -> str:
+    """A path in an argument of -L, where a colon ends it (OpenSSH, readconf.c, parse_fwd_field)."""
+    return _escaped(path).replace("\\", "\\\\").replace(":", "\\:")

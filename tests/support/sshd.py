@@ -1,0 +1,155 @@
+"""A private ssh server on loopback, with users and keys of its own; nothing of the machine's ssh is touched."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from integration.host import apt_install
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+START_TIMEOUT = 30
+"""Seconds; only ends a hang."""
+
+
+class Sshd:
+    """The server; ``programs`` is what goes before everything else on the PATH of whoever logs in."""
+
+    def __init__(self, *, path: str = "/usr/bin:/bin", variables: dict[str, str] | None = None, **options: str) -> None:
+        """What sessions have after ``programs`` on their PATH, more variables of theirs, and lines of sshd_config."""
+        apt_install(["openssh-server", "openssh-client"], "the tests reach an engine through ssh")
+        self.directory = Path(tempfile.mkdtemp(prefix="ndp-"))
+        self.directory.chmod(0o755)
+        self.programs = self.directory / "bin"
+        self.programs.mkdir()
+        self._options = options
+        self._variables = {"PATH": f"{self.programs}:{path}", **(variables or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._users: list[str] = []
+        for name in ("host", "client", "other"):
+            self._keygen(name)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = int(free.getsockname()[1])
+
+    def __enter__(self) -> Self:
+        # Privilege separation wants this directory (sshd(8)); Debian's service makes it.
+        Path("/run/sshd").mkdir(exist_ok=True)
+        config = {
+            "Port": str(self.port),
+            "ListenAddress": "127.0.0.1",
+            "HostKey": str(self.directory / "host"),
+            "AuthorizedKeysFile": str(self.directory / "client.pub"),
+            "PidFile": "none",
+            "UsePAM": "no",
+            "StrictModes": "no",
+            "PasswordAuthentication": "no",
+            "MaxStartups": "10:30:100",
+            "SetEnv": " ".join(f"{name}={value}" for name, value in self._variables.items()),
+            **self._options,
+        }
+        path = self.directory / "sshd_config"
+        path.write_text("".join(f"{name} {value}\n" for name, value in config.items()))
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        for user in self._users:
+            subprocess.run(["userdel", "--force", user], check=True, capture_output=True)
+        shutil.rmtree(self.directory)
+
+    def start(self) -> None:
+        """Start the server and wait until it listens."""
+        log = (self.directory / "log").open("ab")
+        with log:
+            self._process = subprocess.Popen(
+                ["/usr/sbin/sshd", "-D", "-e", "-f", str(self.directory / "sshd_config")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+                return
+            assert self._process.poll() is None, (self.directory / "log").read_text()
+            assert time.monotonic() < deadline, "sshd does not listen"
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """End the server and every session of it, as a power cut of that host would."""
+        assert self._process is not None
+        for pid in [*self.sessions(), self._process.pid]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.wait()
+
+    def sessions(self) -> list[int]:
+        """The server's processes for connections."""
+        assert self._process is not None
+        return _descendants(self._process.pid)
+
+    def cut(self) -> None:
+        """Break every connection; the server goes on."""
+        for pid in self.sessions():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def add_user(self, name: str, *groups: str) -> str:
+        """A user who may log in with the key ``client``; the name, which is no other server's."""
+        name = f"{name}-{self.port}"
+        extra = ["--groups", ",".join(groups)] if groups else []
+        # `*` is a password that nobody has; a locked account (`!`) could not log in with a key either.
+        command = ["useradd", "--no-create-home", "--home-dir", str(self.directory), "--shell", "/bin/sh"]
+        subprocess.run([*command, "--password", "*", *extra, name], check=True, capture_output=True)
+        self._users.append(name)
+        return name
+
+    def program(self, name: str, script: str) -> None:
+        """A program of the far side."""
+        path = self.programs / name
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+
+    def client(self, directory: Path, *, key: str = "client", known: bool = True, config: str = "") -> dict[str, str]:
+        """The variables of somebody here whose `ssh` uses a configuration of its own.
+
+        ssh finds the home directory by the user database and not by HOME, so this is a script on the PATH that gives
+        it the configuration with -F.
+        """
+        directory.mkdir(parents=True, exist_ok=True)
+        hosts = directory / "known_hosts"
+        public = (self.directory / "host.pub").read_text()
+        hosts.write_text(f"[127.0.0.1]:{self.port} {public}" if known else "")
+        lines = f"IdentityFile {self.directory}/{key}\nIdentitiesOnly yes\nUserKnownHostsFile {hosts}\n"
+        (directory / "config").write_text(f"{config}\nHost *\n{lines}GlobalKnownHostsFile /dev/null\n")
+        program = directory / "ssh"
+        program.write_text(f'#!/bin/sh\nexec /usr/bin/ssh -F {directory}/config "$@"\n')
+        program.chmod(0o755)
+        return {"PATH": f"{directory}:{os.environ['PATH']}", "HOME": str(directory)}
+
+    def _keygen(self, name: str) -> None:
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self.directory / name)]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+def _descendants(pid: int) -> list[int]:
+    with suppress(OSError):
+        children = [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        return children + [one for child in children for one in _descendants(child)]
+    return []
