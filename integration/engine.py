@@ -88,7 +88,7 @@ class Api:
             connection.close()
 
     def events(self, path: str, *, body: bytes | IO[bytes], what: str) -> list[dict[str, Any]]:
-        """POST a request whose answer is a stream of JSON lines; return them. Raises `WorldError` if one is an error."""
+        """POST a request that is answered by JSON lines; return them. Raises `WorldError` if one is an error."""
         status, answer = self.request("POST", path, body=body)
         lines = [json.loads(line) for line in answer.splitlines() if line.strip()]
         errors = [line.get("error") or line.get("message") for line in lines if "error" in line or status >= 400]
@@ -388,7 +388,7 @@ def _start_dockerd(where: Places) -> subprocess.Popen[bytes]:
         f"--containerd-namespace={where.run.name}",
         f"--containerd-plugins-namespace={where.run.name}-plugins",
         # No bridge and no packet filter rules: no test needs the network of a container, the addresses of a bridge can
-        # conflict with the machine's, and rules would remain after the engine has stopped. `--network host` still works.
+        # conflict with the machine's, and rules would remain after the engine has stopped. `--network host` works.
         "--bridge=none",
         "--iptables=false",
         "--ip6tables=false",
