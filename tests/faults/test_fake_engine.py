@@ -1011,13 +1011,16 @@ def test_a_connection_that_breaks_while_the_archive_is_asked_for_costs_nothing(
     assert world.engine.started == [*STEPS, "check_tree"]
 
 
-def test_a_session_that_has_ended_since_the_build_is_replaced_by_another(world: FaultWorld) -> None:
+@pytest.mark.parametrize("removed", [True, False], ids=["gone", "just ended"])
+def test_a_session_that_has_ended_since_the_build_is_replaced_by_another(world: FaultWorld, removed: bool) -> None:
+    if not removed:
+        world.engine.removal = 600
     with world.helper() as helper:
         helper.request("build", world.args()).value()
         (parked,) = list(world.engine.containers.values())
         assert parked.name == f"{world.volume}-parked-{parked.id[:12]}"
         parked.stop()
-        assert wait_until(lambda: world.engine.names == [], 30)
+        assert wait_until(lambda: parked.status == "exited" and (world.engine.names == []) is removed, 30)
         helper.request("archive", world.args(), request_id=2).value()
     assert world.engine.started == [*STEPS, "note_inputs", "make_system"]
     assert world.engine.names == []

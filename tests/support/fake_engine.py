@@ -45,8 +45,6 @@ _LABEL = "nerves-docker-port."
 _STATE = "/nerves-docker-port"
 _TICK = 0.1
 """Seconds between two looks whether a heartbeat has come."""
-_REMOVAL = 0.05
-"""Seconds from the end of a container to its removal by the engine itself: about what a real one takes."""
 _PATIENCE = 30
 """Seconds after which a fake that waits for something gives up, so that no test can hang on it."""
 
@@ -267,7 +265,9 @@ class Container:
         self.stop()
         self.cut()
         if self.removes_itself:
-            threading.Timer(_REMOVAL, self.engine.forget, (self,)).start()
+            timer = threading.Timer(self.engine.removal, self.engine.forget, (self,))
+            timer.daemon = True
+            timer.start()
 
 
 @dataclass(frozen=True)
@@ -459,6 +459,8 @@ class FakeEngine:
         """What it says of itself, the time aside."""
         self.ahead = 0.0
         """Seconds that its clock is ahead of the host's."""
+        self.removal = 0.05
+        """Seconds from the end of a container to its removal by the engine itself: about what a real one takes."""
         self.events: list[dict[str, Any]] = []
         """What happened to its containers."""
         self.pull_events: list[dict[str, Any]] = [{"status": "Pulling from builder"}]

@@ -16,7 +16,7 @@ from typing import Any
 from nerves_docker_port import errors, text
 from nerves_docker_port.engine import container
 from nerves_docker_port.engine.client import Engine, label, labels
-from nerves_docker_port.engine.container import NameTakenError, Spec
+from nerves_docker_port.engine.container import NameTakenError, NoContainerError, Spec
 
 LEFTOVER_AGE = 60
 """Seconds by the engine's clock after which a container that was made but never started is nobody's. Between these two
@@ -26,6 +26,7 @@ TAKE_TIMEOUT = 20.0
 """Seconds that a holder which has ended may take to go."""
 
 _RUNNING = ("running", "paused", "restarting")
+_ENDED = ("exited", "dead", "removing")
 
 
 def session_name(volume: str) -> str:
@@ -100,11 +101,16 @@ def held(engine: Engine, volume: str, flow: str, image: str | None) -> Iterator[
 def check_free(engine: Engine, volume: str, *, own: str | None = None) -> None:
     """Raise ``:volume_busy`` if somebody uses ``volume``; ``own`` is the id of the container that holds it for us.
 
+    Raises ``NoContainerError`` where that one has ended.
+
     Containers that an older version of this package left behind are removed on the way.
     """
     with engine.failures(f"while it listed the users of the volume {volume}"):
         for other in container.list_all(engine):
             name = name_of(other)
+            # One that has ended can still be renamed, until the engine removes it.
+            if other["Id"] == own and other.get("State") in _ENDED:
+                raise NoContainerError(name)
             if other["Id"] == own or name.startswith(_parked_prefix(volume)):
                 continue
             ours = label(other.get("Labels"), "volume") == volume
