@@ -241,7 +241,7 @@ def test_every_request_has_one_outcome_and_what_was_kept_is_given_up_once_at_the
             assert peer.receive() == ("event", number, ("headline", f"This is {op}"))
             told.append(peer.receive())
         good, known, unknown = told
-        assert good == ("done", 1, ("ok", {"op": "build"}))
+        assert good == ("done", 1, ("ok", {"op": "build", "stages": []}))
         assert isinstance(known, tuple)
         assert known[2][1]["code"] == "cancelled"
         assert isinstance(unknown, tuple)
