@@ -1,10 +1,10 @@
-"""Measures the runner against the stock one and against the bare engine, side by side: `make bench`.
+"""Compares this runner with the stock runner and with the bare engine (`make bench`).
 
-Needs an engine (DOCKER_HOST), its `docker` CLI, the images new and old, Elixir, and the packaged helper:
+It needs an engine (DOCKER_HOST), the `docker` CLI, the images new and old, Elixir, and the packaged helper:
 
     python3 integration/world.py run --image new --image old --elixir host -- .venv/bin/python -m bench
 
-Prints a table of medians, and keeps every sample in bench/results/. The exit status is 1 where a limit is not kept.
+It prints a table of medians, and writes every sample to bench/results/. The exit status is 1 if a limit is exceeded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from integration.host import main_program
 
 
 def main(arguments: list[str]) -> int:
-    """The command line; its exit status."""
+    """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5, metavar="N", help="runs of each contender that count (5)")
     parser.add_argument("cases", nargs="*", metavar="CASE", help=f"which, of {', '.join(ALL)} (all)")

@@ -1,4 +1,4 @@
-"""Measuring side by side: contenders take turns, so that what else the machine does hits them all alike."""
+"""Measures contenders in turns, so that other load on the machine affects all of them in the same way."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Sample:
-    """One run: its wall time in seconds, and whatever else was measured, by name."""
+    """One run: its wall time in seconds, and other measures by their names."""
 
     seconds: float
     more: Mapping[str, float] = field(default_factory=dict)
@@ -24,7 +24,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Limit:
-    """What a case must show: `of` is at most `at_most` times `against` or, without that, at most so much itself."""
+    """A limit for the median of the contender `of`.
+
+    It is at most `at_most` times the median of the contender `against`, or, without `against`, at most `at_most`.
+    """
 
     of: str
     at_most: float
@@ -34,54 +37,54 @@ class Limit:
 
 @dataclass(frozen=True)
 class Case:
-    """Contenders for one task, in the order in which they take their turns. Names are unique within a case."""
+    """The contenders for one task, by name, in the order of their turns."""
 
     name: str
     contenders: Mapping[str, Callable[[], Sample]]
     limits: tuple[Limit, ...] = ()
     repeat: int | None = None
-    """How often, where that is not the caller's to say."""
+    """The number of runs that count, if the caller must not choose it."""
     warm_up: bool = True
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """The samples of a case, by contender."""
+    """The samples of a case, by the name of the contender."""
 
     case: Case
     samples: Mapping[str, list[Sample]]
 
     def median(self, contender: str, measure: str = "seconds") -> float:
-        """Of one measure of one contender; raises `KeyError` where it has none."""
+        """Return the median of one measure of one contender. Raises `KeyError` if it was not measured."""
         return statistics.median(values(self.samples[contender], measure))
 
     def measures(self, contender: str) -> list[str]:
-        """What was measured, wall time first."""
+        """Return the names of the measures of a contender, `seconds` first."""
         return ["seconds", *self.samples[contender][0].more]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A limit held against an outcome."""
+    """A limit, and the value that was measured for it."""
 
     case: str
     limit: Limit
     value: float
-    """A ratio, or the measure itself."""
+    """The ratio of two medians, or one median if the limit has no `against`."""
 
     @property
     def ok(self) -> bool:
-        """Whether the limit is kept."""
+        """Whether the value is within the limit."""
         return self.value <= self.limit.at_most
 
 
 def values(samples: list[Sample], measure: str) -> list[float]:
-    """One measure of each sample."""
+    """Return one measure of each sample."""
     return [sample.seconds if measure == "seconds" else sample.more[measure] for sample in samples]
 
 
 def side_by_side(case: Case, repeat: int, progress: Callable[[str], None]) -> Outcome:
-    """Let every contender run once for warming up and then, in turns, as often as wanted."""
+    """Run every contender once as a warm-up, and then `repeat` times, in turns."""
     samples: dict[str, list[Sample]] = {name: [] for name in case.contenders}
     rounds = case.repeat or repeat
     for number in range(0 if case.warm_up else 1, rounds + 1):
@@ -94,7 +97,7 @@ def side_by_side(case: Case, repeat: int, progress: Callable[[str], None]) -> Ou
 
 
 def judge(outcome: Outcome) -> list[Verdict]:
-    """Every limit of the case, held against it."""
+    """Return a verdict for each limit of the case."""
     verdicts = []
     for limit in outcome.case.limits:
         value = outcome.median(limit.of, limit.measure)
@@ -106,16 +109,16 @@ def judge(outcome: Outcome) -> list[Verdict]:
 
 @dataclass(frozen=True)
 class Usage:
-    """What a process has used up to now."""
+    """The resources that a process has used until now."""
 
     cpu: float
-    """Seconds, the kernel's for it included, its children's not."""
+    """Seconds of CPU time in user and kernel mode, without child processes."""
     peak: int
-    """The most memory it ever had resident, in bytes."""
+    """The largest resident memory until now, in bytes."""
 
 
 def usage(pid: int) -> Usage:
-    """Of a process that runs. Raises `OSError` where it does not."""
+    """Return the usage of a running process. Raises `OSError` if it does not run."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     status = Path(f"/proc/{pid}/status").read_text()
     peak = next((line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")), "0")
@@ -124,9 +127,10 @@ def usage(pid: int) -> Usage:
 
 @contextmanager
 def watched(pids: Callable[[], Mapping[str, int]], every: float = 0.02) -> Iterator[dict[str, Usage]]:
-    """While the body runs, look again and again at what the processes that `pids` names have used.
+    """Measure the processes that `pids` returns, every `every` seconds while the body runs.
 
-    The last look counts. For processes that somebody else waits for: once they have ended, there is nothing to ask.
+    The result has the last value of each process. This is for processes that are not our children: after such a process
+    has ended, its usage cannot be read.
     """
     found: dict[str, Usage] = {}
     over = threading.Event()
@@ -138,7 +142,7 @@ def watched(pids: Callable[[], Mapping[str, int]], every: float = 0.02) -> Itera
                     now = usage(pid)
                 except (OSError, IndexError):
                     continue
-                # A process that is ending has no memory any more.
+                # A process that is about to end has already released its memory.
                 before = found.get(name, now)
                 found[name] = Usage(now.cpu, max(now.peak, before.peak))
 
@@ -152,7 +156,7 @@ def watched(pids: Callable[[], Mapping[str, int]], every: float = 0.02) -> Itera
 
 
 def timed(run: Callable[[], object]) -> float:
-    """Seconds that `run` takes."""
+    """Return the seconds that `run` takes."""
     started = time.perf_counter()
     run()
     return time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""Our side as a person meets it: whole runs of `mix nerves.artifact` on the miniature platform."""
+"""This runner as its user runs it: whole runs of `mix nerves.artifact` on the miniature platform."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from support.images import NEW
 
 
 def project(place: Place) -> Project:
-    """A project in which everything is compiled already, and built once."""
+    """Lay out a project, and build it once, so that everything in it is compiled."""
     made = lay_out(place.directory / "mix", host=place.host, image=NEW)
     done = made.mix("nerves.artifact")
     if done.returncode != 0:
@@ -27,9 +27,9 @@ def project(place: Place) -> Project:
 
 
 def artifact(place: Place, made: Project, log: Log | None) -> Sample:
-    """`mix nerves.artifact` from a build tree that is up to date, with that log from `make`."""
+    """Run `mix nerves.artifact` on a build tree that is up to date, with `log` as the output of `make`."""
     knobs = {} if log is None else {"MINI_MAKE_ARGS": " ".join(log.knobs)}
-    # Nerves builds what its cache does not have.
+    # Nerves only builds a system whose artifact is not in its cache.
     shutil.rmtree(made.artifacts)
     for artifact in [*made.downloads.glob("*.tar.gz"), *made.system.glob("*.tar.gz")]:
         artifact.unlink()
@@ -65,13 +65,13 @@ def artifact(place: Place, made: Project, log: Log | None) -> Sample:
 
 
 def remove_volume(place: Place, made: Project) -> None:
-    """What is left of the project at the engine."""
+    """Remove the project's build volume from the engine."""
     for identity in made.system.glob(".nerves/artifacts/*/.docker_id"):
         place.docker("volume", "rm", "--force", f"my_system-{identity.read_text()}")
 
 
 def _processes(mix: int) -> Mapping[str, int]:
-    """The VM, and the helpers (build and archive have one each) among its descendants."""
+    """Return the pids of the BEAM and of the helpers among its descendants, by name."""
     found = {"beam": mix}
     for pid in descendants(mix):
         try:

@@ -1,4 +1,4 @@
-"""What the benchmarks work on: the tests' small system for each kind of image, and programs that write logs quickly."""
+"""The subject of the benchmarks: the small system of the tests for each kind of image, and programs that write logs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SOURCES = (
     REPOSITORY / "bench/stamp.c",
 )
 TOOLS = "/nerves/env/my_system/tools"
-"""Where containers find the compiled programs: in the package's directory."""
+"""The path of the compiled programs in a container. It is below the package's directory."""
 WORKDIRS = {NEW: "/home/nerves/project", OLD: "/nerves/build"}
 VERSIONS = {NEW: "1.34.0", OLD: "1.27.1"}
 
@@ -34,22 +34,22 @@ class Log:
 
     name: str
     arguments: tuple[str, ...]
-    """Of misbehave."""
+    """The arguments of `misbehave` that write it."""
     knobs: tuple[str, ...]
-    """Of the miniature platform, for the same."""
+    """The knobs of the miniature platform that write the same log."""
     size: int
     """Bytes."""
     sha256: str
 
     @property
     def command(self) -> list[str]:
-        """What writes it, in a container."""
+        """The command that writes the log in a container."""
         return [f"{TOOLS}/misbehave", *self.arguments]
 
 
 @dataclass
 class Place:
-    """One engine's; everything in it is gone afterwards."""
+    """The directories and systems for benchmarks on one engine. `place` removes all of them."""
 
     directory: Path
     host: str
@@ -57,7 +57,7 @@ class Place:
     _systems: dict[str, System] = field(default_factory=dict)
 
     def system(self, image: str = NEW) -> System:
-        """The system that is built with that image, by the person who runs this."""
+        """Return the system that is built with this image. It belongs to the person who runs the benchmark."""
         if image not in self._systems:
             system = System(
                 root=self.directory / image.rpartition(":")[2],
@@ -68,7 +68,7 @@ class Place:
             )
             (system.root / "home/.ssh").mkdir()
             (system.root / "dl").mkdir()
-            # The stock runner's containers work as the image's own user, whoever runs Mix: it could not build here.
+            # The containers of the stock runner work as the image's own user, who could not write to these otherwise.
             system.write("my_system/Config.in", "")
             (system.root / "dl").chmod(0o777)
             self._systems[image] = system
@@ -76,7 +76,7 @@ class Place:
         return self._systems[image]
 
     def log(self, name: str, arguments: Sequence[str], knobs: Sequence[str]) -> Log:
-        """What `misbehave` with these arguments writes; size and hash are taken in the container, past every log."""
+        """Return the log that `misbehave` writes. Its size and hash are computed in a container, without any runner."""
         key = tuple(arguments)
         if key not in self.logs:
             system = self.system()
@@ -87,18 +87,18 @@ class Place:
         return self.logs[key]
 
     def docker(self, *words: str) -> str:
-        """What the `docker` CLI prints. Raises `WorldError` where it fails."""
+        """Run the `docker` CLI, and return its output. Raises `WorldError` if it fails."""
         done = subprocess.run(["docker", *words], env=self.env(), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise WorldError(f"`docker {' '.join(words)}` ended with status {done.returncode}:\n{done.stderr}")
         return done.stdout.strip()
 
     def env(self) -> dict[str, str]:
-        """The environment of whoever talks to the engine."""
+        """Return the environment for a program that uses the engine."""
         return {**os.environ, "DOCKER_HOST": self.host}
 
     def reset(self, image: str) -> None:
-        """As if nothing had been built with that image: no build volume, no artifact."""
+        """Remove the build volume and the artifact of the system that is built with this image."""
         system = self.system(image)
         for identity in system.package.glob(".nerves/artifacts/*/.docker_id"):
             self.docker("volume", "rm", "--force", f"{system.app}-{identity.read_text()}")
@@ -106,7 +106,7 @@ class Place:
         system.artifact.unlink(missing_ok=True)
 
     def new_volume(self) -> str:
-        """A name as the stock runner makes them."""
+        """Return a new volume name of the kind that the stock runner makes."""
         return f"my_system-{secrets.token_hex(8).upper()}"
 
     def _compile(self, system: System) -> None:
@@ -122,7 +122,7 @@ class Place:
 
 
 def mounts(system: System) -> list[str]:
-    """The mounts that both runners use, but the build volume, as words for `docker run`."""
+    """Return the mounts that both runners use, without the build volume, as words for `docker run`."""
     bound = {
         "/nerves/dl": system.root / "dl",
         "/nerves/env/my_system": system.package,
@@ -132,7 +132,7 @@ def mounts(system: System) -> list[str]:
 
 
 def check_log(path: Path, log: Log, what: str) -> None:
-    """Every byte of `log`, in order and in one piece, is in the file. Raises `WorldError` where it is not."""
+    """Check that the file contains every byte of `log`, in one piece. Raises `WorldError` if it does not."""
     with path.open("rb") as file:
         start = _find(file.read(1 << 20), log)
         file.seek(max(start, 0))
@@ -146,13 +146,13 @@ def check_log(path: Path, log: Log, what: str) -> None:
 
 def _find(beginning: bytes, log: Log) -> int:
     first = b"x" * 64 if log.arguments[0] == "oneline" else b"line 1 ."
-    # `make` may have announced the command; the log itself begins a line.
+    # `make` may print its command before the log, but the log always begins on a new line.
     return 0 if beginning.startswith(first) else beginning.find(b"\n" + first) + 1 or -1
 
 
 @contextmanager
 def place(host: str) -> Iterator[Place]:
-    """A place in a directory of its own; the engine keeps nothing of it."""
+    """Make a place in a temporary directory. After the block, its directory and its volumes are removed."""
     directory = Path(tempfile.mkdtemp(prefix="ndp-bench-"))
     directory.chmod(0o755)
     made = Place(directory, host)

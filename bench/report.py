@@ -1,4 +1,4 @@
-"""What came out: a table for people, JSON for comparing runs."""
+"""Reports the results as a table for people, and as JSON to compare runs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def table(outcome: Outcome, verdicts: Sequence[Verdict]) -> str:
-    """The medians of one case, each contender's wall time also as a multiple of the first's, then the limits."""
+    """Return a table of the medians of one case, and its limits.
+
+    The wall time of each contender is also given as a multiple of the first contender's.
+    """
     first = outcome.median(next(iter(outcome.samples)))
     lines = [outcome.case.name]
     for name, samples in outcome.samples.items():
@@ -32,7 +35,7 @@ def table(outcome: Outcome, verdicts: Sequence[Verdict]) -> str:
 
 
 def line(verdict: Verdict) -> str:
-    """A limit and whether it is kept."""
+    """Return one line with a limit, the measured value, and whether it is within the limit."""
     limit = verdict.limit
     what = limit.of if limit.measure == "seconds" else f"{limit.measure} of {limit.of}"
     against = f" / {limit.against}" if limit.against else ""
@@ -40,7 +43,7 @@ def line(verdict: Verdict) -> str:
 
 
 def keep(outcomes: Sequence[Outcome]) -> Path:
-    """Write every sample down; the file."""
+    """Write every sample to a new file in `RESULTS`, and return its path."""
     RESULTS.mkdir(exist_ok=True)
     now = datetime.now(timezone.utc)
     path = RESULTS / f"{now:%Y%m%dT%H%M%SZ}.json"

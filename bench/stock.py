@@ -1,4 +1,4 @@
-"""The stock runner's side: what it has been seen to have the `docker` CLI do, replayed word for word."""
+"""The stock runner as a contender: its recorded invocations of the `docker` CLI are replayed word for word."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ RECORDED = REPOSITORY / "tests" / "conformance" / "stock-1.14.1"
 
 
 def cold_build_with_archive(place: Place, image: str, recorded: str) -> Sample:
-    """Replay a recorded `mix nerves.artifact` from nothing, on a fresh volume."""
+    """Replay a recorded `mix nerves.artifact` on a new volume, without an earlier build."""
     place.reset(image)
     system = place.system(image)
     values = {
@@ -44,7 +44,7 @@ def cold_build_with_archive(place: Place, image: str, recorded: str) -> Sample:
 
 
 def step(place: Place, log: Log) -> Sample:
-    """The recorded `make` step of the new image, with a log of its own; its output to a file."""
+    """Replay the recorded `make` step of the new image with a command that writes `log`, and its output to a file."""
     system = place.system()
     volume = place.new_volume()
     place.docker("volume", "create", "--name", volume)
@@ -64,21 +64,21 @@ def step(place: Place, log: Log) -> Sample:
 
 
 def plain_run(place: Place, log: Log, driver: str) -> Sample:
-    """`docker run` as a person would write it, its output to a file."""
+    """Run `docker run` as a person would type it, with its output to a file."""
     system = place.system()
     options = ["--rm", "--log-driver", driver, "-a", "stdout", "-a", "stderr", *mounts(system)]
     return _to_file(place, ["run", *options, f"-w={WORKDIRS[system.image]}", system.image, *log.command], log)
 
 
 def run_nothing(place: Place) -> Sample:
-    """`docker run ... true`: what any container costs here."""
+    """Run `docker run ... true`, to measure the cost of an empty container."""
     system = place.system()
     words = ["run", "--rm", "--log-driver", "none", *mounts(system), system.image, "true"]
     return Sample(timed(lambda: place.docker(*words)))
 
 
 def copy(place: Place, volume: str, source: str) -> Sample:
-    """The stock runner's copy: `cp` in a container of its own."""
+    """Copy a file to the host as the stock runner does: with `cp` in a separate container."""
     system = place.system()
     target = system.root / "dl" / "copied"
     target.unlink(missing_ok=True)

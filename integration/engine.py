@@ -331,16 +331,16 @@ def _wait_for_end(pid: int) -> None:
 def supervise() -> int:
     """Run `dockerd` until it has no user, a signal arrives, or it ends by itself (then the exit status is 1)."""
     where = places()
-    told: list[int] = []
+    received_signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda received, _frame: told.append(received))
+        signal.signal(number, lambda received, _frame: received_signals.append(received))
     _sweep(where)
     where.run.mkdir(mode=0o755, parents=True)
     daemon = _start_dockerd(where)
     failed = False
     with where.users.open("w") as users:
         try:
-            while not told and not _unused(where, users):
+            while not received_signals and not _unused(where, users):
                 if daemon.poll() is not None:
                     failed = True
                     break
@@ -349,7 +349,7 @@ def supervise() -> int:
                 time.sleep(0.1)
             where.stopping.touch()
         finally:
-            _end(daemon)
+            _end_daemon(daemon)
             _sweep(where)
     return 1 if failed else 0
 
@@ -409,7 +409,7 @@ def _start_dockerd(where: Places) -> subprocess.Popen[bytes]:
     )
 
 
-def _end(daemon: subprocess.Popen[bytes]) -> None:
+def _end_daemon(daemon: subprocess.Popen[bytes]) -> None:
     daemon.terminate()
     try:
         daemon.wait(STOP_SECONDS)

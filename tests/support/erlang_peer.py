@@ -1,7 +1,7 @@
-"""A real Erlang at the other end of a {packet, 4} pipe: the judge of what the wire says.
+"""A real Erlang at the other end of a {packet, 4} pipe, which decides whether wire.py encodes and decodes correctly.
 
-It speaks frames of its own (a command byte and raw bytes), read and written here with `struct` alone, so that a
-fault in wire.py cannot hide itself. Not found, or silent, is a failed test and never a skipped one.
+Its frames (a command byte and raw bytes) are read and written here only with `struct`, so that a fault in wire.py
+cannot hide itself. If Erlang is not installed or does not answer, the test fails; it is never skipped.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SCRIPT: Final = Path(__file__).with_suffix(".escript")
 
 @final
 class ErlangPeer:
-    """An Erlang process, alive between `with` and its end."""
+    """An Erlang process that runs during the `with` block."""
 
     def __init__(self) -> None:
         to_erlang, self._out = os.pipe()
@@ -57,23 +57,23 @@ class ErlangPeer:
             self._process.wait()
 
     def echo(self, etf: bytes) -> bytes:
-        """The same term as Erlang encodes it. An AssertionError where Erlang cannot read it."""
+        """Return the same term as Erlang encodes it. Raises AssertionError if Erlang cannot decode it."""
         return self._call(b"E", etf)
 
     def generate(self, seed: int, count: int) -> bytes:
-        """A list of random terms that Erlang keeps, to compare with."""
+        """Return a list of random terms, which Erlang keeps for `assert_is_kept`."""
         return self._call(b"G", struct.pack(">II", seed, count))
 
     def keep(self, etf: bytes) -> None:
-        """Has Erlang decode and keep a term, to compare with."""
+        """Let Erlang decode a term, and keep it for `assert_is_kept`."""
         self._call(b"K", etf)
 
     def assert_is_kept(self, etf: bytes) -> None:
-        """An AssertionError where the term is not `=:=` to the one that is kept."""
+        """Raise AssertionError unless the term is equal (`=:=`) to the one that Erlang keeps."""
         self._call(b"C", etf)
 
     def compare(self, first: bytes, second: bytes) -> bool:
-        """False where Erlang refuses the first; an AssertionError where the second is not `=:=` to it."""
+        """Return whether Erlang can decode `first`. Raises AssertionError if `second` is not equal (`=:=`) to it."""
         return self._call(b"S", struct.pack(">I", len(first)) + first + second) != b"refused"
 
     def _call(self, command: bytes, argument: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""A peer for the helper: starts it as the shim does, on descriptors 3 and 4, and converses with it."""
+"""A peer for the helper, which starts it as the shim does (on descriptors 3 and 4) and exchanges messages with it."""
 
 from __future__ import annotations
 
@@ -31,16 +31,16 @@ PYTHON = ROOT / "python"
 
 @lru_cache(maxsize=1)
 def packaged_command() -> tuple[str, ...]:
-    """The helper as the shim runs it: packaged, with a plain ``python3``, where every user can read it."""
+    """Return the command that runs the packaged helper as the shim does, from a copy that every user can read."""
     packaged = ROOT / "elixir_shim" / "priv" / "python"
     assert (packaged / "__main__.py").exists(), "run `make package` first"
     copy = tempfile.mkdtemp(prefix="ndp-helper-")
     atexit.register(shutil.rmtree, copy)
     Path(copy).chmod(0o755)
     shutil.copytree(packaged, Path(copy) / "python", ignore=shutil.ignore_patterns("__pycache__", "nerves_docker_port"))
-    # The helper itself as it is in this checkout, not as it was when it was last packaged.
+    # The code of the helper comes from this checkout, because the packaged code may be older.
     shutil.copytree(PYTHON / "nerves_docker_port", Path(copy) / "python" / "nerves_docker_port")
-    # Compiled once, as an installation is: those who run it may not write there.
+    # Compiled now, as in an installation, because the users who run it cannot write there.
     compileall.compile_dir(copy, quiet=2)
     python = next(path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if Path(path).exists())
     return (python, "-I", "-X", "utf8", str(Path(copy) / "python"))
@@ -48,7 +48,7 @@ def packaged_command() -> tuple[str, ...]:
 
 @dataclass
 class Conversation:
-    """What the helper said in answer to one request."""
+    """The messages that the helper sent for one request."""
 
     headlines: list[str] = field(default_factory=list)
     log: list[bytes] = field(default_factory=list)
@@ -61,23 +61,23 @@ class Conversation:
 
     @property
     def log_lines(self) -> list[bytes]:
-        """The lines that were sent to be shown, one by one."""
+        """The lines of all log events, one by one."""
         return b"\n".join(self.log).split(b"\n") if self.log else []
 
     @property
     def finished(self) -> list[str]:
-        """The stages that ended well, in order."""
+        """The names of the stages that succeeded, in order."""
         return [name for name, state in self.stages if state == "finished"]
 
     def value(self) -> dict[str, Any]:
-        """The outcome, which must be a good one."""
+        """Return the value of a successful outcome. Fails the test if the outcome is an error."""
         assert self.error is None, self.error
         assert self.ok is not None
         return self.ok
 
 
 class Helper:
-    """A running helper. Leaving the ``with`` block closes the port and waits for the helper to go."""
+    """A running helper. At the end of the ``with`` block the port is closed, and the helper must exit."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Helper:
     ) -> None:
         to_helper, self.to_helper = os.pipe()
         self.from_helper, from_helper = os.pipe()
-        # Above 4, so that making the copies on 3 and 4 cannot close what is still to be copied.
+        # Numbers from 10 on, so that a copy to descriptor 3 or 4 cannot overwrite a descriptor that is copied later.
         to_helper_high = fcntl.fcntl(to_helper, fcntl.F_DUPFD_CLOEXEC, 10)
         from_helper_high = fcntl.fcntl(from_helper, fcntl.F_DUPFD_CLOEXEC, 10)
         os.close(to_helper)
@@ -138,7 +138,7 @@ class Helper:
                 self.process.stderr.close()
 
     def close(self) -> None:
-        """Close the helper's descriptor 3: the end of file that a dying Mix leaves."""
+        """Close the pipe to the helper's descriptor 3. The helper reads the end of file, as after the death of Mix."""
         if self.to_helper >= 0:
             os.close(self.to_helper)
             self.to_helper = -1
@@ -148,18 +148,18 @@ class Helper:
         wire.write_frame(self.to_helper, wire.encode(message))
 
     def receive(self) -> Term:
-        """The helper's next message, ``None`` when it has closed its end."""
+        """Return the helper's next message, or ``None`` after the helper has closed its descriptor 4."""
         frame = self._reader.read_frame()
         return None if frame is None else wire.decode(frame)
 
     def start(self, op: str, args: Mapping[Term, Term], *, request_id: int = 1) -> None:
-        """Send a request and do not wait."""
+        """Send a request, and do not wait for its outcome."""
         self.send((Atom("request"), request_id, Atom(op), dict(args)))
 
     def request(
         self, op: str, args: Mapping[Term, Term], *, request_id: int = 1, answers: Sequence[bool] = ()
     ) -> Conversation:
-        """Send a request and follow it to its outcome."""
+        """Send a request, and collect its messages up to the outcome."""
         self.start(op, args, request_id=request_id)
         return self.follow(answers=answers)
 
@@ -203,7 +203,7 @@ class Helper:
         self.process.send_signal(number)
 
     def wait_until(self, condition: Any, seconds: float = 10) -> bool:
-        """Whether ``condition()`` becomes true in time."""
+        """Whether ``condition()`` becomes true within ``seconds``."""
         return wait_until(condition, seconds)
 
 
@@ -218,7 +218,7 @@ def wait_until(condition: Any, seconds: float = 10) -> bool:
 
 
 def plain(term: Any) -> Any:
-    """A term with text in place of atoms: what a test compares with."""
+    """Return the term with text in place of atoms, so that a test can compare it easily."""
     if isinstance(term, Atom):
         return term.name
     if isinstance(term, dict):

@@ -1,4 +1,4 @@
-"""What the stock runner was recorded to do, and what ours was seen to ask for, in the same terms."""
+"""Describes the containers of the stock runner's recordings and of this runner in one form, to compare them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ RECORDINGS = Path(__file__).parent.parent / "conformance" / "stock-1.14.1"
 
 @dataclass
 class Container:
-    """A container's work, in the recording's placeholders."""
+    """One step in a container, with the placeholders of the recording in place of names and paths."""
 
     image: str
     command: list[str]
@@ -23,7 +23,7 @@ class Container:
 
 
 def recorded_containers(recording: dict[str, Any]) -> list[Container]:
-    """The `docker run` invocations of a recording."""
+    """Return the containers that the `docker run` invocations of a recording start."""
     found = []
     for argv in recording["docker_argv"]:
         if argv[0] != "run":
@@ -51,7 +51,7 @@ def recorded_containers(recording: dict[str, Any]) -> list[Container]:
 
 
 def seen_containers(created: list[dict[str, Any]], placeholders: dict[str, str], image_id: str) -> list[Container]:
-    """What the engine was asked to run, likewise; of a container with several steps, each as if it had its own."""
+    """Return the containers of this runner from their create requests. Each step counts as one container."""
 
     def replaced(text: str) -> str:
         for value, placeholder in placeholders.items():
@@ -79,6 +79,6 @@ def seen_containers(created: list[dict[str, Any]], placeholders: dict[str, str],
 
 
 def commands(words: list[str]) -> list[list[str]]:
-    """The commands in a container's: one for each step, or the words themselves."""
+    """Return the command of each step in a container's command, or the command itself if it has no steps."""
     _token, steps = steps_in(words)
     return [command for _name, command in steps] or [words]

@@ -1,4 +1,4 @@
-"""A real registry on loopback (Debian's `docker-registry`), and a way to break it in the middle of a transfer."""
+"""A real registry on loopback (Debian's `docker-registry`), and a relay that can break a transfer in the middle."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 USER, PASSWORD = "me", "secret"
-# bcrypt of the password: the registry takes nothing else, and Python has no bcrypt.
+# The bcrypt hash of the password, computed once: the registry accepts only bcrypt, which Python does not have.
 _HTPASSWD = "me:$2b$04$.bH06dpGSDfRWdvmV/GU3OLykOdbAOesE43CMgyscm6/GccS2eqJq\n"
 
 INDEX = "application/vnd.docker.distribution.manifest.list.v2+json"
@@ -31,7 +31,7 @@ MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 
 
 class Registry:
-    """A registry with storage of its own, for as long as the ``with`` block lasts. ``host`` begins its tags."""
+    """A registry with its own storage, which runs during the ``with`` block. Tags for it begin with ``host``."""
 
     def __init__(self, *, private: bool = False) -> None:
         self._private = private
@@ -50,7 +50,7 @@ class Registry:
         if self._private:
             (self._directory / "htpasswd").write_text(_HTPASSWD)
             config["auth"] = {"htpasswd": {"realm": "test", "path": str(self._directory / "htpasswd")}}
-        # JSON is YAML.
+        # Every JSON text is also YAML.
         (self._directory / "config.yml").write_text(json.dumps(config))
         with (self._directory / "log").open("wb") as log:
             self._process = subprocess.Popen(
@@ -81,7 +81,7 @@ class Registry:
             shutil.rmtree(self._directory)
 
     def put_blob(self, repository: str, content: bytes) -> dict[str, Any]:
-        """Store a blob; its descriptor."""
+        """Store a blob, and return its descriptor."""
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         location = self._ask("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
         url = location if location.startswith("http") else f"http://{self.host}{location}"
@@ -90,14 +90,14 @@ class Registry:
         return {"digest": digest, "size": len(content)}
 
     def put_manifest(self, repository: str, reference: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
-        """Store a manifest or a list of them; its descriptor."""
+        """Store a manifest or a manifest list, and return its descriptor."""
         content = json.dumps(manifest).encode()
         self._ask("PUT", f"/v2/{repository}/manifests/{reference}", content, manifest["mediaType"])
         digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
         return {"mediaType": manifest["mediaType"], "digest": digest, "size": len(content)}
 
     def put_image(self, repository: str, reference: str, layer: bytes, architecture: str) -> dict[str, Any]:
-        """Store an image of one layer (a tar file); the descriptor of its manifest."""
+        """Store an image with one layer (a tar file), and return the descriptor of its manifest."""
         config = {
             "architecture": architecture,
             "os": "linux",
@@ -130,10 +130,10 @@ class Registry:
 
 
 class Relay:
-    """Passes connections on to a registry until it has given ``limit`` bytes; then it is dead or deaf.
+    """Forwards connections to a registry until the registry has sent ``limit`` bytes. Then the relay fails.
 
-    Dead (``stalls`` is false): every connection is cut, and no new one is taken. Deaf: connections stay, and nothing
-    more comes through them. ``rate`` is how many bytes a second come through each of them before.
+    If ``stalls`` is false, it closes every connection and accepts no new one. If ``stalls`` is true, the connections
+    stay open, but the registry's bytes are no longer forwarded. ``rate`` is in bytes per second for each connection.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class Relay:
 
     def _end(self) -> None:
         with suppress(OSError):
-            # Wakes `accept`, which close alone does not.
+            # This makes a blocked `accept` return; `close` alone does not.
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         with self._lock:
@@ -194,7 +194,7 @@ class Relay:
                     if self._left <= 0:
                         if not self._stalls:
                             self._end()
-                        # Deaf: nothing more is passed on, and nothing is closed.
+                        # A stalling relay forwards nothing more, and closes nothing.
                         return
                     time.sleep(len(data) / self._rate)
                 sink.sendall(data)
@@ -202,6 +202,6 @@ class Relay:
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens at."""
+    """Return a TCP port on loopback on which no process listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Arguments of requests as the shim sends them, for tests that need no Elixir."""
+"""The arguments of a request as the shim sends them, for tests that do not run Elixir."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from nerves_docker_port.port.wire import Atom, Term
 
 
 def package_struct(app: str, path: Path | str, config: list[Term], *, version: str = "0.1.0", **fields: Term) -> Term:
-    """A ``%Nerves.Package{}`` as a term."""
+    """Return a ``%Nerves.Package{}`` as a term."""
     return {
         Atom("__struct__"): Atom("Elixir.Nerves.Package"),
         Atom("app"): Atom(app),
@@ -22,7 +22,7 @@ def package_struct(app: str, path: Path | str, config: list[Term], *, version: s
 
 
 def keyword(**values: Term) -> list[Term]:
-    """A keyword list."""
+    """Return an Elixir keyword list as a term."""
     return [(Atom(name), value) for name, value in values.items()]
 
 
@@ -45,7 +45,7 @@ def arguments(
     cwd: Path | None = None,
     download_dir: Path | None = None,
 ) -> dict[Term, Term]:
-    """What the shim sends for a system below ``root``: its package, a platform, names, paths."""
+    """Return the arguments for a system in the directory ``root``: its package, a platform, names and paths."""
     package = package or root / "my_system"
     platform = platform or root / "platform"
     artifact = artifact or f"{app}-portable-0.1.0-ABCDEF0"

@@ -1,6 +1,6 @@
-"""A real terminal with a person at it: one tmux window, typed into and looked at.
+"""A real terminal for tests: one tmux window, into which a test types, and whose screen it reads.
 
-Every wait is for something to appear, with a limit; nothing sleeps in the hope that it has happened.
+Every wait ends when an expected text appears, or fails after a time limit. Nothing sleeps for a fixed time.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 PATIENCE = 60.0
-"""Seconds for what takes one, on a machine that does everything at once."""
+"""The time limit in seconds. What takes one second can take much longer on a busy machine."""
 
 OUTER = "outer> "
-"""The prompt of the shell that the window opens with: a plain one, that does not touch the terminal's modes."""
+"""The prompt of the window's own shell, a plain ``sh`` that does not change the modes of the terminal."""
 
 
 def ensure_tmux() -> None:
-    """Have tmux here, or fail."""
+    """Make sure that tmux is installed. Raises ``WorldError`` if it cannot be."""
     apt_install(["tmux"], "the build shell is tested at a real terminal")
 
 
 class Tmux:
-    """A window with a shell in it; gone when the ``with`` block is left."""
+    """A window with a shell in it. It is closed at the end of the ``with`` block."""
 
     def __init__(
         self, directory: Path, *, columns: int = 100, rows: int = 30, env: Mapping[str, str] | None = None
     ) -> None:
         self._socket = directory / f"tmux-{secrets.token_hex(4)}"
-        # A root's dash takes its prompt from no variable, but reads this file.
+        # When dash runs as root, it ignores PS1 in the environment, but it reads the file that ENV names.
         rc = directory / "outer.rc"
         rc.write_text(f"PS1={shlex.quote(OUTER)}\n")
         self._env = {**os.environ, "LC_ALL": "C.UTF-8", "ENV": str(rc), "TERM": "xterm-256color", **(env or {})}
@@ -76,15 +76,15 @@ class Tmux:
         assert not check or done.returncode == 0, f"tmux {words}: {done.stderr.decode()}"
         return done.stdout.decode()
 
-    # What the person sees.
+    # --- What a person sees ---
 
     def screen(self, *, history: bool = False, colours: bool = False, check: bool = True) -> str:
-        """The text in the window; with ``history`` also what has scrolled out of it."""
+        """Return the text in the window; with ``history``, also the text that has scrolled out of it."""
         words = ["capture-pane", "-p", *(["-S", "-"] if history else []), *(["-e"] if colours else ["-J"])]
         return "\n".join(line.rstrip() for line in self._run(*words, check=check).splitlines()).rstrip("\n")
 
     def wait_for(self, pattern: str, seconds: float = PATIENCE, *, history: bool = False, colours: bool = False) -> str:
-        """The screen, once ``pattern`` (a regular expression, over lines) is on it."""
+        """Wait until ``pattern`` (a multi-line regular expression) matches the screen; return the screen."""
         deadline = time.monotonic() + seconds
         while True:
             screen = self.screen(history=history, colours=colours)
@@ -94,69 +94,69 @@ class Tmux:
             time.sleep(0.05)
 
     def title(self) -> str:
-        """The terminal's title."""
+        """Return the title of the terminal."""
         return self._run("display-message", "-p", "#{pane_title}").strip()
 
     def alternate(self) -> bool:
-        """Whether the alternate screen is on."""
+        """Whether the terminal shows its alternate screen."""
         return self._run("display-message", "-p", "#{alternate_on}").strip() == "1"
 
     def modes(self) -> str:
-        """What stty has to say of the terminal, whoever has it."""
+        """Return the modes of the terminal, as ``stty -a`` prints them."""
         return subprocess.run(
             ["stty", "-a", "-F", str(self.device)], capture_output=True, text=True, check=True, timeout=PATIENCE
         ).stdout
 
-    # What the person does.
+    # --- What a person does ---
 
     def type(self, text: str) -> None:
-        """Type ``text`` as it is."""
+        """Type ``text``, without Enter."""
         self._run("send-keys", "-l", "--", text)
 
     def press(self, *keys: str) -> None:
-        """Press keys by tmux' names: ``Enter``, ``C-c``, ``Up``."""
+        """Press keys, given by tmux's names for them: ``Enter``, ``C-c``, ``Up``."""
         self._run("send-keys", *keys)
 
     def enter(self, line: str) -> None:
-        """Type a line."""
+        """Type a line, and press Enter."""
         self.type(line)
         self.press("Enter")
 
     def run(self, line: str, seconds: float = PATIENCE) -> str:
-        """Type a command; what it printed, once it has ended. For output of less than a screen."""
+        """Type a command, wait until it has ended, and return its output, which must be less than a screen."""
         mark = secrets.token_hex(4)
-        # Typed in two parts, so that the command line itself is not taken for its end.
+        # The command line contains the mark in two parts, so that only its output matches the whole mark.
         self.enter(f"{line}; echo {mark[:4]}''{mark[4:]}=$?")
-        # Not at the beginning of a line: tmux joins one that is exactly as wide as the window with the next.
+        # The pattern does not begin with ^, because tmux joins a line as wide as the window with the next line.
         screen = self.wait_for(rf"{mark}=\d+$", seconds, history=True)
-        # What is typed before the prompt is there is on the screen twice: when it is typed, and when it is read.
+        # Text that is typed before the prompt appears is on the screen twice: the terminal and the shell both echo it.
         return screen.rpartition(f"{mark[4:]}=$?")[2].partition(f"{mark}=")[0].strip("\n")
 
     def paste(self, text: str) -> None:
-        """Paste ``text``, however long."""
+        """Paste ``text``, which may be long."""
         file = self._directory / "paste"
         file.write_text(text)
         self._run("load-buffer", str(file))
         self._run("paste-buffer", "-d")
 
     def resize(self, columns: int, rows: int) -> None:
-        """Drag the window to another size."""
+        """Change the size of the window."""
         self._run("resize-window", "-x", str(columns), "-y", str(rows))
 
     def record(self) -> Path:
-        """A file that gets every byte that the terminal is sent from now on."""
+        """Record every byte that is sent to the terminal from now on. Returns the path of the recording."""
         file = self._directory / "recorded"
         file.touch()
         self._run("pipe-pane", "-O", f"cat >> {shlex.quote(str(file))}")
         return file
 
     def close(self) -> None:
-        """Close the window, as with a click."""
+        """Close the window, as a person does with a click."""
         self._run("kill-server")
 
 
 def processes_with(word: str, *, program: str = "python") -> list[int]:
-    """The running processes of a program that have ``word`` among their arguments, without those they have forked."""
+    """Return the pids of a program's processes with ``word`` among their arguments, without their own forks."""
     found: dict[int, int] = {}
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

@@ -62,8 +62,8 @@ defmodule NervesDockerPort.Console do
 
     * `:dot_every` - the milliseconds without output before a dot (default: 10 000)
     * `:line_every` - the milliseconds between two lines of progress without a terminal (default: 30 000)
-    * `:columns` - the width of the terminal in columns, or `nil` if there is no terminal; by default the terminal is asked
-      whenever progress is shown
+    * `:columns` - the width of the terminal in columns, or `nil` if there is no terminal; by default, the width is read from
+      the terminal each time progress is shown
   """
   @spec new(keyword()) :: t()
   def new(options \\ []) do
