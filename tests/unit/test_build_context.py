@@ -1,4 +1,4 @@
-"""What an image depends on: the Dockerfile, and of its context what it uses."""
+"""The digest of a build context: it covers the Dockerfile, and the files of the context that the Dockerfile uses."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from nerves_docker_port.image.context import Context, sources
         ("ONBUILD COPY a /b", set()),
     ],
 )
-def test_what_a_dockerfile_uses_of_its_context(text: str, expected: set[str]) -> None:
+def test_the_files_that_a_dockerfile_uses_of_its_context(text: str, expected: set[str]) -> None:
     assert sources(text) == expected
 
 
@@ -99,20 +99,20 @@ def change(context: Context, what: str) -> None:
         "what is ignored",
     ],
 )
-def test_what_changes_the_digest(context: Context, what: str) -> None:
+def test_a_relevant_change_changes_the_digest(context: Context, what: str) -> None:
     before = context.digest()
     change(context, what)
     assert context.digest() != before
 
 
 @pytest.mark.parametrize("what", ["unused", "time", "group permissions"])
-def test_what_does_not(context: Context, what: str) -> None:
+def test_an_irrelevant_change_does_not_change_the_digest(context: Context, what: str) -> None:
     before = context.digest()
     change(context, what)
     assert context.digest() == before
 
 
-def test_a_whole_context_counts_but_for_what_builds_write(tmp_path: Path) -> None:
+def test_a_copy_of_the_whole_context_ignores_the_files_that_builds_write(tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text("FROM x\nCOPY . /src\nCOPY deps/lock /\n")
     context = Context.find(tmp_path / "Dockerfile")
     assert context is not None
@@ -123,7 +123,7 @@ def test_a_whole_context_counts_but_for_what_builds_write(tmp_path: Path) -> Non
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").write_text("x")
     assert context.digest() == before
-    # What is named is meant.
+    # A file in an excluded directory counts if the Dockerfile names it.
     (tmp_path / "deps" / "lock").write_text("x")
     after = context.digest()
     assert after != before
@@ -132,7 +132,7 @@ def test_a_whole_context_counts_but_for_what_builds_write(tmp_path: Path) -> Non
     assert context.digest() != after
 
 
-def test_a_directory_stands_for_the_dockerfile_in_it_and_nothing_for_nothing(tmp_path: Path) -> None:
+def test_a_directory_means_the_dockerfile_in_it_and_a_missing_file_is_none(tmp_path: Path) -> None:
     assert Context.find(tmp_path / "none") is None
     assert Context.find(tmp_path) is None
     (tmp_path / "Dockerfile").write_text("FROM x\n")
@@ -141,7 +141,7 @@ def test_a_directory_stands_for_the_dockerfile_in_it_and_nothing_for_nothing(tmp
     assert context.dockerfile == tmp_path / "Dockerfile"
 
 
-def test_what_is_packed_goes_by_the_dockerfile_s_own_ignore_file(tmp_path: Path) -> None:
+def test_the_dockerfiles_own_ignore_file_decides_what_is_packed(tmp_path: Path) -> None:
     for name in ("Dockerfile.build", "a", "b"):
         (tmp_path / name).write_text(name)
     (tmp_path / ".dockerignore").write_text("\ufeff# comment\n\na\n")

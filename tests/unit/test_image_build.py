@@ -13,8 +13,8 @@ from nerves_docker_port.image.context import Context
 from nerves_docker_port.record.log import BuildLog
 
 
-def test_a_step_that_buildkit_tells_of_after_the_error_is_not_the_one_that_failed(tmp_path: Path) -> None:
-    """Steps run side by side; the order in which BuildKit tells of two that wait for the context is chance."""
+def test_a_step_that_buildkit_reports_after_the_error_is_not_named_as_failed(tmp_path: Path) -> None:
+    """BuildKit runs steps in parallel. If two steps wait for the context, it reports them in any order."""
     with BuildLog(tmp_path / "build.log", lambda _lines: None) as log:
         output = image_build._Output(log, Mock())
         steps = image_build._BuildKitSteps(output)

@@ -1,4 +1,4 @@
-"""The record of builds: readable after a crash, never growing without end, and never a reason for a build to fail."""
+"""The journal is readable after a crash, has a limited size, and never makes a build fail."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def test_records_are_read_back_in_order_with_the_time_they_were_written(tmp_path
     assert all(record["at"] > 1_700_000_000 for record in records)
 
 
-def test_no_journal_is_an_empty_one(tmp_path: Path) -> None:
+def test_a_missing_journal_has_no_records(tmp_path: Path) -> None:
     assert journal.read(tmp_path) == []
 
 
-def test_a_record_torn_at_any_byte_costs_only_itself_and_the_next_is_readable(tmp_path: Path) -> None:
+def test_only_an_incomplete_record_is_lost_and_the_next_one_is_readable(tmp_path: Path) -> None:
     journal.append(tmp_path, {"number": 1})
     path = tmp_path / journal.FILE
     first = path.read_bytes()
@@ -35,7 +35,7 @@ def test_a_record_torn_at_any_byte_costs_only_itself_and_the_next_is_readable(tm
 
 
 @pytest.mark.parametrize("content", [b"\xc1", b"\x93\x01", b"\x01\x02", b"\xdf\xff\xff\xff\xff", b"\x91" * 100_000])
-def test_a_journal_of_nonsense_is_empty_and_replaced(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_journal_has_no_records_and_is_replaced(tmp_path: Path, content: bytes) -> None:
     (tmp_path / journal.FILE).write_bytes(content)
     assert journal.read(tmp_path) == []
     journal.append(tmp_path, {"number": 1})
@@ -51,6 +51,6 @@ def test_a_long_journal_is_shortened_to_its_last_records(tmp_path: Path) -> None
     assert (tmp_path / journal.FILE).stat().st_size < 2 << 20
 
 
-def test_a_journal_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
+def test_a_journal_that_cannot_be_written_raises_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     journal.append(tmp_path / "file", {"number": 1})

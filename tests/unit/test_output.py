@@ -1,4 +1,4 @@
-"""What becomes of a container's output: all in the log, headlines shown once and in order, last lines for errors."""
+"""The output of a container: the log has all of it, each headline is shown once and in order, errors quote the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TERMINALS = [
         if not line.startswith("#")
     )
 ]
-"""TERM, and the bytes of its `smso` and `rmso`."""
+"""For each value of TERM: its name, and the byte sequences that begin and end standout mode (`smso` and `rmso`)."""
 
 HEADLINE = b"\x1b[7m>>> hello 1.0 Building\x1b[27m\n"
 
@@ -42,7 +42,7 @@ def test_only_lines_that_begin_with_the_mark_are_headlines() -> None:
 
 
 @pytest.mark.parametrize("text", [b">>> host-skeleton  Extracting", b">>>   Finalizing host directory"])
-def test_headlines_are_found_on_every_terminal_and_nothing_of_it_is_left_in_them(text: bytes) -> None:
+def test_headlines_are_found_and_cleaned_for_every_terminal_type(text: bytes) -> None:
     assert len(TERMINALS) > 150
     for name, begin, end in TERMINALS:
         line = begin + text + end
@@ -64,7 +64,7 @@ def test_headlines_are_found_on_every_terminal_and_nothing_of_it_is_left_in_them
         b"\r\x1b[K\x1b[7m",
     ],
 )
-def test_headlines_are_found_whatever_sequences_stand_before_them(begin: bytes) -> None:
+def test_headlines_are_found_after_any_escape_sequences(begin: bytes) -> None:
     line = begin + b">>> hello 1.0 Building\x1b(B\x1b[m"
     assert headlines(b"x\n" + line + b"\n", line) == [b">>> hello 1.0 Building"] * 2
 
@@ -84,7 +84,7 @@ def test_headlines_are_found_whatever_sequences_stand_before_them(begin: bytes) 
         "\u00db7m>>> no".encode(),
     ],
 )
-def test_a_mark_behind_text_is_no_headline_although_the_line_begins_with_a_sequence(line: bytes) -> None:
+def test_a_mark_after_text_is_no_headline_even_after_an_escape_sequence(line: bytes) -> None:
     assert headlines(line + b"\n>>> yes\n" + line) == [b">>> yes"]
 
 
@@ -95,7 +95,7 @@ def test_a_line_that_begins_with_a_sequence_and_never_ends_does_not_fill_the_mem
     assert found.feed(b"\n>>> yes\n") == [b">>> yes"]
 
 
-def test_what_stands_in_a_headline_is_shown_without_controls() -> None:
+def test_control_sequences_within_a_headline_are_removed() -> None:
     output = ">>> caf\u00e9 \u00db \x1b]52;c;eA==\x071.0\x07 \u009b31mBuil\u202eding".encode() + b" \xff\x9b27m\n"
     assert headlines(output) == [">>> caf\u00e9 \u00db 1.0 Building \ufffd".encode()]
 
@@ -147,14 +147,14 @@ def test_the_log_holds_every_byte_and_is_truncated_at_the_start(tmp_path: Path) 
     with BuildLog(path, shown.append) as log:
         assert path.read_bytes() == b""
         log.write(b"a\xff\x00\r\n" + HEADLINE)
-        # Complete at every moment that a person could look.
+        # A person may read the log at any time, so it must be complete after every write.
         assert path.read_bytes() == b"a\xff\x00\r\n" + HEADLINE
         log.write(b"no newline")
     assert path.read_bytes() == b"a\xff\x00\r\n" + HEADLINE + b"no newline"
     assert shown == [b">>> hello 1.0 Building"]
 
 
-def test_headlines_of_two_steps_do_not_run_into_each_other(tmp_path: Path) -> None:
+def test_headlines_of_two_steps_are_separate_lines(tmp_path: Path) -> None:
     shown: list[bytes] = []
     with BuildLog(tmp_path / "build.log", shown.append) as log:
         log.write(b">>> one")
@@ -176,7 +176,7 @@ def test_the_last_line_of_a_log_may_be_huge_and_not_utf8(tmp_path: Path) -> None
         assert len(log.last_lines()) <= 16 * 1024
 
 
-def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_the_error_names_a_log_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "build.log").mkdir()
     with pytest.raises(RunnerError) as failure:
         BuildLog(tmp_path / "build.log", lambda _lines: None)
@@ -184,7 +184,7 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert str(tmp_path / "build.log") in failure.value.message
 
 
-def test_a_full_disk_under_the_log_is_called_that() -> None:
+def test_a_full_disk_is_reported_when_the_log_cannot_be_written() -> None:
     if not os.path.exists("/dev/full"):  # noqa: PTH110
         pytest.fail("/dev/full is needed")
     with BuildLog(Path("/dev/full"), lambda _lines: None) as log, pytest.raises(RunnerError) as failure:

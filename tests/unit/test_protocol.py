@@ -1,4 +1,4 @@
-"""The messages of docs/protocol.md: their terms, and what is not one."""
+"""The messages of docs/protocol.md: their terms, and the refusal of other terms."""
 
 from __future__ import annotations
 
@@ -80,10 +80,10 @@ PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_message_is_sent_as_the_page_says(message: protocol.Outgoing, term: Term) -> None:
+def test_a_message_is_sent_in_the_form_of_the_protocol_page(message: protocol.Outgoing, term: Term) -> None:
     assert message.to_term() == term
     sent = decode(encode(message.to_term()))
-    assert sent == term or isinstance(message, Event)  # a log that is UTF-8 is text where it is read
+    assert sent == term or isinstance(message, Event)  # the bytes of a log are decoded as text if they are UTF-8
 
 
 @pytest.mark.parametrize(
@@ -99,13 +99,13 @@ def test_a_message_is_sent_as_the_page_says(message: protocol.Outgoing, term: Te
         ((Atom("cancel"), 7), Cancel(7)),
     ],
 )
-def test_a_message_of_the_page_is_understood(term: Term, message: protocol.Incoming) -> None:
+def test_a_message_of_the_protocol_page_is_parsed(term: Term, message: protocol.Incoming) -> None:
     assert parse(term) == message
     assert parse(decode(encode(term))) == message
 
 
 @pytest.mark.parametrize("os_pid", [1, 255, 256, 4711, 2**31 - 1])
-def test_the_hello_written_by_hand_is_its_term(os_pid: int) -> None:
+def test_the_handwritten_frame_of_the_hello_is_a_correct_term(os_pid: int) -> None:
     frame = hello.frame("0.1.0", "3.12.1", os_pid)
     assert int.from_bytes(frame[:4], "big") == len(frame) - 4
     assert decode(frame[4:]) == (
@@ -120,11 +120,11 @@ def test_the_hello_written_by_hand_is_its_term(os_pid: int) -> None:
 
 
 @pytest.mark.parametrize("op", protocol.OPS)
-def test_every_operation_is_understood(op: protocol.Op) -> None:
+def test_every_operation_is_parsed(op: protocol.Op) -> None:
     assert parse((Atom("request"), 1, Atom(op), {})) == Request(1, op, {})
 
 
-def test_the_vocabulary_is_that_of_the_page() -> None:
+def test_the_vocabulary_is_the_one_of_the_protocol_page() -> None:
     def atoms_after(words: str) -> tuple[str, ...]:
         (found,) = re.findall(re.escape(words) + r"(.*?)(?:\. One request|\|)", PAGE, re.DOTALL)
         return tuple(re.findall(r"`:(\w+)`", found))
@@ -162,12 +162,12 @@ def test_the_vocabulary_is_that_of_the_page() -> None:
         ((Atom("request"), 1, Atom("build"), []), "request: args: expected a map, not a list"),
     ],
 )
-def test_what_is_wrong_with_a_message_is_named(term: Term, reason: str) -> None:
+def test_the_error_names_what_is_wrong_with_a_message(term: Term, reason: str) -> None:
     with pytest.raises(WireError, match=re.escape(reason)):
         parse(term)
 
 
-def test_a_stage_or_unit_that_the_page_does_not_have_is_not_sent() -> None:
+def test_an_unknown_stage_or_unit_is_not_sent() -> None:
     with pytest.raises(WireError, match=":mkae"):
         Stage("mkae").to_term()  # type: ignore[arg-type]
     with pytest.raises(WireError, match=":litres"):

@@ -31,17 +31,17 @@ def refused(args: dict[Term, Term]) -> RunnerError:
 
 
 def with_config(**config: Term) -> dict[Term, Term]:
-    """Arguments whose package has this ``nerves_package``."""
+    """Return arguments whose package has these keys in its ``nerves_package``."""
     return arguments(ROOT) | {Atom("package"): package_struct("my_system", ROOT / "my_system", keyword(**config))}
 
 
 def recorded(name: str) -> Request:
-    """The request of a package as a real Nerves gave it."""
+    """Return the request for a package that was recorded from real Nerves."""
     struct = wire.decode((PACKAGES / f"{name}.etf").read_bytes())
     return from_args(arguments(ROOT) | {Atom("package"): struct}, {})
 
 
-def test_a_plain_request_is_read_as_it_is_meant() -> None:
+def test_a_plain_request_is_parsed() -> None:
     request = read(make_args=["source", "all"], cwd=Path("/somewhere"))
     assert (request.package.app, request.package.version) == ("my_system", "0.1.0")
     assert request.package.path == ROOT / "my_system"
@@ -56,7 +56,7 @@ def test_a_plain_request_is_read_as_it_is_meant() -> None:
     assert (request.term, request.interactive) == ("xterm-256color", False)
 
 
-def test_what_is_left_out_has_its_default() -> None:
+def test_missing_keys_have_their_defaults() -> None:
     args = arguments(ROOT)
     for key in ("opts", "env", "terminal", "toolchain"):
         del args[Atom(key)]
@@ -67,31 +67,31 @@ def test_what_is_left_out_has_its_default() -> None:
 
 
 @pytest.mark.parametrize(("given", "expected"), [("", "xterm-256color"), ("dumb", "dumb")])
-def test_the_terminal_is_the_callers_where_there_is_one(given: str, expected: str) -> None:
+def test_the_terminal_type_is_the_callers_or_a_default(given: str, expected: str) -> None:
     assert read(env={"TERM": given}).term == expected
 
 
-def test_a_person_who_can_answer_is_known() -> None:
+def test_a_request_is_interactive_only_if_a_person_can_answer() -> None:
     assert read(interactive=True).interactive
 
 
-def test_without_an_image_of_its_own_a_package_gets_the_platforms() -> None:
+def test_a_package_without_a_configured_image_uses_the_platforms_image() -> None:
     image = read(platform_version="1.34.0").image
     assert image.tag == "ghcr.io/nerves-project/nerves_system_br:1.34.0"
     assert image.dockerfile == ROOT / "platform/support/docker/nerves_system_br/Dockerfile"
 
 
-def test_a_relative_dockerfile_is_looked_up_from_the_packages_path() -> None:
+def test_a_relative_dockerfile_is_relative_to_the_package() -> None:
     image = read(image="me/mine:1", dockerfile="docker/Dockerfile.build", cwd=Path("/elsewhere")).image
     assert image.tag == "me/mine:1"
     assert image.dockerfile == ROOT / "my_system/docker/Dockerfile.build"
 
 
-def test_an_absolute_dockerfile_stays_where_it_is() -> None:
+def test_an_absolute_dockerfile_path_is_not_changed() -> None:
     assert read(image="mine", dockerfile="/opt/Dockerfile").image.dockerfile == Path("/opt/Dockerfile")
 
 
-def test_text_may_be_a_charlist_or_chardata_wherever_it_is_wanted() -> None:
+def test_every_text_may_be_a_charlist_or_chardata() -> None:
     args = with_config(
         platform_config=keyword(defconfig=[*b"nerves_", "def", [*b"config"]]),
         build_runner_config=[
@@ -129,7 +129,7 @@ def test_the_first_of_two_equal_keys_counts_as_in_elixir() -> None:
         ("unicode_and_spaces", "mon_système", "nerves_defconfig", "my_system_br:1.34.0"),
     ],
 )
-def test_packages_as_nerves_gives_them_are_read(name: str, app: str, defconfig: str, tag: str) -> None:
+def test_recorded_packages_of_nerves_are_parsed(name: str, app: str, defconfig: str, tag: str) -> None:
     request = recorded(name)
     assert (request.package.app, request.package.defconfig, request.image.tag) == (app, defconfig, tag)
 
@@ -138,7 +138,7 @@ def test_no_token_of_an_artifact_site_is_in_the_request() -> None:
     assert "ghp_notARealToken" not in repr(recorded("private_sites"))
 
 
-def test_a_recorded_platform_is_read() -> None:
+def test_a_recorded_platform_is_parsed() -> None:
     struct = wire.decode((PACKAGES / "platform.etf").read_bytes())
     platform = from_args(arguments(ROOT) | {Atom("platform"): struct}, {}).platform
     assert platform == Platform("nerves_system_br", Path("/home/dev/my_system/deps/nerves_system_br"), "1.34.0")
@@ -157,17 +157,17 @@ def test_a_recorded_platform_is_read() -> None:
         ("x", None),
     ],
 )
-def test_the_generation_goes_by_the_platforms_version(version: str, generation: object) -> None:
+def test_the_platforms_version_decides_the_generation(version: str, generation: object) -> None:
     assert Platform("nerves_system_br", ROOT, version).generation() is generation
 
 
-def test_a_system_without_a_platform_is_told_what_it_lacks() -> None:
+def test_the_error_for_a_system_without_a_platform_says_what_to_add() -> None:
     error = refused(arguments(ROOT) | {Atom("platform"): None})
     assert ":system_platform" in error.message
     assert "nerves_system_br" in (error.hint or "")
 
 
-def test_a_package_without_a_defconfig_is_told_how_to_name_one() -> None:
+def test_the_error_for_a_package_without_a_defconfig_says_what_to_add() -> None:
     for config in (keyword(), keyword(platform_config=[]), keyword(platform_config=Atom("x"))):
         error = refused(with_config(**{key.name: value for key, value in config}))  # type: ignore[union-attr,str-unpack,misc]
         assert "`platform_config: [defconfig: ...]`" in error.message
@@ -194,13 +194,13 @@ WRONG: list[Term] = [
 
 @pytest.mark.parametrize("key", ["cwd", "home"])
 @pytest.mark.parametrize("value", [*WRONG, "", "relative/path"])
-def test_a_path_that_is_none_is_refused_with_its_key(key: str, value: Term) -> None:
+def test_an_invalid_path_is_refused_with_its_key(key: str, value: Term) -> None:
     assert f"`{key}`" in refused(arguments(ROOT) | {Atom(key): value}).message
 
 
 @pytest.mark.parametrize("key", ["artifact", "extension", "download_path", "download_dir", "build_path", "cache_path"])
 @pytest.mark.parametrize("value", WRONG)
-def test_a_name_that_is_no_text_is_refused_with_its_key(key: str, value: Term) -> None:
+def test_a_name_that_is_not_text_is_refused_with_its_key(key: str, value: Term) -> None:
     args = arguments(ROOT)
     names = args[Atom("names")]
     assert isinstance(names, dict)
@@ -209,7 +209,7 @@ def test_a_name_that_is_no_text_is_refused_with_its_key(key: str, value: Term) -
 
 @pytest.mark.parametrize("key", ["package", "platform", "names", "env"])
 @pytest.mark.parametrize("value", ["text", 1, []])
-def test_what_is_no_map_is_refused_with_its_key(key: str, value: Term) -> None:
+def test_a_value_that_is_not_a_map_is_refused_with_its_key(key: str, value: Term) -> None:
     assert f"`{key}`" in refused(arguments(ROOT) | {Atom(key): value}).message
 
 
@@ -223,7 +223,7 @@ def test_a_struct_with_a_wrong_field_is_refused_with_its_key(of: str, key: str, 
 
 
 @pytest.mark.parametrize("value", WRONG[1:])
-def test_a_version_that_is_no_text_is_refused(value: Term) -> None:
+def test_a_version_that_is_not_text_is_refused(value: Term) -> None:
     args = arguments(ROOT)
     for of in ("package", "platform"):
         struct = args[Atom(of)]
@@ -231,23 +231,23 @@ def test_a_version_that_is_no_text_is_refused(value: Term) -> None:
         assert "version" in refused(args | {Atom(of): struct | {Atom("version"): value}}).message
 
 
-def test_a_config_that_is_no_keyword_list_is_refused_with_its_key() -> None:
+def test_a_config_that_is_not_a_keyword_list_is_refused_with_its_key() -> None:
     struct = package_struct("my_system", ROOT, {})  # type: ignore[arg-type]
     assert "`config`" in refused(arguments(ROOT) | {Atom("package"): struct}).message
 
 
 @pytest.mark.parametrize("value", WRONG[1:])
-def test_a_defconfig_that_is_no_text_is_refused_with_its_key(value: Term) -> None:
+def test_a_defconfig_that_is_not_text_is_refused_with_its_key(value: Term) -> None:
     assert "platform_config: [defconfig: ...]" in refused(with_config(platform_config=keyword(defconfig=value))).message
 
 
 @pytest.mark.parametrize("value", WRONG[1:])
-def test_a_terminal_type_that_is_no_text_is_refused_with_its_name(value: Term) -> None:
+def test_a_terminal_type_that_is_not_text_is_refused_with_its_name(value: Term) -> None:
     assert "TERM" in refused(arguments(ROOT) | {Atom("env"): {"TERM": value}}).message
 
 
 @pytest.mark.parametrize("value", ["Dockerfile", [], ("Dockerfile",), ("Dockerfile", "tag", "x"), Atom("docker")])
-def test_an_image_that_is_no_pair_is_refused_with_its_key_and_an_example(value: Term) -> None:
+def test_an_image_that_is_not_a_pair_is_refused_with_its_key_and_an_example(value: Term) -> None:
     error = refused(
         with_config(platform_config=keyword(defconfig="d"), build_runner_config=keyword(docker=value)),
     )
@@ -256,13 +256,13 @@ def test_an_image_that_is_no_pair_is_refused_with_its_key_and_an_example(value: 
 
 
 @pytest.mark.parametrize("value", [*WRONG, "", "-t", " mine", "mi ne", "mine\n"])
-def test_a_tag_that_can_be_none_is_refused_with_its_key(value: Term) -> None:
+def test_an_invalid_tag_is_refused_with_its_key(value: Term) -> None:
     docker = keyword(docker=("Dockerfile", value))
     assert TAG in refused(with_config(platform_config=keyword(defconfig="d"), build_runner_config=docker)).message
 
 
 @pytest.mark.parametrize("value", WRONG)
-def test_a_dockerfile_that_is_no_text_is_refused_with_its_key(value: Term) -> None:
+def test_a_dockerfile_that_is_not_text_is_refused_with_its_key(value: Term) -> None:
     docker = keyword(docker=(value, "mine:1"))
     assert TAG in refused(with_config(platform_config=keyword(defconfig="d"), build_runner_config=docker)).message
 
@@ -270,16 +270,16 @@ def test_a_dockerfile_that_is_no_text_is_refused_with_its_key(value: Term) -> No
 @pytest.mark.parametrize(
     "value", ["all", [*b"all"], Atom("all"), {}, [Atom("all")], [1.5], ["a\0"], [["a", Atom("b")]]]
 )
-def test_make_args_that_are_no_list_of_strings_are_refused_with_their_key(value: Term) -> None:
+def test_make_args_that_are_not_a_list_of_strings_are_refused_with_their_key(value: Term) -> None:
     assert "make_args" in refused(arguments(ROOT) | {Atom("opts"): keyword(make_args=value)}).message
 
 
 @pytest.mark.parametrize("value", ["all", {Atom("make_args"): ["all"]}, Atom("all"), 1])
-def test_opts_that_are_no_keyword_list_are_refused_and_not_overlooked(value: Term) -> None:
+def test_opts_that_are_not_a_keyword_list_are_refused(value: Term) -> None:
     assert "build_runner_opts" in refused(arguments(ROOT) | {Atom("opts"): value}).message
 
 
-def test_no_arguments_at_all_are_refused() -> None:
+def test_empty_arguments_are_refused() -> None:
     assert "`package`" in refused({}).message
 
 

@@ -1,4 +1,4 @@
-"""The bare stream under an attached terminal, against a real socket that does what engines and proxies do."""
+"""The raw stream of an attached terminal, tested with a real socket that behaves like engines and proxies."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n
 
 @contextmanager
 def attached(directory: Path, serve: Callable[[socket.socket], None]) -> Iterator[Stream]:
-    """A stream whose other end is ``serve``, from the request's end on."""
+    """Yield a stream whose other end is handled by ``serve``, which is called after the request has been read."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(directory / "s"))
     listener.listen()
@@ -62,7 +62,7 @@ def read_all(stream: Stream) -> bytes:
 
 @pytest.mark.parametrize("head", [UPGRADED, PLAIN])
 @pytest.mark.parametrize("early", [b"", b"x", b"title\r\n" * 1000])
-def test_bytes_that_come_with_the_headers_are_the_first(tmp_path: Path, head: bytes, early: bytes) -> None:
+def test_bytes_that_arrive_with_the_headers_are_read_first(tmp_path: Path, head: bytes, early: bytes) -> None:
     def serve(connection: socket.socket) -> None:
         connection.sendall(head + early)
         connection.sendall(b"and what came later")
@@ -71,7 +71,7 @@ def test_bytes_that_come_with_the_headers_are_the_first(tmp_path: Path, head: by
         assert read_all(stream) == early + b"and what came later"
 
 
-def test_nothing_there_is_no_end(tmp_path: Path) -> None:
+def test_a_read_without_data_is_not_the_end(tmp_path: Path) -> None:
     go = threading.Event()
 
     def serve(connection: socket.socket) -> None:
@@ -85,7 +85,7 @@ def test_nothing_there_is_no_end(tmp_path: Path) -> None:
         assert read_all(stream) == b""
 
 
-def test_a_side_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
+def test_writing_does_not_wait_for_a_peer_that_does_not_read(tmp_path: Path) -> None:
     go = threading.Event()
     received = bytearray()
 
@@ -105,7 +105,7 @@ def test_a_side_that_does_not_read_is_not_waited_for(tmp_path: Path) -> None:
     assert len(received) == sent
 
 
-def test_a_broken_stream_ends_and_takes_what_is_written(tmp_path: Path) -> None:
+def test_a_broken_stream_ends_and_discards_what_is_written(tmp_path: Path) -> None:
     with attached(tmp_path, lambda connection: connection.sendall(UPGRADED)) as stream:
         assert read_all(stream) == b""
         assert stream.write(b"lost") == 4

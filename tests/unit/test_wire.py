@@ -1,4 +1,4 @@
-"""Frames and terms: what is read, what is written, what is refused. Random terms are in test_wire_properties.py."""
+"""Frames and terms: reading, writing, and malformed input. Tests with random terms are in test_wire_properties.py."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ def pipe() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
     yield reading, writing
     os.close(reading)
-    with suppress(OSError):  # a test may have ended it already
+    with suppress(OSError):  # the test may have closed it already
         os.close(writing)
 
 
-# --- What Nerves really sends ------------------------------------------------------------------------------
+# --- Recorded packages of Nerves ---------------------------------------------------------------------------
 
 
-def test_the_recorded_packages_are_there() -> None:
+def test_all_nine_recorded_packages_exist() -> None:
     assert len(PACKAGES) == 9
 
 
 @pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.stem)
-def test_a_recorded_package_comes_back_equal_in_erlang(path: Path, erlang: ErlangPeer) -> None:
+def test_a_recorded_package_is_equal_in_erlang_after_a_round_trip(path: Path, erlang: ErlangPeer) -> None:
     recorded = path.read_bytes()
     erlang.keep(recorded)
     erlang.assert_is_kept(encode(decode(recorded)))
@@ -71,7 +71,7 @@ def test_a_recorded_package_is_readable_in_python(path: Path) -> None:
     assert package[Atom("__struct__")] == Atom("Elixir.Nerves.Package")
 
 
-def test_elixir_finds_every_recorded_package_the_same_after_python(tmp_path: Path) -> None:
+def test_every_recorded_package_is_identical_in_elixir_after_a_round_trip(tmp_path: Path) -> None:
     pairs: list[str] = []
     for path in PACKAGES:
         again = tmp_path / path.name
@@ -87,7 +87,7 @@ def test_elixir_finds_every_recorded_package_the_same_after_python(tmp_path: Pat
     assert done.stdout.split() == ["true"] * len(PACKAGES)
 
 
-def test_charlists_and_the_types_of_erlang_have_their_python_values() -> None:
+def test_charlists_and_erlang_types_are_decoded_to_python_values() -> None:
     path = next(path for path in PACKAGES if path.stem == "charlists_and_erlang_types")
     package = decode(path.read_bytes())
     assert isinstance(package, dict)
@@ -106,7 +106,7 @@ def test_charlists_and_the_types_of_erlang_have_their_python_values() -> None:
 # --- Values ------------------------------------------------------------------------------------------------
 
 
-def test_the_example_of_the_protocol_page() -> None:
+def test_the_example_of_the_protocol_page_is_correct() -> None:
     assert encode((Atom("cancel"), 7)) == CANCEL_7
     assert decode(CANCEL_7) == (Atom("cancel"), 7)
 
@@ -143,13 +143,13 @@ def test_the_example_of_the_protocol_page() -> None:
     ],
     ids=lambda term: repr(term)[:30],
 )
-def test_a_value_comes_back_the_same_from_erlang(term: Term, erlang: ErlangPeer) -> None:
+def test_a_value_and_its_type_survive_a_round_trip_through_erlang(term: Term, erlang: ErlangPeer) -> None:
     again = decode(erlang.echo(encode(term)))
     assert again == term
     assert type(again) is type(term)
 
 
-def test_an_atom_is_no_string() -> None:
+def test_an_atom_and_a_string_are_different_keys() -> None:
     assert Atom("a") != "a"  # type: ignore[comparison-overlap]
     assert decode(encode({Atom("a"): 1, "a": 2})) == {Atom("a"): 1, "a": 2}
 
@@ -170,7 +170,7 @@ def test_an_atom_is_no_string() -> None:
         (b"o\0\0\0\x02\x01\x00\x01", -256),
     ],
 )
-def test_other_spellings_of_a_value_are_understood(etf: bytes, value: Term) -> None:
+def test_older_encodings_of_a_value_are_decoded(etf: bytes, value: Term) -> None:
     assert decode(b"\x83" + etf) == value
 
 
@@ -187,12 +187,12 @@ def test_other_spellings_of_a_value_are_understood(etf: bytes, value: Term) -> N
         "[1, 2, [3 | 4] | 5]",
     ],
 )
-def test_what_python_has_no_value_for_is_carried_bit_for_bit(expression: str) -> None:
+def test_a_term_without_a_python_value_is_returned_bit_for_bit(expression: str) -> None:
     etf = erlang_writes(expression)
     carried = decode(etf)
     assert carried == Opaque(etf[1:])
     assert encode(carried) == etf
-    # and among others
+    # The same term between two other elements.
     around = b"\x83h\x03a\x01" + etf[1:] + b"a\x02"
     assert decode(around) == (1, carried, 2)
     assert encode(decode(around)) == around
@@ -203,12 +203,12 @@ def erlang_writes(expression: str) -> bytes:
     return subprocess.run(["erl", "-noinput", "-eval", code], capture_output=True, check=True).stdout
 
 
-def test_opaque_terms_are_equal_by_their_bytes() -> None:
+def test_opaque_terms_are_equal_if_their_bytes_are_equal() -> None:
     assert Opaque(b"M\0\0\0\1\3\xa0") == Opaque(b"M\0\0\0\1\3\xa0")
     assert Opaque(b"M\0\0\0\1\3\xa0") != Opaque(b"M\0\0\0\1\3\xc0")
 
 
-def test_a_key_that_python_cannot_hash_is_carried(erlang: ErlangPeer) -> None:
+def test_a_key_that_python_cannot_hash_is_opaque(erlang: ErlangPeer) -> None:
     etf = erlang_writes('#{"charlist" => 1, #{} => 2, {a, [b, #{c => d}]} => 3, [] => 4, {a, b} => "e"}')
     found = decode(etf)
     assert isinstance(found, dict)
@@ -222,19 +222,19 @@ def test_a_key_that_python_cannot_hash_is_carried(erlang: ErlangPeer) -> None:
     "expression",
     ["#{1 => a, 1.0 => b}", "#{true => a, 1 => b}", "#{0 => a, false => b}", "#{{x, 1} => a, {x, 1.0} => b}"],
 )
-def test_keys_that_python_cannot_tell_apart_are_refused(expression: str) -> None:
+def test_keys_that_are_equal_in_python_are_refused(expression: str) -> None:
     with pytest.raises(WireError, match="cannot tell apart"):
         decode(erlang_writes(expression))
 
 
-def test_a_charlist_and_an_atom_of_one_hash_are_two_keys(erlang: ErlangPeer) -> None:
-    """erlang_py raises an AttributeError: it hashes an atom as the bytes of its encoding."""
+def test_a_charlist_and_an_atom_with_the_same_hash_are_two_keys(erlang: ErlangPeer) -> None:
+    """erlang_py raises AttributeError for these, because it hashes an atom as the bytes of its encoding."""
     etf = erlang_writes('#{foo => 1, "w\\003foo" => 2}')
     erlang.keep(etf)
     erlang.assert_is_kept(encode(decode(etf)))
 
 
-# --- What cannot be sent -----------------------------------------------------------------------------------
+# --- Values that cannot be encoded -------------------------------------------------------------------------
 
 ITSELF: list[Term] = []
 ITSELF += [ITSELF, ITSELF]
@@ -282,19 +282,19 @@ def nested(depth: int) -> Term:
     ],
     ids=lambda term: type(term).__name__,
 )
-def test_what_the_protocol_does_not_allow_is_not_sent(term: Term) -> None:
+def test_a_value_that_the_protocol_does_not_allow_is_not_encoded(term: Term) -> None:
     with pytest.raises(WireError):
         encode(term)
 
 
 def test_the_limits_are_exact_in_both_directions() -> None:
-    # `==` of such deep lists is beyond Python's own recursion limit; the bytes tell as much
+    # The test compares the bytes, because `==` on such deep lists exceeds Python's recursion limit.
     terms: list[Term] = [b"\xff" * (16 * 1024 * 1024 - 6), nested(512), [0] * 999_999]
     for term in terms:
         assert encode(decode(encode(term))) == encode(term)
 
 
-# --- What is not understood --------------------------------------------------------------------------------
+# --- Malformed input ---------------------------------------------------------------------------------------
 
 COMPRESSED = bytes.fromhex("83 50 00 00 27 11 78 9c cb 66 60 18 05 23 1b 00 00 63 e4 0b f8")
 
@@ -373,8 +373,8 @@ def test_every_proper_prefix_of_a_package_is_refused() -> None:
         ),
     ],
 )
-def test_the_time_for_what_is_allowed_is_linear(data: bytes) -> None:
-    """Each of these takes minutes, or for ever, where something is copied or multiplied once too often."""
+def test_a_large_valid_term_takes_linear_time(data: bytes) -> None:
+    """Each of these takes minutes or longer if the code copies or multiplies more often than necessary."""
     began = time.process_time()
     assert encode(decode(data)) == data
     assert time.process_time() - began < 5
@@ -386,7 +386,7 @@ def test_the_time_for_what_is_allowed_is_linear(data: bytes) -> None:
     ids=["empty", "text", "bytes", "atoms", "functions", "maps"],
 )
 def test_the_largest_term_that_is_allowed_fits_into_512_mib(element: bytes) -> None:
-    """On Linux, where RLIMIT_AS is enforced."""
+    """This needs Linux, which enforces RLIMIT_AS."""
     script = f"""
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (512 << 20, 512 << 20))
@@ -406,7 +406,7 @@ assert len(decode(b"\\x83l" + count.to_bytes(4, "big") + {element!r} * count + b
 # --- Frames ------------------------------------------------------------------------------------------------
 
 
-def test_a_frame_is_its_length_and_its_bytes(pipe: tuple[int, int]) -> None:
+def test_a_frame_is_written_as_its_length_and_its_bytes(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     write_frame(writing, CANCEL_7)
     assert os.read(reading, 100) == bytes.fromhex("00 00 00 0d") + CANCEL_7
@@ -430,7 +430,7 @@ def test_nothing_beyond_the_frame_is_read(pipe: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"\0", b"\0\0\0", b"\0\0\0\x05", b"\0\0\0\x05four"])
-def test_an_end_within_a_frame_is_an_error(pipe: tuple[int, int], sent: bytes) -> None:
+def test_the_end_of_file_within_a_frame_is_an_error(pipe: tuple[int, int], sent: bytes) -> None:
     reading, writing = pipe
     os.write(writing, sent)
     os.close(writing)
@@ -457,7 +457,7 @@ def test_the_largest_frame_passes_through_a_pipe_in_pieces(pipe: tuple[int, int]
     writer.join()
 
 
-def test_a_frame_that_comes_byte_by_byte_amid_signals_is_whole(pipe: tuple[int, int]) -> None:
+def test_a_frame_that_arrives_byte_by_byte_during_signals_is_complete(pipe: tuple[int, int]) -> None:
     reading, writing = pipe
     heard: list[int] = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
@@ -478,7 +478,7 @@ def test_a_frame_that_comes_byte_by_byte_amid_signals_is_whole(pipe: tuple[int, 
     assert heard
 
 
-def test_writing_to_a_peer_that_is_gone_is_a_broken_pipe() -> None:
+def test_writing_after_the_peer_has_closed_its_end_raises_broken_pipe() -> None:
     reading, writing = os.pipe()
     os.close(reading)
     with pytest.raises(BrokenPipeError):
@@ -486,7 +486,7 @@ def test_writing_to_a_peer_that_is_gone_is_a_broken_pipe() -> None:
     os.close(writing)
 
 
-def test_a_port_as_the_shim_opens_it_gives_every_term_back() -> None:
+def test_a_term_survives_a_round_trip_through_a_port_opened_as_by_the_shim() -> None:
     echo = (
         "from nerves_docker_port.port.wire import FrameReader, decode, encode, write_frame\n"
         "reader = FrameReader(3)\n"

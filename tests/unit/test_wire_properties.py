@@ -1,6 +1,6 @@
-"""Random terms against a real Erlang, both ways, and damaged ones under a limit on memory.
+"""Random terms are exchanged with a real Erlang in both directions; damaged terms are decoded with limited memory.
 
-Nothing here is left to chance from run to run: Hypothesis is derandomized, the other seeds are written down.
+Every run uses the same terms: Hypothesis is derandomized, and all other seeds are constants.
 """
 
 from __future__ import annotations
@@ -42,7 +42,10 @@ def erlang() -> Iterator[ErlangPeer]:
 
 
 def same(one: Term, other: Term) -> bool:
-    """Equal, and of the same types all the way down: `==` takes 1 for 1.0 and True, and -0.0 for 0.0."""
+    """Whether the terms are equal and have the same types at every level.
+
+    `==` is not strict enough, because 1 == 1.0 == True, and -0.0 == 0.0.
+    """
     if type(one) is not type(other):
         return False
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
@@ -55,7 +58,7 @@ def same(one: Term, other: Term) -> bool:
     return repr(one) == repr(other)
 
 
-# Atoms are few, because Erlang never forgets one; test_wire.py has the odd ones.
+# Only a few atoms, because Erlang never removes an atom from its table. test_wire.py tests unusual atoms.
 ATOMS = st.sampled_from(["", "a", "ok", "undefined", "Elixir.Nerves.Package", "mon_système", "😀", "x" * 255]).map(Atom)
 NOT_TEXT = st.binary(max_size=30).map(lambda tail: b"\xff" + tail)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -71,7 +74,7 @@ SCALARS: SearchStrategy[Term] = st.one_of(
     ATOMS,
     BITSTRINGS,
 )
-# Keys that compare equal are one key in a dict already; the rest is Hypothesis's to find.
+# A tuple as a key tests nested keys. (Keys that are equal in Python are already one key in a dict.)
 KEYS: SearchStrategy[Term] = SCALARS | st.tuples(SCALARS, SCALARS)
 
 
@@ -79,7 +82,7 @@ def _containers(terms: SearchStrategy[Term]) -> SearchStrategy[Term]:
     return st.one_of(
         st.lists(terms, max_size=4),
         st.lists(terms, max_size=4).map(tuple),
-        st.lists(st.integers(0, 255), max_size=20),  # what Erlang writes as a STRING_EXT
+        st.lists(st.integers(0, 255), max_size=20),  # Erlang encodes such a list as STRING_EXT
         st.dictionaries(KEYS, terms, max_size=4),
     )
 
@@ -87,7 +90,7 @@ def _containers(terms: SearchStrategy[Term]) -> SearchStrategy[Term]:
 TERMS = st.recursive(SCALARS, _containers, max_leaves=8)
 
 
-def test_terms_of_python_come_back_the_same_from_erlang(erlang: ErlangPeer) -> None:
+def test_random_python_terms_survive_a_round_trip_through_erlang(erlang: ErlangPeer) -> None:
     batch = 20
     seen = 0
 
@@ -99,17 +102,17 @@ def test_terms_of_python_come_back_the_same_from_erlang(erlang: ErlangPeer) -> N
         suppress_health_check=list(HealthCheck),
     )
     @given(st.lists(TERMS, min_size=batch, max_size=batch))
-    def back_and_forth(terms: list[Term]) -> None:
+    def round_trip(terms: list[Term]) -> None:
         nonlocal seen
         seen += len(terms)
         again = decode(erlang.echo(encode(list(terms))))
         assert same(again, list(terms))
 
-    back_and_forth()
+    round_trip()
     assert seen >= TERMS_OF_PYTHON
 
 
-def test_terms_of_erlang_come_back_the_same_from_python(erlang: ErlangPeer) -> None:
+def test_random_erlang_terms_survive_a_round_trip_through_python(erlang: ErlangPeer) -> None:
     batch = 250
     seen = 0
     for seed in range(TERMS_OF_ERLANG // batch):
@@ -121,8 +124,11 @@ def test_terms_of_erlang_come_back_the_same_from_python(erlang: ErlangPeer) -> N
     assert seen >= TERMS_OF_ERLANG
 
 
-def test_a_damaged_term_that_is_understood_is_what_erlang_understands(erlang: ErlangPeer) -> None:
-    """What Erlang refuses may be carried (the inside of a pid); what it reads, Python must not read otherwise."""
+def test_a_damaged_term_is_not_decoded_to_another_value_than_in_erlang(erlang: ErlangPeer) -> None:
+    """A damaged term that both sides decode must have the same value.
+
+    Python may accept a term that Erlang refuses, because it does not look into an opaque term such as a pid.
+    """
     seeds = [path.read_bytes() for path in PACKAGES] + [erlang.generate(seed, 1) for seed in range(100)]
     understood = 0
     for data in damaged([seed for seed in seeds if len(seed) < 2000], count=20_000, seed=2):
