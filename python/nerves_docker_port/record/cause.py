@@ -96,12 +96,13 @@ _USUAL = re.compile(
     r"\s+(?:CC|CXX|LD|AR|GEN|HOSTCC|AS|INSTALL|UPD)\s|configure: WARNING|config\.status: |"
     r"libtool: (?:install|link|compile): )|\b0 errors|[Ww]arning: "
 )
-_STATES_ERROR = re.compile(r"[Ee]rror: |ERROR: |error\[|Error: ")
+_STATES_ERROR = re.compile(r"[Ee]rror: |ERROR: |error\[|Error: |spurious network error")
 
 # GCC's notes: which header has what is not declared.
 _INCLUDE = re.compile(
     r"note: '[^']+' is defined in header '(<[^>]+>)'|note: include '(<[^>]+>)' or provide a declaration"
 )
+_PROGRAM_OF_CMAKE = re.compile(r"\(missing:[^)]*(?:EXECUTABLE|Interpreter)")
 _TOO_OLD = re.compile(r"but (?:the )?version of \S+ is|unsuitable version|[Ii]nvalid version|but required is at least")
 
 _LANGUAGES = {
@@ -372,13 +373,60 @@ class _Search:
         fields = _found_above(above) | fields
         if hit.sign.kind == "hash-mismatch":
             fields["hash_advice"] = _hash_advice(fields, above)
-        fields |= _provided(fields, package)
+        fields |= self._provided(hit, fields, package)
         for line in self._plain[hit.index : hit.index + 8]:
             if included := _INCLUDE.search(line):
                 fields["include"] = fields["declaring"] = included[1] or included[2]
         if "library" in fields and any(_TOO_OLD.search(line) for line in self._plain[hit.index : hit.index + 5]):
             fields["too_old"] = fields["library"]
         return fields
+
+    def _provided(self, hit: Hit, fields: Mapping[str, str], package: str | None) -> dict[str, str]:
+        """What is known of the missing library, program, module or function: its package, its header."""
+        for_host = package is not None and package.startswith("host-")
+        found: dict[str, str] = {}
+        provider = None
+        if "library" in fields:
+            names = [name for name in re.split(r"\s*[<>=]+\s*\S+|[\s,]+", fields["library"]) if name]  # `a >= 1.2 b`
+            found["library"] = " and ".join(names)
+            if _PROGRAM_OF_CMAKE.search(hit.match.string):
+                provider = providers.program(fields["library"].lower())
+            else:
+                packages = {providers.library(name, for_host=for_host) for name in names}
+                provider = packages.pop() if len(packages) == 1 else None
+                if not self._is_doubtful(hit, names):
+                    found["unknown_library"] = found["library"]
+        elif "macro" in fields:
+            provider = providers.m4_macro(fields["macro"])
+        elif "tool" in fields:
+            provider = providers.program(fields["tool"])
+            found["tool"] = fields["tool"].rpartition("/")[2]
+            if "/" not in fields["tool"]:
+                found["unknown_tool"] = fields["tool"]
+        elif "module" in fields:
+            provider = providers.python_module(fields["module"])
+        elif "symbol" in fields:
+            header = providers.declaring_header(fields["symbol"])
+            found |= {"declaring": f"<{header}>"} if header else {}
+            if linked := providers.symbol(fields["symbol"]):
+                found["link_library"] = linked[0]
+                if linked[1]:
+                    found["link_provider"] = f"host-{linked[1]}" if for_host else linked[1]
+        if provider and provider != package:
+            found["provider"] = provider
+            if not provider.startswith("host-"):
+                found["provider_option"] = f"BR2_PACKAGE_{_variable(provider)}"
+        return found
+
+    def _is_doubtful(self, hit: Hit, names: Sequence[str]) -> bool:
+        """Whether what is missing may be no library of another package at all."""
+        if hit.sign.kind == "missing-header":
+            # With quotation marks, a header is meant to be one of the package's own.
+            return any('#include "' in line for line in self._plain[hit.index : hit.index + 3])
+        if hit.sign.kind == "configure-library":
+            # Prose: only a name that looks like a library's or a header's is certainly one.
+            return not all(re.fullmatch(r"lib[\w.+-]+|[\w/.+-]+\.h", name) for name in names)
+        return any(name.lower() in ("threads", "openmp") for name in names)
 
     def _patch_of(self, file: str) -> str | None:
         """The patch that changed ``file`` when the package was patched in this log."""
@@ -430,38 +478,6 @@ def _is_under(opening: str, above: Sequence[str]) -> bool:
     """Whether the message that this line is in was opened by ``opening``; a tool's messages begin with its name."""
     tool = opening.partition(" ")[0]
     return any(line.startswith(opening) for line in [line for line in above[-10:] if line.startswith(tool)][-1:])
-
-
-def _provided(fields: Mapping[str, str], package: str | None) -> dict[str, str]:
-    """What is known of the missing library, program, module or function: its package, its header."""
-    for_host = package is not None and package.startswith("host-")
-    found: dict[str, str] = {}
-    provider = None
-    if "library" in fields:
-        names = [name for name in re.split(r"\s*[<>=]+\s*\S+|[\s,]+", fields["library"]) if name]  # `a >= 1.2 b`
-        found["library"] = " and ".join(names)
-        packages = {providers.library(name, for_host=for_host) or providers.program(name.lower()) for name in names}
-        provider = packages.pop() if len(packages) == 1 else None
-    elif "macro" in fields:
-        provider = providers.m4_macro(fields["macro"])
-    elif "tool" in fields:
-        found["tool"] = fields["tool"].rpartition("/")[2]
-        provider = providers.program(fields["tool"])
-    elif "module" in fields:
-        provider = providers.python_module(fields["module"])
-    elif "symbol" in fields:
-        header = providers.declaring_header(fields["symbol"])
-        found |= {"declaring": f"<{header}>"} if header else {}
-        linked = providers.symbol(fields["symbol"])
-        if linked:
-            found["link_library"] = linked[0]
-            if linked[1]:
-                found["link_provider"] = f"host-{linked[1]}" if for_host else linked[1]
-    if provider and provider != package:
-        found["provider"] = provider
-        if not provider.startswith("host-"):
-            found["provider_option"] = f"BR2_PACKAGE_{_variable(provider)}"
-    return found
 
 
 def _found_above(above: Sequence[str]) -> dict[str, str]:

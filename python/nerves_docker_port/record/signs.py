@@ -163,12 +163,12 @@ _ADD_LIBRARY = (
     "Use a newer {too_old}, or an older version of {package}: the one that is there is too old.",
     "Add {provider}, which has {library}, to {variable}_DEPENDENCIES; let Config.in select {provider_option}.",
     "Add {provider}, which has {library}, to {variable}_DEPENDENCIES.",
-    "Add the package that provides {library} to {variable}_DEPENDENCIES.",
+    "Add the package that provides {unknown_library} to {variable}_DEPENDENCIES.",
 )
 _ADD_TOOL = (
     "Add {provider}, which has {tool}, to {variable}_DEPENDENCIES.",
-    "Add the host package that provides {tool} to {variable}_DEPENDENCIES, or install {tool} in the build image.",
-    "Install {tool} in the build image, or select the host package that provides it.",
+    "Add the host package that provides {unknown_tool} to {variable}_DEPENDENCIES, or install it in the build image.",
+    "Install {unknown_tool} in the build image, or select the host package that provides it.",
 )
 _MEMORY = (
     "Give the container (with Docker Desktop or Podman: its virtual machine) more memory, or build with fewer jobs at "
@@ -203,7 +203,8 @@ SIGNS: tuple[Sign, ...] = (
         r"ERROR: (?:expected:|got +:|Incomplete download|while checking hashes)|cpio: premature|"
         r"\S+: recipe for target '.*' failed|scons: building terminated|Waf: Leaving|cc1\w*: (?:some|all) warnings|"
         r"\s*\*\*\* Maybe you need to increase|\d+ errors?(?:, \d+ warnings?)? generated\.|gzip: stdout: Broken pipe|"
-        r"Resolving .* failed: |.*: in function '[^']*':$|.*configure: error: (?:in '|\S*configure\S* failed for)|"
+        r"Resolving .* failed: |.*: skipping incompatible |.*more undefined references to |\S*ld: (?:note|NOTE): |"
+        r".*: in function '[^']*':$|.*configure: error: (?:in '|\S*configure\S* failed for)|"
         r"To learn more, run the command again)",
     ),
     # The machine.
@@ -545,7 +546,7 @@ SIGNS: tuple[Sign, ...] = (
         "download-no-network",
         CAUSE,
         r"(?:unable to resolve host address '?(?P<host>[^\s']+?)'?$|"
-        r"Could not resolve host(?:name)?:? '?(?P<host2>[^\s:']+)|Temporary failure in name resolution|"
+        r"Could not resolve host(?:name |: )'?(?P<host2>[\w.-]+)|Temporary failure in name resolution|"
         r"Name or service not known|Network is unreachable|No route to host|ENOTFOUND|EAI_AGAIN|"
         r"lookup \S+.*: (?:no such host|i/o timeout|server misbehaving|Temporary)|dns error: |[nN]etwork unreachable)",
         *_NETWORK,
@@ -553,8 +554,9 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "download-no-network",
         CAUSE,
-        r"(?:Connection (?:refused|timed out|reset by peer)|Operation timed out|Failed to connect to|timed out after|"
-        r"Couldn't connect to server|Connection closed by remote host|unable to connect to|Unable to connect to)",
+        r"(?:Connection (?:refused|timed out|reset by peer)|Operation timed out|download timed out|"
+        r"Failed to connect to|timed out after|Couldn't connect to server|Connection closed by remote host|"
+        r"unable to connect to|Unable to connect to)",
         "See whether {host} can be reached from the container (network, proxy, firewall) and answers; then build "
         "again.",
         "See whether the server can be reached from the container and answers; then build again.",
@@ -695,6 +697,7 @@ SIGNS: tuple[Sign, ...] = (
         r"^Error: missing patch file (?P<path>\S+)|^Error: duplicate filename '(?P<name>[^']+)'",
         after=3,
     ),
+    _sign("host-too-old", CAUSE, r"^\*\*\* .* is too old\.?$", after=4),
     # Toolchains.
     _sign(
         "toolchain",
@@ -811,7 +814,7 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "image",
         CAUSE,
-        r"^(?:INFO|ERROR): \w+\(\S+\): .*|^FATAL ERROR: ?|^mksquashfs|^mkfs\.\S+: |^mke2fs: |^mkimage: |^genimage: |"
+        r"^ERROR: \w+\(\S+\): .*|^FATAL ERROR: ?|^mksquashfs|^mkfs\.\S+: |^mke2fs: |^mkimage: |^genimage: |"
         r"^ubinize: error|^fwup: |^Error: mtd|^(?:mcopy|mmd|mformat): |^xorrisofs|^__populate_fs: |^resize2fs: |"
         r"^Could not (?:open|find) .*image",
         steps=("Generating", "Executing post-image"),
@@ -986,6 +989,13 @@ SIGNS: tuple[Sign, ...] = (
     _sign("configure-cmake", CAUSE, r"^CMake Error(?: at |:)", after=6, opens=True),
     # Meson.
     _sign(
+        "python",
+        CAUSE,
+        r"(?:is missing modules: |No matching distribution found for )(?P<module>[\w.]+)",
+        "Add host-python3 and {provider} to {variable}_DEPENDENCIES.",
+        "Add the host package that provides the Python module {module} to {variable}_DEPENDENCIES.",
+    ),
+    _sign(
         "configure-meson",
         CAUSE,
         r"^\S+:\d+:\d+: ERROR: (?:Dependency (?:lookup for )?['\"](?P<library>[^'\"]+)['\"]|"
@@ -1031,8 +1041,9 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "compile-rust",
         CAUSE,
-        r"error: failed to (?:get|download|fetch|load source|select a version|query|update registry)|"
-        r"error: no matching package|error: Unable to update|error: unable to update|perhaps a crate was updated",
+        r"error: failed to (?:get|download|fetch|load source|parse manifest|load manifest|select a version|query|"
+        r"update registry)|error: no matching package|error: Unable to update|error: unable to update|"
+        r"perhaps a crate was updated",
         "Let the download step vendor the crates (a .hash file for what it makes), or correct Cargo.toml and "
         "Cargo.lock: the build itself has no access to a registry.",
         after=5,
@@ -1136,12 +1147,13 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "link",
         CAUSE,
-        r"multiple definition of '(?P<symbol>[^']+)",
-        "Add -fcommon to {variable}_CONF_ENV (CFLAGS) or patch {package} so that {symbol} is defined in one file "
-        "only: since GCC 10 a variable in a header must be `extern`.",
+        r"\(\.(?:bss|data|common)\S*\): multiple definition of '(?P<symbol>[^']+)",
+        "Compile {package} with -fcommon, or define {symbol} in one source file only and `extern` in the header: "
+        "since GCC 10 each source file that includes such a header has a variable of its own.",
         before=r"in function ",
         after=1,
     ),
+    _sign("link", CAUSE, r"multiple definition of '", before=r"in function ", after=1),
     _sign("link", CAUSE, r"recompile with -f(?:PIC|PIE|pic)", "Compile the named object or library with -fPIC."),
     _sign(
         "link",
@@ -1256,6 +1268,13 @@ SIGNS: tuple[Sign, ...] = (
         "the build image.",
         "Install the Python module {module} in the build image.",
         before=r"^(?:Traceback|\s)",
+    ),
+    _sign(
+        "python",
+        CAUSE,
+        r"^ERROR Missing dependencies:",
+        "Add the host packages of the Python modules that are named below to {variable}_DEPENDENCIES.",
+        after=5,
     ),
     _sign(
         "python",
