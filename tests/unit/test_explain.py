@@ -310,6 +310,18 @@ def test_a_failed_make_that_a_package_ignores_is_no_failure() -> None:
     assert cause_of(log + headline("host-a", "1.0", "Building") + "ok\n") is None
 
 
+def test_a_failed_make_that_the_last_step_ignores_is_no_failure() -> None:
+    log = (
+        PREPARATION
+        + headline("", "", "Executing post-image script /b/post.sh")
+        + "make: *** No rule to make target 'x'.  Stop.\n"
+    )
+    assert (
+        cause_of(log + "make[1]: Nothing to be done for 'staging-finalize'.\n/b/scripts/mksystem.sh my_sys\n") is None
+    )
+    assert cause_of(log) is not None
+
+
 def test_a_headline_in_another_jobs_line_names_the_package() -> None:
     log = PREPARATION + "checking for error.h... >>> host-my-tool v2-rc1 Building\n" + ERROR
     log += STAMP.replace("host-a-1.0", "host-my-tool-v2-rc1") + "Error 2\nmake: *** [Makefile:23: _all] Error 2\n"

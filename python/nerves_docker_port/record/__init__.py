@@ -1,4 +1,4 @@
-"""What is kept of a build and what a person sees of it: the log, the headlines, the journal, the reporter.
+"""What is kept of a build and what a person sees of it: the log, its headlines, the cause of a failure, the journal.
 
 It must know neither the engine nor the port.
 """

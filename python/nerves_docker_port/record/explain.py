@@ -20,7 +20,7 @@ from typing import BinaryIO
 
 from nerves_docker_port import errors
 from nerves_docker_port.record.cause import Cause, find_cause, find_cause_in_text, without_escapes
-from nerves_docker_port.record.failure import Landmarks, find_place, read_landmarks
+from nerves_docker_port.record.failure import Landmarks, Place, find_place, read_landmarks
 from nerves_docker_port.record.signs import KINDS
 
 USAGE = """\
@@ -49,6 +49,8 @@ _PREPARATION_ENDED = re.compile(
     re.MULTILINE,
 )
 """What create-build.sh, download-buildroot.sh and their tar print last when they fail."""
+_WENT_ON = re.compile(rb"^make\[\d+\]: (?!\*\*\*)|/mksystem\.sh ", re.MULTILINE)
+"""What a failed outermost make leaves nobody to print: an inner make's remark, the step that packs the system."""
 _REMEDY_OF_ARCHIVE = (
     "Delete Buildroot's archive (buildroot-*.tar.gz) from the download directory: it is downloaded again."
 )
@@ -77,7 +79,15 @@ def explain_file(log: BinaryIO) -> Cause | None:
     if cause:
         return cause
     place = find_place(found)
-    return find_cause(log, place) if place else None
+    if place is None or _went_on(log, place):
+        return None
+    return find_cause(log, place)
+
+
+def _went_on(log: BinaryIO, place: Place) -> bool:
+    """Whether the make that seems to be the outermost one was inside something that went on without it."""
+    log.seek(place.last.end)
+    return not place.last.is_interruption and bool(_WENT_ON.search(log.read(_TAIL)))
 
 
 def _of_preparation(log: BinaryIO, found: Landmarks) -> Cause | None:

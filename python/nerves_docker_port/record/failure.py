@@ -162,6 +162,8 @@ class Place:
     """The innermost failed make's line."""
     outer: MakeError
     """Buildroot's own make's line."""
+    last: MakeError
+    """The outermost make's line: nothing of that run can come after it."""
     others_ran: bool
     """Whether other jobs of the same make still ran, and printed, when the innermost make failed."""
     patching: int | None
@@ -266,6 +268,7 @@ def find_place(found: Landmarks) -> Place | None:
         end=inner.offset,
         inner=inner,
         outer=outer,
+        last=last,
         others_ran=any(error.is_waiting and inner.offset < error.offset < outer.offset for error in errors),
         patching=own[-1].offset if own else None,
     )
