@@ -48,7 +48,7 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 START_SECONDS = 90.0
 STOP_SECONDS = 30.0
 SWEEP_SECONDS = 5.0
-# dockerd and the programs that it starts. `_sweep` only ends those with our own runtime directory in their arguments.
+# dockerd and the programs that it starts. `sweep` only ends those with our own runtime directory in their arguments.
 ENGINE_PROGRAMS = ("dockerd", "containerd", "containerd-shim", "containerd-shim-runc-v2", "docker-proxy")
 PR_SET_PDEATHSIG = 1  # from <linux/prctl.h>
 
@@ -256,7 +256,7 @@ def stop(*, now: bool = False) -> bool:
     if pid is None:
         with locked("engine-start"):
             if supervisor() is None and where.run.exists():
-                _sweep(where)  # the supervisor was killed, so it could not do this
+                sweep(where)  # its supervisor was killed
         return False
     if now:
         os.kill(pid, signal.SIGTERM)
@@ -334,7 +334,7 @@ def supervise() -> int:
     received_signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: received_signals.append(received))
-    _sweep(where)
+    sweep(where)
     where.run.mkdir(mode=0o755, parents=True)
     daemon = _start_dockerd(where)
     failed = False
@@ -349,8 +349,8 @@ def supervise() -> int:
                 time.sleep(0.1)
             where.stopping.touch()
         finally:
-            _end_daemon(daemon)
-            _sweep(where)
+            end(daemon)
+            sweep(where)
     return 1 if failed else 0
 
 
@@ -372,13 +372,9 @@ def _write_state(where: Places) -> None:
     new.replace(where.state)
 
 
-def _start_dockerd(where: Places) -> subprocess.Popen[bytes]:
-    libc = ctypes.CDLL(None, use_errno=True)
-
-    def die_with_supervisor() -> None:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-    argv = [
+def dockerd_command(where: Places) -> list[str]:
+    """The command line of a `dockerd` that has everything of its own, in the places `where`."""
+    return [
         "dockerd",
         f"--host={where.host}",
         f"--data-root={where.data}",
@@ -396,20 +392,29 @@ def _start_dockerd(where: Places) -> subprocess.Popen[bytes]:
         "--ip-masq=false",
         "--shutdown-timeout=5",
     ]
+
+
+def _start_dockerd(where: Places) -> subprocess.Popen[bytes]:
     # dockerd 20.10 keeps a record for every container that ever ran without a network, and needs a tenth of a second
     # for each record when it starts. After a run of the tests that takes minutes. The file can be removed, because
     # dockerd makes our networks again at every start.
     (where.data / "network" / "files" / "local-kv.db").unlink(missing_ok=True)
     return subprocess.Popen(
-        argv,
+        dockerd_command(where),
         stdin=subprocess.DEVNULL,
         stdout=sys.stdout.fileno(),
         stderr=sys.stderr.fileno(),
-        preexec_fn=die_with_supervisor,  # noqa: PLW1509 - this process has one thread
+        preexec_fn=die_with_parent,  # noqa: PLW1509 - this process has one thread
     )
 
 
-def _end_daemon(daemon: subprocess.Popen[bytes]) -> None:
+def die_with_parent() -> None:
+    """For the child, before it runs its program: end it when the parent ends, however that happens."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end(daemon: subprocess.Popen[bytes]) -> None:
+    """Let a `dockerd` end."""
     daemon.terminate()
     try:
         daemon.wait(STOP_SECONDS)
@@ -418,8 +423,8 @@ def _end_daemon(daemon: subprocess.Popen[bytes]) -> None:
         daemon.wait()
 
 
-def _sweep(where: Places) -> None:
-    """Remove the runtime directory of a private engine, and the processes and mounts that remain if it was killed."""
+def sweep(where: Places) -> None:
+    """Remove what a private engine leaves: processes and mounts when it was killed, its runtime directory always."""
     left = processes_of(where.run, ENGINE_PROGRAMS)
     left += [one for pid in left for one in descendants(pid)]  # a container runs on after its shim was killed
     for number in (signal.SIGTERM, signal.SIGKILL):

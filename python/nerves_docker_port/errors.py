@@ -48,6 +48,10 @@ class RunnerError(Exception):
         self.log = log
 
 
+class NotSeenError(RunnerError):
+    """The engine does not see the directories of this machine. It can work with copies (workspace/copied.py)."""
+
+
 def engine_unreachable(endpoint: str, origin: str, reason: str) -> RunnerError:
     """No engine answers at ``endpoint``; ``origin`` says where that endpoint was found."""
     return RunnerError(
@@ -504,7 +508,93 @@ def engine_refused(doing: str, reason: str) -> RunnerError:
         if re.search(pattern, reason, re.IGNORECASE | re.DOTALL):
             code, hint = named, remedy
             break
-    return RunnerError(code, f"The engine reported an error {doing}: {reason}", hint=hint)
+    kind = NotSeenError if hint == DIRECTORY_NOT_SEEN else RunnerError
+    return kind(code, f"The engine reported an error {doing}: {reason}", hint=hint)
+
+
+def other_directory(path: str) -> RunnerError:
+    """The engine has a directory at ``path``, but not the person's."""
+    return NotSeenError(
+        Code.ENGINE_PERMISSION,
+        f"The engine sees another directory at {path} than you do.",
+        hint=f"{DIRECTORY_NOT_SEEN} Or let it work on copies: leave `workspace: :mounted` out.",
+    )
+
+
+def not_elsewhere(setting: str, why: str, remedy: str) -> RunnerError:
+    """A ``setting`` that cannot be had on an engine that works on copies of the directories, and ``why``."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"`{setting}` cannot be had on an engine that does not see the directories of this machine and works on "
+        f"copies: {why}",
+        hint=remedy,
+    )
+
+
+def read_write_mount(source: str, target: str) -> RunnerError:
+    """A mount that a build may write to, in the copied workspace."""
+    return not_elsewhere(
+        f"mounts: {source} at {target}",
+        "what the build writes there would not come back.",
+        f'Mount it read-only, which is copied: `mounts: [{{"{source}", "{target}", :ro}}]`. What a build is to write '
+        "back belongs in the package's directory.",
+    )
+
+
+def ssh_agent_elsewhere() -> RunnerError:
+    """``ssh: :agent`` in the copied workspace."""
+    return not_elsewhere(
+        "ssh: :agent",
+        "the agent's socket is on this machine.",
+        "Use `ssh: :dir`: the keys in ~/.ssh are copied into the build's container and go with it. Or `ssh: false`.",
+    )
+
+
+def ccache_elsewhere(path: str) -> RunnerError:
+    """A ``ccache`` directory of the host, in the copied workspace."""
+    return not_elsewhere(
+        f"ccache: {path}",
+        "the directory is on this machine.",
+        "Use `ccache: true`: the cache is then a volume at the engine, which all systems that are built there share.",
+    )
+
+
+def not_readable(path: str, reason: str) -> RunnerError:
+    """A file of the package or the platform that is to be copied to the engine cannot be read."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"{path} cannot be read, and the build needs a copy of it: {reason}",
+        hint="Make it readable for the user who runs Mix, or move it out of the directory.",
+    )
+
+
+def both_changed(path: str, beside: str) -> str:
+    """The warning for a file that was changed on the host and in the build; ``beside`` has what the build made."""
+    return (
+        f"{path} was changed by the build or in the shell, and on this machine meanwhile. The one here was kept; the "
+        f"other one is {beside}. Compare them, and remove the one that you do not need."
+    )
+
+
+def not_brought_back(name: str, reason: str) -> str:
+    """The warning for a file of the build that does not come to the host."""
+    return f"The build has made {name!r}, which was not brought to the package's directory: {reason}."
+
+
+def deleted_in_build(names: Iterable[str], package: str) -> str:
+    """The warning for files that were removed in the container only."""
+    return (
+        f"The build has removed {', '.join(names)} in its copy of {package}. Here they were kept; remove them yourself "
+        "if they are to go. Until then, the next build has them again."
+    )
+
+
+def changes_stay(reason: str) -> str:
+    """The warning for changes that could not be fetched now."""
+    return (
+        f"What was changed in the package's directory could not be brought back yet: {reason} It is kept at the "
+        "engine, and the next command brings it."
+    )
 
 
 def directory_not_writable(reason: str) -> str:

@@ -210,6 +210,8 @@ class Container:
             self.end(143 if self.stopping.is_set() else status)
             return
         threading.Thread(target=self._count_seconds, name=f"seconds of {self.name}", daemon=True).start()
+        # scripts/look.sh has seen that the package's directory is the person's.
+        self.say("0 here 0 0")
         self._perform(steps)
         while not self.stopping.is_set() and not self.ended.is_set():
             self.notified.acquire()

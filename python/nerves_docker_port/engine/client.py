@@ -74,6 +74,8 @@ class Capabilities:
     """Of the engine's host."""
     system: str = ""
     """The operating system that it runs on: tells Docker Desktop from an engine of the machine itself."""
+    kernel: str = ""
+    """The release of its kernel, as uname(2) has it."""
     limits_memory: bool = True
     limits_cpus: bool = True
     limits_swap: bool = True
@@ -112,6 +114,7 @@ class Engine:
             memory=_count(info.get("MemTotal")),
             name=str(info.get("Name") or ""),
             system=str(info.get("OperatingSystem") or ""),
+            kernel=str(info.get("KernelVersion") or ""),
             limits_memory=info.get("MemoryLimit") is not False,
             limits_cpus=info.get("CpuCfsQuota") is not False,
             limits_swap=info.get("SwapLimit") is not False,

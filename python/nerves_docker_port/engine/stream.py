@@ -37,6 +37,7 @@ class Stream:
         self.take_out: Callable[[bytes], bytes] | None = None
         """Gets what arrives, and gives back what ``read`` is to give of it."""
         self._early = b""
+        self._pushed_back = b""
         # Nothing there is None here and an exception there; what has ended ends at the next read, too.
         with suppress(OSError, ValueError):
             self._early = bytes(buffered.read(len(buffered.peek())) or b"")
@@ -44,10 +45,17 @@ class Stream:
     @property
     def has_early(self) -> bool:
         """Whether ``read`` has something that waiting for ``read_fd`` does not tell of."""
-        return bool(self._early)
+        return bool(self._early or self._pushed_back)
+
+    def push_back(self, data: bytes) -> None:
+        """Let ``read`` give these bytes first, as they are."""
+        self._pushed_back = data
 
     def read(self) -> bytes | None:
         """What has arrived, ``None`` if nothing has, and nothing (``b""``) at the end, be it a good or a bad one."""
+        if self._pushed_back:
+            pushed_back, self._pushed_back = self._pushed_back, b""
+            return pushed_back
         data = self._read()
         return self.take_out(data) or None if data and self.take_out is not None else data
 

@@ -59,15 +59,15 @@ def build(
             Step("make", ["make", *request.make_args]),
             *_packing(workspace),
         ]
-        session = open_session(prepared, "build", steps)
+        prepared, session = open_session(prepared, "build", cancellation, reporter.warning, steps=steps)
         life = stack.enter_context(ExitStack())
         life.callback(session.end)
-        job = stack.enter_context(job_on(prepared, session, open_log(), reporter, cancellation))
-        for text in resources.advice(prepared.engine.capabilities, request.settings, request.names.download_dir):
-            reporter.warning(text)
-        reporter.headline("Starting Build... (this may take a while)")
-        job.run(steps)
-        artifact = _copy(job)
+        with job_on(prepared, session, open_log(), reporter, cancellation) as job:
+            for text in resources.advice(prepared.engine.capabilities, request.settings, request.names.download_dir):
+                reporter.warning(text)
+            reporter.headline("Starting Build... (this may take a while)")
+            job.run(steps)
+            artifact = _copy(job)
         if not session.park():
             return artifact, None
         life.pop_all()
@@ -90,7 +90,7 @@ def archive(
         open_log = stack.enter_context(log_opened_on_use(request.cwd / "archive.log", reporter))
         if parked is not None:
             stack.callback(parked.end)
-            if parked.fits(request) and parked.session.unpark():
+            if parked.fits(request) and parked.prepared.workspace.is_current() and parked.session.unpark():
                 with stage(reporter, "preflight"):
                     cancellation.check()
                 job = stack.enter_context(job_on(parked.prepared, parked.session, open_log(), reporter, cancellation))
@@ -98,7 +98,8 @@ def archive(
             stack.close()
             return archive(request, environ, reporter, cancellation)
         prepared = prepare(request, environ, reporter, cancellation, needs_tree=True, open_log=open_log)
-        session = open_session(prepared, "archive", _packing(prepared.workspace))
+        packing = _packing(prepared.workspace)
+        prepared, session = open_session(prepared, "archive", cancellation, reporter.warning, steps=packing)
         stack.callback(session.end)
         job = stack.enter_context(job_on(prepared, session, open_log(), reporter, cancellation))
         return _pack_and_copy(job)

@@ -11,7 +11,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,12 +30,14 @@ from nerves_docker_port.volume import build_volume, lock
 from nerves_docker_port.volume.lock import session_name
 from nerves_docker_port.volume.session import Failure, Session
 from nerves_docker_port.volume.steps import Step, new_token
-from nerves_docker_port.workspace.mounted import Workspace, open_workspace
+from nerves_docker_port.workspace.choose import open_workspace
+from nerves_docker_port.workspace.copied import CopiedWorkspace
+from nerves_docker_port.workspace.mounted import Workspace
 
 HEADLINES = {"make_system": "Creating artifact archive"}
 """What a person is told when a step begins."""
 
-QUIET = frozenset({"note_inputs"})
+QUIET = frozenset({"note_inputs", "bring_back"})
 """Steps that are no stage of a flow: a person need not know of them."""
 
 
@@ -77,6 +79,8 @@ class Job:
 
     def attempt(self, steps: Sequence[Step]) -> Failure | None:
         """Run the steps, up to the first that fails; how that failed."""
+        if not steps:
+            return None
         with ExitStack() as under_way:
             self._begin(steps[0], under_way)
 
@@ -92,6 +96,21 @@ class Job:
                 # A stage that fails is not reported as finished.
                 under_way.pop_all()
             return failure
+
+    def bring_back(self) -> None:
+        """Bring what was changed in a copy of the package's directory to the host, if there is a copy.
+
+        Where that does not work now, the next session does it: the flow has come to its end, be it a good or a bad one.
+        """
+        if self.cancellation.requested:
+            return
+        try:
+            failure = self.attempt(self.workspace.bringing_back(self.session.token))
+        except errors.RunnerError as error:
+            self.reporter.warning(errors.changes_stay(error.message))
+        else:
+            if failure is not None:
+                self.reporter.warning(errors.changes_stay(f"the program for it ended with status {failure.status}."))
 
     @contextmanager
     def stage(self, name: StageName) -> Iterator[None]:
@@ -162,24 +181,56 @@ def prepare(
 
 
 def open_session(
-    prepared: Prepared, flow: str, steps: Sequence[Step] = (), console: tuple[int, int] | None = None
-) -> Session:
+    prepared: Prepared,
+    flow: str,
+    cancellation: Cancellation,
+    tell: Callable[[str], None],
+    *,
+    steps: Sequence[Step] = (),
+    console: tuple[int, int] | None = None,
+) -> tuple[Prepared, Session]:
     """A session on the build volume, at a terminal of the size ``console`` or with ``steps`` to run first.
 
-    The caller ends it. Raises ``RunnerError`` ``:volume_busy``.
+    With it comes what is prepared, now with the workspace that the session has: where the engine turns out not to see
+    the directories of this machine, and no setting forces it, it gets copies of them. ``tell`` gets warnings. The
+    caller ends the session. Raises ``RunnerError`` ``:volume_busy``.
     """
+    try:
+        return prepared, _open(prepared, flow, cancellation, tell, steps, console)
+    except errors.NotSeenError:
+        if prepared.request.settings.workspace != "auto" or isinstance(prepared.workspace, CopiedWorkspace):
+            raise
+    elsewhere = replace(prepared, workspace=CopiedWorkspace.in_place_of(prepared.engine, prepared.workspace))
+    return elsewhere, _open(elsewhere, flow, cancellation, tell, steps, console)
+
+
+def _open(
+    prepared: Prepared,
+    flow: str,
+    cancellation: Cancellation,
+    tell: Callable[[str], None],
+    steps: Sequence[Step],
+    console: tuple[int, int] | None,
+) -> Session:
     token = new_token()
     workspace, engine = prepared.workspace, prepared.engine
     spec = workspace.session(flow, steps, token) if console is None else workspace.shell(console, token)
-    return Session(
+    cancellation.check()
+    session = Session(
         engine,
         workspace.volume,
         spec,
         token=token,
         patience=workspace.request.settings.patience,
-        probe=workspace.probe(token),
+        questions=workspace.questions(engine, token, tell, cancellation),
         doing=f"while it ran the container {spec.name}",
     )
+    try:
+        session.begin(cancellation)
+    except BaseException:
+        session.end()
+        raise
+    return session
 
 
 @contextmanager
@@ -201,8 +252,12 @@ def job_on(
         "stages": [],
         "outcome": "ok",
     }
+    job = Job(workspace, session, log, reporter, cancellation, record)
     try:
-        yield Job(workspace, session, log, reporter, cancellation, record)
+        try:
+            yield job
+        finally:
+            job.bring_back()
     except errors.RunnerError as error:
         record["outcome"] = error.code.value
         raise

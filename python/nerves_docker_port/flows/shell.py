@@ -51,7 +51,13 @@ def shell(
     opened = replace(request, settings=replace(request.settings, pull="missing", create_image="never"))
     with log_opened_on_use(request.cwd / "build.log", reporter) as open_log:
         prepared = prepare(opened, environ, reporter, cancellation, needs_tree=False, open_log=open_log)
-        session = open_session(prepared, "shell", console=terminal.size)
+        # The terminal is the shell's until it has ended.
+        warnings: list[str] = []
+        try:
+            prepared, session = open_session(prepared, "shell", cancellation, warnings.append, console=terminal.size)
+        except BaseException:
+            prepared.engine.close()
+            raise
         try:
             failure = session.run_on_terminal(
                 terminal,
@@ -64,5 +70,7 @@ def shell(
         finally:
             session.end()
             prepared.engine.close()
+            for text in warnings:
+                reporter.warning(text)
         if failure is not None:
             raise errors.shell_died(failure.status, out_of_memory=failure.out_of_memory)

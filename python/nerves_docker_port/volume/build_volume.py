@@ -17,9 +17,12 @@ import docker.errors
 
 from nerves_docker_port import errors
 from nerves_docker_port.engine import container
-from nerves_docker_port.engine.client import Engine, label, labels
+from nerves_docker_port.engine.client import LABEL, Engine, label, labels
 from nerves_docker_port.request.request import Names, Package
 from nerves_docker_port.volume import lock, machine
+
+ID_FILE = ".docker_id"
+"""In the package's build path, where the stock runner keeps it, too."""
 
 _ID_LENGTH = 16
 _ID_ALPHABET = string.ascii_letters + string.digits + "_"
@@ -30,7 +33,7 @@ def name(package: Package, names: Names) -> str | None:
 
     Raises ``RunnerError`` ``:bad_request`` where the id file holds something else than an id.
     """
-    path = names.build_path / ".docker_id"
+    path = names.build_path / ID_FILE
     try:
         volume_id = path.read_text(errors="replace").strip()
     except FileNotFoundError:
@@ -59,7 +62,7 @@ def ensure_name(engine: Engine, package: Package, names: Names) -> str:
     if existing is not None:
         return existing
     known = find_by_label(engine, package)
-    path = names.build_path / ".docker_id"
+    path = names.build_path / ID_FILE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+") as file:
@@ -142,6 +145,32 @@ def labels_of(volume: str, package: Package) -> dict[str, str]:
     )
 
 
+def ensure_part(engine: Engine, volume: str, part: str) -> str:
+    """The name of a further volume that belongs to the build volume and goes with it; made if it is not there."""
+    name = f"{volume}-{part}"
+    with engine.failures(f"while it made the volume {name}"):
+        engine.api.create_volume(name, labels=labels(project="nerves_docker_port", volume=volume, part=part))
+    return name
+
+
+def ensure_shared(engine: Engine, what: str) -> str:
+    """The name of the volume that all packages at this engine share for ``what``; made if it is not there."""
+    name = f"{LABEL}-{what}"
+    with engine.failures(f"while it made the volume {name}"):
+        engine.api.create_volume(name, labels=labels(project="nerves_docker_port", shared=what))
+    return name
+
+
+def _parts(engine: Engine, volume: str) -> list[str]:
+    """The names of the volumes that belong to the build volume."""
+    found = engine.api.volumes(filters={"label": [f"{LABEL}.volume={volume}"]}).get("Volumes") or []
+    return [
+        str(each["Name"])
+        for each in found
+        if label(each.get("Labels"), "volume") == volume and label(each.get("Labels"), "part") is not None
+    ]
+
+
 def remove(engine: Engine, volume: str) -> None:
     """Remove the volume; one that is not there is fine. The volume's lock is held meanwhile.
 
@@ -158,8 +187,9 @@ def remove(engine: Engine, volume: str) -> None:
             if label(other.get("Labels"), "volume") != volume:
                 raise lock.busy_with(engine, volume, other)
             container.remove(engine, str(other["Id"]))
-        with suppress(docker.errors.NotFound):
-            engine.api.remove_volume(volume)
+        for each in [volume, *_parts(engine, volume)]:
+            with suppress(docker.errors.NotFound):
+                engine.api.remove_volume(each)
 
 
 def _any_image(engine: Engine) -> str | None:

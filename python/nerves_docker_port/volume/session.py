@@ -10,13 +10,13 @@ Knows how steps come into the container and how one learns that they have ended,
 
 from __future__ import annotations
 
+import select
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import docker.errors
 import requests
@@ -42,6 +42,13 @@ EXPIRED = 75
 STATE = "/nerves-docker-port"
 """The directory in the container through which the helper and the scripts talk (scripts/session.sh)."""
 
+ANSWERED = "answered"
+"""The file in that directory by which a script knows that its question has been answered."""
+
+Questions: TypeAlias = Mapping[str, Callable[[str, str], None]]
+"""What answers the marks by which a script asks for something. It is called with the container's id and with the words
+for the file that says to the script that it has its answer (scripts/say.sh); then the script is told to look."""
+
 _T = TypeVar("_T")
 
 _FAILURES = (docker.errors.DockerException, requests.RequestException, errors.RunnerError, OSError)
@@ -63,27 +70,82 @@ class Session:
     """One container on one volume. Every method but ``end`` is for one thread."""
 
     def __init__(
-        self, engine: Engine, volume: str, spec: Spec, *, token: str, patience: int, probe: Path, doing: str
+        self, engine: Engine, volume: str, spec: Spec, *, token: str, patience: int, questions: Questions, doing: str
     ) -> None:
         """Take the volume. ``spec`` is the container, its first steps in its command; ``token`` is that of its marks.
 
-        ``probe`` is the file on the host that scripts/become_caller.sh may make to find out whom its files belong to.
         ``doing`` completes "The engine stopped answering ...". Raises ``RunnerError`` ``:volume_busy``.
         """
         self.engine = engine
         self.volume = volume
         self._name = spec.name
         self._console = spec.console
-        self._token = token
+        self.token = token
         self._patience = patience
-        self._probe = probe
+        self._questions = questions
         self._doing = doing
         self._output: Output | None = None
-        self._last_number = 0
+        self._terminal: Stream | None = None
+        # What comes before somebody listens is kept for the first who does.
+        self._early: list[bytes] = []
+        self._on_output: Callable[[bytes], None] = self._early.append
         self._marks: list[Mark] = []
+        self._splitter = Splitter(token, self._pass_on, self._marks.append)
+        self._has_workspace = False
+        self._has_run = False
+        self._answered: set[Mark] = set()
+        self._last_number = 0
         self._expired = False
         self.container = lock.take(engine, volume, spec)
         self._heart = _Heart(engine, self.container, patience, doing)
+
+    def begin(self, cancellation: Cancellation) -> None:
+        """Start the container, and wait until it has its workspace: then the first step runs.
+
+        To be called once, before all else. Where the container ends before that, or the connection breaks, whoever runs
+        the steps finds out. Raises ``RunnerError``, ``NotSeenError`` where the engine does not see the directories.
+        """
+        with self._failures(), cancellation.on_cancel(self._interrupt):
+            # Attached before the start, so that no byte is missed: the engine keeps no log to read it from later.
+            if self._console is None:
+                self._output = Output(self.engine, self.container)
+            else:
+                self._terminal = container.attach_terminal(self.engine, self.container)
+            container.start(self.engine, self.container)
+            self._heart.start(self._hang_up)
+            if self._console is not None:
+                container.resize(self.engine, self.container, *self._console)
+            # A cancellation that came before the start found nothing to stop.
+            cancellation.check()
+            while not self._has_workspace and self._below() is None:
+                data = self._output.read() if self._output is not None else self._terminal_read()
+                if not data:
+                    break
+                self._splitter.feed(data)
+                self._answer()
+            cancellation.check()
+
+    def _terminal_read(self) -> bytes:
+        """What the terminal says, waited for; nothing at its end."""
+        assert self._terminal is not None
+        while (data := self._terminal.read()) is None:
+            # With TLS, what has been read already makes no descriptor ready.
+            select.select([self._terminal.read_fd], [], [], RETRY_INTERVAL)
+        return data
+
+    def _answer(self) -> None:
+        """Answer what the marks ask for, each once, and forget these marks."""
+        asked = [mark for mark in self._marks if mark.number == 0 and mark.name not in ("below", "expired")]
+        for mark in asked:
+            self._marks.remove(mark)
+            if mark in self._answered:
+                continue
+            self._answered.add(mark)
+            if mark.name == "here":
+                self._has_workspace = True
+            elif mark.name in self._questions:
+                self._questions[mark.name](self.container, f"{mark.name} {mark.killed}")
+                self._notify()
 
     # --- Steps -------------------------------------------------------------------------------------------------
 
@@ -97,32 +159,30 @@ class Session:
     ) -> Failure | None:
         """Run the steps one after the other, up to the first that fails; how that failed, or ``None``.
 
-        The first call starts the container, whose command has these steps already. ``on_output`` gets every byte that
+        The first call is for the steps that the container's command has already. ``on_output`` gets every byte that
         they write, ``on_end`` the index of each step that has ended well, ``on_gap`` what to say of output that was
         lost with a connection. Raises ``RunnerError``: the engine is lost, the container was removed by somebody, or it
         ended by itself because this process was not heard; and ``:cancelled``.
         """
         cancellation.check()
+        assert self._output is not None
         first = self._last_number
-        splitter = Splitter(self._token, on_output, self._marks.append)
+        self._listen(on_output)
         with self._failures(), cancellation.on_cancel(self._interrupt):
-            if self._output is None:
-                # Attached before the start, so that no byte is missed: the engine keeps no log to read it from later.
-                self._output = Output(self.engine, self.container)
-                self._begin()
-            else:
+            if self._has_run:
                 ended = self._until_reached(lambda: self._deliver(steps), cancellation)
                 if ended is not None:
                     return ended
-            # A cancellation that came before the start found nothing to stop.
-            cancellation.check()
-            done = 0
+            self._has_run = True
+            done, failure = self._by_marks(first, 0, len(steps), on_end)
+            if failure is not None:
+                return failure
             while done < len(steps):
                 data = self._output.read()
                 if data is not None:
-                    splitter.feed(data)
+                    self._splitter.feed(data)
                 else:
-                    splitter.finish()
+                    self._splitter.finish()
                     cancellation.check()
                     ended = self._reconnect(on_gap, cancellation)
                     if ended is not None:
@@ -139,13 +199,12 @@ class Session:
 
     def _by_marks(self, first: int, done: int, count: int, on_end: Callable[[int], None]) -> tuple[int, Failure | None]:
         """Take note of the marks that have come: how many steps are done now, and how the one after them failed."""
+        self._answer()
         marks = list(self._marks)
         self._marks.clear()
         for mark in marks:
             if mark.number == 0:
-                if mark.name == "owner":
-                    self._answer_owner()
-                elif mark.name == "expired":
+                if mark.name == "expired":
                     # It ends now: what comes after this is how the step took that.
                     self._expired = True
                 elif mark.name == "below":
@@ -173,28 +232,18 @@ class Session:
         container.put_file(self.engine, self.container, f"{STATE}/steps", content)
         self._notify()
 
-    def _answer_owner(self) -> None:
-        """The container asks whom the file belongs to that it has made as the image's own user."""
-        try:
-            answer = "image" if self._probe.stat().st_uid == self._caller() else "caller"
-        except OSError:
-            answer = "caller"
-        with suppress(OSError):
-            self._probe.unlink()
-        container.put_file(self.engine, self.container, f"{STATE}/owner", f"{answer}\n".encode())
-        self._notify()
-
-    def _caller(self) -> int:
-        """The owner of what this process makes in the directory of the probe."""
-        own = self._probe.with_name(f"{self._probe.name}-caller")
-        own.touch()
-        try:
-            return own.stat().st_uid
-        finally:
-            own.unlink()
-
     def _notify(self) -> None:
         container.signal(self.engine, self.container, "SIGUSR2", timeout=self.engine.api.timeout)
+
+    def _pass_on(self, data: bytes) -> None:
+        self._on_output(data)
+
+    def _listen(self, on_output: Callable[[bytes], None]) -> None:
+        """Let ``on_output`` have what has come and what is to come."""
+        early, self._early = self._early, []
+        self._on_output = on_output
+        for data in early:
+            on_output(data)
 
     # --- A terminal --------------------------------------------------------------------------------------------
 
@@ -211,25 +260,25 @@ class Session:
         engine cannot be reached at once. The result is ``None`` where the
         program at the terminal ended with status 0. Raises ``RunnerError``.
         """
-        cancellation.check()
+        assert self._terminal is not None
+        stream = self._terminal
 
         def resize(rows: int, columns: int) -> None:
             container.resize(self.engine, self.container, rows, columns)
 
         shown: list[bytes] = []
-        splitter = Splitter(self._token, shown.append, self._on_terminal_mark)
 
         def take_out(data: bytes) -> bytes:
-            splitter.feed(data)
+            self._splitter.feed(data)
+            self._answer()
             data = b"".join(shown)
             shown.clear()
             return data
 
         with self._failures():
-            stream = container.attach_terminal(self.engine, self.container)
-            self._begin()
-            if self._console is not None:
-                resize(*self._console)
+            self._listen(shown.append)
+            # What came before somebody was there to see it.
+            stream.push_back(take_out(b""))
             while True:
                 stream.take_out = take_out
                 try:
@@ -247,12 +296,6 @@ class Session:
                         continue
                     ended = reached
                 return None if ended.status == 0 else ended
-
-    def _on_terminal_mark(self, mark: Mark) -> None:
-        if mark.name == "owner":
-            self._answer_owner()
-        else:
-            self._marks.append(mark)
 
     # --- Life --------------------------------------------------------------------------------------------------
 
@@ -278,12 +321,10 @@ class Session:
         self._heart.stop()
         if self._output is not None:
             self._output.close()
+        if self._terminal is not None:
+            self._terminal.close()
         with self.engine.cleaning_up():
             container.remove(self.engine, self.container)
-
-    def _begin(self) -> None:
-        container.start(self.engine, self.container)
-        self._heart.start(self._hang_up)
 
     def _hang_up(self) -> None:
         if self._output is not None:

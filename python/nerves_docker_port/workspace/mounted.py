@@ -1,24 +1,28 @@
 """How a container sees the host: its working directory, environment, mounts, and the user it works as.
 
-The one place that decides this, for both generations of image. The recipe does not know the difference.
+This is the workspace with the host's directories mounted, for both generations of image. ``copied`` has the one for an
+engine that does not see them, and overrides what is different there. The recipe does not know which one it has.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from pathlib import Path
 
 from nerves_docker_port import errors, scripts
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import container
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import Limits, Mount, Spec
 from nerves_docker_port.image.ensure import Image
 from nerves_docker_port.request.request import Generation, Request, container_path
 from nerves_docker_port.request.settings import Settings
-from nerves_docker_port.volume.build_volume import labels_of
+from nerves_docker_port.volume.build_volume import ID_FILE, labels_of
 from nerves_docker_port.volume.lock import container_labels, session_name
+from nerves_docker_port.volume.session import STATE, Questions
 from nerves_docker_port.volume.steps import Step, to_words
 
 PLATFORM = "/nerves/env/platform"
@@ -26,6 +30,9 @@ DOWNLOADS = "/nerves/dl"
 HOME = "/home/nerves"
 SSH = "/nerves/ssh"
 SSH_AGENT = "/nerves/ssh-agent.sock"
+CREATE_BUILD = "create-build.sh"
+CCACHE = ".buildroot-ccache"
+"""In the build user's home, where Buildroot looks for it (BR2_CCACHE_DIR)."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +77,16 @@ class Workspace:
 
     def session(self, flow: str, steps: Sequence[Step], token: str) -> Spec:
         """The container that runs ``steps``, and later ones, as the build user. ``flow`` is what it is for."""
-        below = [*_bash("steps", scripts.text("steps.sh")), token, *to_words(steps)]
+        below = [*bash("steps", "steps.sh"), token, *to_words(steps)]
         return self._spec(flow, below, token)
 
     def shell(self, console: tuple[int, int], token: str) -> Spec:
         """The container with a shell in the build directory, at a terminal of so many rows and columns."""
-        words = [f"{PLATFORM}/create-build.sh", self.defconfig, self.workdir]
-        below = [*_bash("shell", scripts.text("shell.sh")), *words]
-        return replace(self._spec("shell", below, token), console=console)
+        return replace(self._spec("shell", self._shell(token), token), console=console)
+
+    def _shell(self, _token: str) -> list[str]:
+        """The words of the program that is the shell."""
+        return [*bash("shell", "shell.sh"), f"{PLATFORM}/{CREATE_BUILD}", self.defconfig, self.workdir]
 
     @property
     def input_dirs(self) -> list[str]:
@@ -85,22 +94,68 @@ class Workspace:
         configured = [mount.target for mount in self.request.settings.mounts]
         return [self.package_dir, PLATFORM, *configured]
 
-    def probe(self, token: str) -> Path:
-        """The file on the host that scripts/become_caller.sh may make in the package's directory."""
-        return self.request.package.path / f".nerves-owner-{token}"
+    def questions(
+        self, engine: Engine, token: str, _tell: Callable[[str], None], _cancellation: Cancellation
+    ) -> Questions:
+        """What answers the scripts of a session with this ``token``; ``tell`` gets warnings."""
+
+        def elsewhere(_container: str, _asked: str) -> None:
+            raise errors.other_directory(str(self.request.package.path))
+
+        return {"owner": lambda made, _asked: self._answer_owner(engine, made, token), "elsewhere": elsewhere}
+
+    def bringing_back(self, _token: str) -> list[Step]:
+        """The steps that bring what was changed in the package's directory to the host: here, it is there already."""
+        return []
+
+    def is_current(self) -> bool:
+        """Whether a session sees the package's and the platform's directories as they are on the host now."""
+        return True
+
+    def _answer_owner(self, engine: Engine, made: str, token: str) -> None:
+        """The container asks whom the file belongs to that it has made as the image's own user (become_caller.sh)."""
+        probe = self.request.package.path / f".nerves-owner-{token}"
+        # The owner of what this process makes there.
+        own = probe.with_name(f"{probe.name}-caller")
+        own.touch()
+        try:
+            answer = "image" if probe.stat().st_uid == own.stat().st_uid else "caller"
+        except OSError:
+            answer = "caller"
+        finally:
+            own.unlink()
+        with suppress(OSError):
+            probe.unlink()
+        container.put_file(engine, made, f"{STATE}/owner", f"{answer}\n".encode())
+
+    def _prepare(self, token: str) -> list[str]:
+        """The words of the program that prepares the container, as root, and then becomes the build user."""
+        look = [token, *self._recognised()]
+        caller = [str(self.uid), str(self.gid)]
+        if self.makes_user:
+            return [*bash("prepare", "say.sh", "look.sh", "give_ssh.sh", "give_workdir.sh"), *look, *caller]
+        become = [token, *caller, self.package_dir]
+        return [*bash("prepare", "say.sh", "look.sh", "give_ssh.sh", "become_caller.sh"), *look, *become]
+
+    def _recognised(self) -> list[str]:
+        """What scripts/look.sh recognises the host's directories by."""
+        id_file, package = self.request.names.build_path / ID_FILE, self.request.package.path
+        if not id_file.is_relative_to(package):
+            return ["", "", ""]
+        inside = container_path(self.package_dir, id_file.relative_to(package).as_posix())
+        try:
+            content = id_file.read_text(errors="replace").strip()
+        except OSError:
+            return ["", "", ""]
+        script = CREATE_BUILD if (self.request.platform.path / CREATE_BUILD).is_file() else ""
+        return [inside, content, script and container_path(PLATFORM, script)]
 
     def _spec(self, flow: str, below: Sequence[str], token: str) -> Spec:
-        caller = (str(self.uid), str(self.gid))
-        if self.makes_user:
-            prepare = [*_bash("prepare", scripts.text("give_ssh.sh", "give_workdir.sh")), *caller]
-        else:
-            prepare = [*_bash("prepare", scripts.text("give_ssh.sh", "become_caller.sh"))]
-            prepare += [token, *caller, self.package_dir]
         return Spec(
             name=session_name(self.volume),
             image=self.image.id,
-            entrypoint=[*_bash("session", scripts.text("session.sh")), token, str(self.request.settings.patience)],
-            command=[*prepare, *self.image.entrypoint, *below],
+            entrypoint=[*bash("session", "session.sh"), token, str(self.request.settings.patience)],
+            command=[*self._prepare(token), *self.image.entrypoint, *below],
             workdir=self.workdir,
             env=self._env(self.uid, self.gid),
             mounts=[*self._mounts(), *self._ssh_mounts(), *self._configured_mounts()],
@@ -146,51 +201,11 @@ class Workspace:
         settings = self.request.settings
         mounts = [Mount("bind", str(mount.source), mount.target, mount.read_only) for mount in settings.mounts]
         if settings.ccache is not None:
-            mounts.append(Mount("bind", str(settings.ccache), posixpath.join(self.home, ".buildroot-ccache")))
+            mounts.append(Mount("bind", str(settings.ccache), posixpath.join(self.home, CCACHE)))
         return mounts
 
 
-def open_workspace(engine: Engine, request: Request, image: Image, volume: str) -> Workspace:
-    """The workspace for ``request`` on ``engine``, once what the settings name has been found or made.
-
-    Raises ``RunnerError`` ``:bad_request``.
-    """
-    _check_settings(engine, request)
-    rootless = engine.capabilities.rootless
-    return Workspace(
-        request=request,
-        image=image,
-        generation=request.platform.generation() or image.generation(),
-        volume=volume,
-        uid=0 if rootless else request.uid,
-        gid=0 if rootless else request.gid,
-        limits=_limits(engine, request.settings),
-        proxies=engine.proxy_environment(request.settings.env),
-    )
-
-
-def _check_settings(engine: Engine, request: Request) -> None:
-    """See that what the settings name is there: the engine's own words for it would be about something else."""
-    settings = request.settings
-    for mount in settings.mounts:
-        if not mount.source.exists():
-            raise errors.mount_source_missing(str(mount.source), mount.target)
-    if settings.ssh_agent is not None and not settings.ssh_agent.is_socket():
-        raise errors.ssh_agent(
-            f"`ssh: :agent` wants the ssh agent, but SSH_AUTH_SOCK names no socket: {settings.ssh_agent}"
-        )
-    if settings.network is not None:
-        networks = engine.networks()
-        if settings.network not in networks:
-            raise errors.network_missing(settings.network, networks)
-    if settings.ccache is not None:
-        try:
-            settings.ccache.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise errors.not_writable(str(settings.ccache), "The ccache directory", str(error.strerror)) from error
-
-
-def _limits(engine: Engine, settings: Settings) -> Limits:
+def limits(engine: Engine, settings: Settings) -> Limits:
     """The engine's limits for the settings.
 
     More CPUs than there are would be refused: a package's configuration is shared by machines of many sizes. Swap can
@@ -207,6 +222,9 @@ def _limits(engine: Engine, settings: Settings) -> Limits:
     return Limits(cpus, memory, total)
 
 
-def _bash(name: str, program: str) -> list[str]:
-    """The words that run a program of ours; its arguments follow. bash is in every builder image (steps.sh)."""
-    return ["/bin/bash", "-c", program, f"nerves-docker-port-{name}"]
+def bash(name: str, *files: str) -> list[str]:
+    """The words that run a program of ours, of these scripts one after the other; its arguments follow.
+
+    bash is in every builder image (steps.sh).
+    """
+    return ["/bin/bash", "-c", scripts.text(*files), f"nerves-docker-port-{name}"]

@@ -1,0 +1,56 @@
+# shellcheck shell=bash
+# Defines what the copied workspace knows directories by: lists of their files and links.
+#
+# A list is sorted and has one record for each thing that is known of a path, ended by a NUL:
+#   h SHA256  PATH    the content of a file (the form of sha256sum)
+#   m MODE PATH       its permissions, octal
+#   l PATH//TARGET    a symbolic link
+# A path begins with `./` and has no two slashes side by side, whatever bytes it has otherwise. What the helper never
+# sends (workspace/packing.py) is left out.
+
+# ndp_find KIND DIRECTORY EXPRESSION...: what find(1) does, for a directory that is a `package` or a `platform`.
+ndp_find() (
+  cd "$2" || exit 1
+  if [ "$1" = package ]; then
+    ndp_names=(-path ./.nerves -o -path ./_build -o -path ./deps -o -path ./build.log -o -path ./archive.log)
+  else
+    ndp_names=(-path './buildroot*' -o -path ./_build -o -path ./deps)
+  fi
+  shift 2
+  exec find . -xdev '(' "${ndp_names[@]}" -o -name .git ')' -prune -o "$@"
+)
+
+# ndp_list KIND DIRECTORY: the list of that directory.
+ndp_list() {
+  {
+    ndp_find "$1" "$2" '(' -type f -printf 'm %m %p\0' -o -type l -printf 'l %p//%l\0' ')'
+    ndp_find "$1" "$2" -type f -print0 | (cd "$2" && xargs -0r sha256sum -z --) | sed -z 's/^/h /'
+  } | LC_ALL=C sort -z
+}
+
+# ndp_paths: the paths of the records on standard input, each once.
+ndp_paths() {
+  LC_ALL=C sed -z -e 's/^h [0-9a-f]*  //' -e 's/^m [0-7]* //' -e 's,^l \(\.\(/[^/][^/]*\)*\)//.*$,\1,' | LC_ALL=C sort -zu
+}
+
+# ndp_offer TOKEN DIRECTORY: offer the helper what was changed in the package since it came, if anything was. The helper
+# fetches the file `out/changes.tar` and applies it; only then it is noted that the person has it. In it are `base`, the
+# records of what came, `deleted`, the paths that are no longer there, and the files that were changed or are new.
+# Needs say.sh. It works as root or as the build user.
+ndp_offer() {
+  ndp_out=/nerves-docker-port/out ndp_kept=$2/.nerves/docker-port
+  ndp_list package "$2" >"$ndp_out/now"
+  # The second one is there where a session died while it took over what had come.
+  cat "$ndp_kept/manifest" "$ndp_kept/coming" 2>/dev/null | LC_ALL=C sort -zu >"$ndp_out/base"
+  LC_ALL=C comm -z -23 "$ndp_out/now" "$ndp_out/base" | ndp_paths >"$ndp_out/changed"
+  : >"$ndp_out/deleted"
+  [ -e "$ndp_kept/coming" ] ||
+    LC_ALL=C comm -z -13 <(ndp_paths <"$ndp_out/now") <(ndp_paths <"$ndp_out/base") >"$ndp_out/deleted"
+  [ -s "$ndp_out/changed" ] || [ -s "$ndp_out/deleted" ] || return 0
+  tar --create --file="$ndp_out/changes.tar" --format=gnu --hard-dereference --no-recursion \
+    --directory="$ndp_out" base deleted --directory="$2" --null --verbatim-files-from --files-from="$ndp_out/changed"
+  ndp_ask "$1" changed
+  mkdir -p "$ndp_kept"
+  mv "$ndp_out/now" "$ndp_kept/manifest"
+  rm -f "$ndp_kept/coming" "$ndp_out/changes.tar"
+}

@@ -1,0 +1,171 @@
+"""The workspace for an engine that does not see the host's directories: copies of them, in volumes at the engine.
+
+Package and platform go in as one tar file when a session begins, and what the build or the person has changed in the
+package comes back when it ends (docs/architecture.md, "Workspaces"). The scripts receive.sh and changes.sh are the
+other side of this.
+"""
+
+from __future__ import annotations
+
+import os
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from nerves_docker_port import errors
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import archive, container
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.engine.container import Mount
+from nerves_docker_port.request.request import Request
+from nerves_docker_port.volume import build_volume
+from nerves_docker_port.volume.build_volume import labels_of
+from nerves_docker_port.volume.session import ANSWERED, STATE, Questions
+from nerves_docker_port.volume.steps import Step
+from nerves_docker_port.workspace import changes
+from nerves_docker_port.workspace.mounted import CCACHE, DOWNLOADS, PLATFORM, Workspace, bash
+from nerves_docker_port.workspace.packing import Packed, State, Tree, snapshot, state_of
+
+_CHANGES = ("say.sh", "list.sh", "changes.sh")
+
+
+@dataclass(frozen=True)
+class CopiedWorkspace(Workspace):
+    """One package's way into containers of one image, at an engine elsewhere."""
+
+    volumes: tuple[Mount, ...] = ()
+    """Of the package, the platform and what is shared, each at its place in the container."""
+    _sent: dict[Path, State] = field(default_factory=dict, compare=False)
+    """The files that a session has got, as they were then."""
+
+    @classmethod
+    def in_place_of(cls, engine: Engine, mounted: Workspace) -> CopiedWorkspace:
+        """The workspace for the same request; its volumes are made where they are not there.
+
+        Raises ``RunnerError`` ``:bad_request`` where a setting cannot be had with it.
+        """
+        check_settings(mounted.request)
+        volumes = [
+            Mount("volume", build_volume.ensure_part(engine, mounted.volume, "package"), mounted.package_dir),
+            Mount("volume", build_volume.ensure_part(engine, mounted.volume, "platform"), PLATFORM),
+            Mount("volume", build_volume.ensure_shared(engine, "downloads"), DOWNLOADS),
+        ]
+        if mounted.request.settings.ccache is not None:
+            shared = build_volume.ensure_shared(engine, "ccache")
+            volumes.append(Mount("volume", shared, f"{mounted.home}/{CCACHE}"))
+        return cls(
+            request=mounted.request,
+            image=mounted.image,
+            generation=mounted.generation,
+            volume=mounted.volume,
+            uid=mounted.uid,
+            gid=mounted.gid,
+            limits=mounted.limits,
+            volumes=tuple(volumes),
+            proxies=mounted.proxies,
+        )
+
+    def questions(
+        self, engine: Engine, token: str, tell: Callable[[str], None], cancellation: Cancellation
+    ) -> Questions:
+        """What answers the scripts: they want the package, or have changes of it."""
+        return {
+            **super().questions(engine, token, tell, cancellation),
+            "wanted": lambda made, asked: self._send(engine, made, asked, cancellation),
+            "changed": lambda made, asked: self._fetch(engine, made, asked, tell),
+        }
+
+    def bringing_back(self, token: str) -> list[Step]:
+        """The step that offers what was changed in the package's directory."""
+        return [Step("bring_back", [*bash("changes", *_CHANGES), token, self.package_dir])]
+
+    def is_current(self) -> bool:
+        """Whether the host still has what the session has got."""
+        try:
+            return snapshot(self._trees()) == self._sent
+        except errors.RunnerError:
+            return False
+
+    def _prepare(self, token: str) -> list[str]:
+        ccache = f"{self.home}/{CCACHE}" if self.request.settings.ccache is not None else ""
+        receive = [token, self.package_dir, PLATFORM, ccache]
+        caller = [str(self.uid), str(self.gid)]
+        begin = ("say.sh", "list.sh", "receive.sh", "give_ssh.sh")
+        if self.makes_user:
+            return [*bash("prepare", *begin, "give_workdir.sh"), *receive, "caller", *caller]
+        # Owners do not matter on volumes, so the image's own user stays what it is, and nobody is to be asked. (In `/`,
+        # where that user may not write, become_caller.sh makes no file to find it out.)
+        return [*bash("prepare", *begin, "become_caller.sh"), *receive, "image", token, *caller, "/"]
+
+    def _shell(self, token: str) -> list[str]:
+        return [*bash("changes", *_CHANGES), token, self.package_dir, *super()._shell(token)]
+
+    def _mounts(self) -> list[Mount]:
+        return [
+            Mount("volume", self.volume, self.workdir, labels=labels_of(self.volume, self.request.package)),
+            *self.volumes,
+        ]
+
+    def _ssh_mounts(self) -> list[Mount]:
+        return []
+
+    def _configured_mounts(self) -> list[Mount]:
+        return []
+
+    def _trees(self) -> tuple[Tree, ...]:
+        """What goes in, the keys aside."""
+        request = self.request
+        names = request.names
+        without = frozenset({names.download_dir, names.cache_path, names.cache_path.parent} - {request.package.path})
+        mounts = (
+            Tree("other", mount.source, f"in/mounts/{number}") for number, mount in enumerate(request.settings.mounts)
+        )
+        return (
+            Tree("package", request.package.path, "in/package", without),
+            Tree("platform", request.platform.path, "in/platform", without),
+            *mounts,
+        )
+
+    def _send(self, engine: Engine, made: str, asked: str, cancellation: Cancellation) -> None:
+        """Put everything into the container's own layer, which goes with the container."""
+        trees = self._trees()
+        # Before they are read: what is changed meanwhile is another state then.
+        self._sent.clear()
+        self._sent.update(snapshot(trees))
+        keys = self.request.home / ".ssh"
+        if self.request.settings.ssh == "dir" and keys.is_dir():
+            trees = (*trees, Tree("other", keys, "in/ssh"))
+        targets = b"".join(os.fsencode(mount.target) + b"\0" for mount in self.request.settings.mounts)
+        packed = Packed(trees, {"in/targets": targets, ANSWERED: f"{asked}\n".encode()}, cancellation.check)
+        archive.put(engine, made, STATE, packed)
+
+    def _fetch(self, engine: Engine, made: str, asked: str, tell: Callable[[str], None]) -> None:
+        """Apply the changes that the container offers to the package's directory."""
+        try:
+            with archive.opened(engine, made, f"{STATE}/out/changes.tar") as content:
+                if content is None:
+                    raise tarfile.ReadError
+                applied = changes.apply(content, self.request.package.path)
+        except tarfile.TarError as error:
+            doing = "while it handed over what was changed in the package's directory"
+            raise errors.engine_lost(engine.endpoint.url, doing, errors.ANSWER_CUT) from error
+        for path in applied.written:
+            # What the session has is what the host has now.
+            self._sent[path] = state_of(path.lstat())
+        for text in applied.warnings:
+            tell(text)
+        container.put_file(engine, made, f"{STATE}/{ANSWERED}", f"{asked}\n".encode())
+
+
+def check_settings(request: Request) -> None:
+    """Refuse what cannot be had on an engine elsewhere. Raises ``RunnerError`` ``:bad_request``."""
+    settings = request.settings
+    for mount in settings.mounts:
+        if not mount.read_only:
+            raise errors.read_write_mount(str(mount.source), mount.target)
+    if settings.ssh == "agent":
+        raise errors.ssh_agent_elsewhere()
+    # `ccache: true` stands for this directory (request/settings.py).
+    if settings.ccache not in (None, request.names.download_dir.parent / "ccache"):
+        raise errors.ccache_elsewhere(str(settings.ccache))

@@ -1,0 +1,358 @@
+"""The copied workspace: builds on an engine that sees none of our files, and what comes back from there (fault C3)."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import docker
+import pytest
+from docker.models.containers import Container
+from integration.blind import NAME, BlindEngine, blind_engine
+
+from support.images import NEW, OLD
+from support.port import wait_until
+from support.recorder import Recorder
+from support.system import System, ours, owner
+
+MakeSystem = Callable[..., System]
+
+STAGES = ["preflight", "create_build", "make", "make_system", "copy"]
+
+
+@dataclass(frozen=True)
+class Far:
+    """The engine elsewhere."""
+
+    engine: BlindEngine
+    host: str
+    """For every uid."""
+    client: docker.DockerClient
+
+    def volumes(self, of: str) -> set[str]:
+        """The names of the volumes that begin with ``of``."""
+        return {volume.name for volume in self.client.volumes.list() if volume.name.startswith(of)}
+
+
+@pytest.fixture(scope="module")
+def far(host: str) -> Iterator[Far]:
+    directory = Path(tempfile.mkdtemp(prefix="ndp-"))
+    directory.chmod(0o755)
+    with blind_engine(host, [NEW, OLD]) as engine, Recorder(directory, engine.host) as recorder:
+        client = docker.DockerClient(base_url=engine.host)
+        try:
+            yield Far(engine, recorder.host, client)
+        finally:
+            client.close()
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def system(far: Far, make_system: MakeSystem) -> System:
+    """A system whose engine is elsewhere."""
+    return make_system(host=far.host)
+
+
+def shell_words(*lines: str) -> list[str]:
+    """What makes a build run these lines in the container."""
+    return [f"RUN={'; '.join(lines)}"]
+
+
+PACKAGE = "/nerves/env/my_system"
+
+
+def test_build_and_archive_work_and_reuse_as_on_an_engine_that_sees_our_files(far: Far, system: System) -> None:
+    with system.helper() as helper:
+        built = helper.request("build", system.args())
+        again = helper.request("archive", system.args(), request_id=2)
+    assert built.finished == STAGES
+    assert again.value()["sha256"] == built.value()["sha256"]
+    assert again.finished == ["preflight", "check_tree"]
+    assert ours(far.client, system.volume) == []
+    assert far.volumes(system.volume) == {
+        system.volume,
+        f"{system.volume}-package",
+        f"{system.volume}-platform",
+    }
+
+
+def test_config_in_comes_back_and_is_the_caller_s(system: System) -> None:
+    system.run("build").value()
+    assert (system.package / "Config.in").read_text() == "# Add project-specific packages here\n"
+    assert owner(system.package / "Config.in") == (1000, 1000)
+    everything = [Path(directory) / name for directory, _, names in os.walk(system.root) for name in names]
+    assert [path for path in everything if owner(path) != (1000, 1000)] == []
+
+
+def test_the_artifact_has_the_same_content_as_from_an_engine_that_sees_our_files(
+    system: System, make_system: MakeSystem
+) -> None:
+    here = make_system()
+    for each in (system, here):
+        each.write("my_system/rootfs_overlay/etc/motd", "hello\n", mode=0o640)
+        (each.package / "rootfs_overlay" / "link").symlink_to("etc/motd")
+        each.write("my_system/in_make_system.sh", 'cp -a /nerves/env/*/rootfs_overlay "$NERVES_ARTIFACT_NAME"\n')
+        run = 'export NERVES_ARTIFACT_NAME; mkdir -p "$(NERVES_ARTIFACT_NAME)"; cp -a /nerves/env/*/rootfs_overlay .'
+        each.run("build", make_args=shell_words(run)).value()
+
+    def listing(path: Path) -> list[tuple[str, int, bytes]]:
+        with tarfile.open(path) as archive:
+            return [(m.name, m.mode, m.type) for m in sorted(archive.getmembers(), key=lambda m: m.name)]
+
+    assert listing(system.artifact) == listing(here.artifact)
+
+
+def test_clean_removes_what_belongs_to_the_package_and_keeps_what_all_share(far: Far, system: System) -> None:
+    system.run("build").value()
+    volume = system.volume
+    assert system.run("clean").value()["removed"] == [volume]
+    assert far.volumes(volume) == set()
+    assert "nerves-docker-port-downloads" in far.volumes("nerves-docker-port")
+
+
+def test_a_changed_file_arrives_and_a_deleted_one_goes(system: System) -> None:
+    system.write("platform/board/old", "old")
+    system.write("my_system/overlay/gone", "gone")
+    system.run("build").value()
+    (system.root / "platform/board/old").unlink()
+    (system.root / "platform/board").rmdir()
+    (system.package / "overlay/gone").unlink()
+    (system.package / "overlay").rmdir()
+    (system.package / "overlay").symlink_to("nerves_defconfig")
+    system.write("platform/extra.mk", "extra\n")
+    system.run(
+        "build",
+        make_args=shell_words(f"find {PACKAGE} /nerves/env/platform -path {PACKAGE}/.nerves -prune -o -print"),
+    ).value()
+    lines = set(system.build_log.read_text().splitlines())
+    assert {"/nerves/env/platform/extra.mk", f"{PACKAGE}/overlay", f"{PACKAGE}/nerves_defconfig"} <= lines
+    assert not {f"{PACKAGE}/overlay/gone", "/nerves/env/platform/board/old", "/nerves/env/platform/board"} & lines
+
+
+def test_what_is_the_same_keeps_its_time_and_buildroot_stays(system: System) -> None:
+    system.run(
+        "build", make_args=shell_words("mkdir /nerves/env/platform/buildroot-1 && touch -d 2001-01-01 built")
+    ).value()
+    os.utime(system.package / "nerves_defconfig")
+    show = f"stat -c before=%Y {PACKAGE}/nerves_defconfig; ls /nerves/env/platform"
+    system.run("build", make_args=shell_words(show)).value()
+    first = system.build_log.read_text()
+    system.write("my_system/nerves_defconfig", "BR2_x86_64=y\n")
+    system.run("build", make_args=shell_words(show)).value()
+    assert "buildroot-1" in first.splitlines()
+    assert first == system.build_log.read_text()
+
+
+def test_what_the_build_changes_comes_back_whatever_it_is_called(system: System) -> None:
+    system.write("my_system/script.sh", "echo\n")
+    words = shell_words(
+        f"cd {PACKAGE}",
+        "mkdir -p 'a b/ü'",
+        "echo 1 > 'a b/ü/it'\\''s \"new\"'",
+        "printf x > $$(printf 'two\\nlines')",
+        "printf y > $$(printf 'byte\\377')",
+        "ln -s ../elsewhere link",
+        "chmod +x script.sh",
+        "cd - >/dev/null",
+    )
+    system.run("build", make_args=words).value()
+    assert (system.package / 'a b/ü/it\'s "new"').read_text() == "1\n"
+    assert (system.package / "two\nlines").read_text() == "x"
+    assert (system.package / os.fsdecode(b"byte\xff")).read_text() == "y"
+    assert (system.package / "link").readlink() == Path("../elsewhere")
+    assert os.access(system.package / "script.sh", os.X_OK)
+    # And they go in again.
+    system.run(
+        "build", make_args=shell_words(f"cat {PACKAGE}/*/*/*; cat {PACKAGE}/byte*; readlink {PACKAGE}/link")
+    ).value()
+    assert "1\ny../elsewhere\n" in system.build_log.read_text()
+
+
+def test_what_a_failed_build_has_changed_comes_back(system: System) -> None:
+    conversation = system.run("build", make_args=shell_words(f"echo new > {PACKAGE}/new", "false"))
+    assert conversation.error is not None
+    assert conversation.error["code"] == "step_failed"
+    assert (system.package / "new").read_text() == "new\n"
+
+
+def test_a_file_that_was_changed_on_both_sides_is_kept_twice(system: System) -> None:
+    system.write("my_system/notes", "as it came\n")
+    with system.helper() as helper:
+        run = f"echo from the build > {PACKAGE}/notes; printf '\\n>>> waiting\\n'; until [ -e go ]; do sleep 0.1; done"
+        helper.start("build", system.args(make_args=[f"RUN={run}"]))
+        conversation = helper.follow(until_stage="make")
+        assert wait_until(lambda: ">>> waiting" in system.build_log.read_text(), 30)
+        system.write("my_system/notes", "from here\n")
+        (container,) = docker_containers(system)
+        container.exec_run(["touch", "go"])
+        conversation = helper.follow(conversation)
+    conversation.value()
+    assert (system.package / "notes").read_text() == "from here\n"
+    beside = system.package / "notes.from-build"
+    assert beside.read_text() == "from the build\n"
+    assert owner(beside) == (1000, 1000)
+    (warning,) = conversation.warnings
+    assert str(system.package / "notes") in warning
+    assert str(beside) in warning
+    # It is told once.
+    assert system.run("build").warnings == []
+    assert sorted(path.name for path in system.package.glob("notes*")) == ["notes", "notes.from-build"]
+
+
+def docker_containers(system: System) -> list[Container]:
+    client = docker.DockerClient(base_url=system.host)
+    found: list[Container] = client.containers.list(filters={"label": f"nerves-docker-port.volume={system.volume}"})
+    return found
+
+
+def test_a_file_that_the_build_removes_stays_here_and_is_named(system: System) -> None:
+    system.write("my_system/notes", "as it came\n")
+    conversation = system.run("build", make_args=shell_words(f"rm {PACKAGE}/notes"))
+    conversation.value()
+    assert (system.package / "notes").read_text() == "as it came\n"
+    (warning,) = conversation.warnings
+    assert "notes" in warning
+
+
+def test_what_a_killed_helper_could_not_bring_the_next_command_brings(far: Far, system: System) -> None:
+    with system.helper() as helper:
+        run = f"echo precious > {PACKAGE}/precious; printf '\\n>>> waiting\\n'; sleep 1000"
+        helper.start("build", system.args(make_args=[f"RUN={run}"]))
+        helper.follow(until_stage="make")
+        assert wait_until(lambda: ">>> waiting" in system.build_log.read_text(), 30)
+        helper.signal(signal.SIGKILL)
+    for container in docker_containers(system):
+        container.remove(force=True)
+    assert not (system.package / "precious").exists()
+    system.write("my_system/later", "later\n")
+    conversation = system.run("build", make_args=shell_words(f"cat {PACKAGE}/precious {PACKAGE}/later"))
+    conversation.value()
+    assert conversation.warnings == []
+    assert (system.package / "precious").read_text() == "precious\n"
+    assert "precious\nlater\n" in system.build_log.read_text()
+
+
+def test_archive_after_a_change_on_the_host_packs_that(system: System) -> None:
+    system.write("my_system/in_make_system.sh", "cp /nerves/env/my_system/version built\n")
+    system.write("my_system/version", "1\n")
+    with system.helper() as helper:
+        helper.request("build", system.args()).value()
+        system.write("my_system/version", "2\n")
+        again = helper.request("archive", system.args(), request_id=2)
+    assert "make_system" in again.finished
+    assert system.built_by() == 2
+
+
+@pytest.mark.parametrize("there", ["nothing", "empty directories", "another system"])
+def test_an_engine_with_this_machine_s_name_that_does_not_see_our_files_builds(
+    far: Far, system: System, there: str
+) -> None:
+    """It is not asked beforehand: it refuses the mounts, or has other directories there."""
+    far.engine.run_there("hostname", os.uname().nodename)
+    try:
+        if there != "nothing":
+            for directory in (system.package, system.root / "platform", system.root / "dl"):
+                far.engine.run_there("mkdir", "-p", str(directory))
+        if there == "another system":
+            id_file = f"{system.package}/.nerves/artifacts/my_system-portable-0.1.0/.docker_id"
+            script = f'mkdir -p "$(dirname "{id_file}")"; echo another > "{id_file}"; touch {system.package}/theirs'
+            far.engine.run_there("sh", "-c", script)
+        conversation = system.run("build")
+        conversation.value()
+    finally:
+        far.engine.run_there("hostname", NAME)
+    assert conversation.finished == STAGES
+    assert conversation.stages.count(("create_build", "started")) == 1
+    assert conversation.headlines.count("Starting Build... (this may take a while)") == 1
+    assert (system.package / "Config.in").exists()
+    assert not (system.package / "theirs").exists()
+    assert system.artifact.exists()
+
+
+def test_a_forced_mounted_workspace_says_what_is_wrong(far: Far, system: System) -> None:
+    error = system.run("build", env={"NERVES_DOCKER_WORKSPACE": "mounted"}).error
+    assert error is not None
+    assert "directories of this machine" in error["hint"]
+
+
+def test_a_forced_copied_workspace_works_on_any_engine(make_system: MakeSystem, client: docker.DockerClient) -> None:
+    system = make_system()
+    system.run("build", env={"NERVES_DOCKER_WORKSPACE": "copied"}).value()
+    assert (system.package / "Config.in").exists()
+    assert client.volumes.get(f"{system.volume}-package")
+    # And back again: the build tree changes hands.
+    system.run("build", env={"NERVES_DOCKER_WORKSPACE": "mounted"}).value()
+    system.run("build", env={"NERVES_DOCKER_WORKSPACE": "copied"}).value()
+
+
+def test_ssh_keys_are_there_for_the_build_and_not_on_the_engine_s_disk_afterwards(far: Far, system: System) -> None:
+    key = secrets.token_hex(32)
+    system.write("home/.ssh/id_test", f"{key}\n", mode=0o600)
+    run = "sha256sum ~/.ssh/id_test | cut -c 1-8; stat -c %a ~/.ssh/id_test"
+    system.run("build", make_args=shell_words(run)).value()
+    assert "600" in system.build_log.read_text().splitlines()
+    found = subprocess.run(["grep", "-rlF", key, str(far.engine.data)], capture_output=True, text=True, timeout=120)
+    assert found.stdout == ""
+
+
+def test_large_downloads_on_the_host_cost_nothing(system: System) -> None:
+    downloads = system.package / "dl"
+    downloads.mkdir()
+    with (downloads / "large").open("wb") as file:
+        file.truncate(2 << 30)
+    system.own()
+    conversation = system.run("build", make_args=shell_words(f"ls {PACKAGE} /nerves/dl"), download_dir=downloads)
+    conversation.value()
+    assert "large" not in system.build_log.read_text()
+
+
+@pytest.mark.parametrize("uid", [0, 1000])
+def test_old_generation_images_build_for_any_uid(far: Far, make_system: MakeSystem, uid: int) -> None:
+    system = make_system(uid=uid, image=OLD, platform_version="1.27.0", host=far.host)
+    system.run("build").value()
+    for path in (system.package / "Config.in", system.build_log, system.artifact):
+        assert owner(path) == (uid, uid), path
+    assert system.built_by() == uid
+
+
+def test_read_only_mounts_are_copied(system: System) -> None:
+    system.write("patches/0001.patch", "a patch\n", mode=0o600)
+    run = "cat /patches/0001.patch /etc/one-file"
+    patches = system.root / "patches"
+    env = {"NERVES_DOCKER_MOUNTS": f"{patches}:/patches:ro,{patches}/0001.patch:/etc/one-file:ro"}
+    system.run("build", make_args=shell_words(run), env=env).value()
+    assert "a patch\na patch\n" in system.build_log.read_text()
+
+
+@pytest.mark.parametrize(("setting", "value"), [("MOUNTS", "..:/patches"), ("SSH", "agent"), ("CCACHE", "/somewhere")])
+def test_what_cannot_be_had_elsewhere_is_refused_with_what_to_do_instead(
+    system: System, setting: str, value: str
+) -> None:
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(system.root / "agent"))
+        (system.root / "agent").chmod(0o666)
+        with system.helper(SSH_AUTH_SOCK=str(system.root / "agent")) as helper:
+            error = helper.request("build", system.args(env={f"NERVES_DOCKER_{setting}": value})).error
+    assert error is not None
+    assert error["code"] == "bad_request"
+    assert "cannot be had on an engine that does not see" in error["message"]
+    assert error["hint"]
+
+
+def test_ccache_is_a_volume_that_all_systems_share(far: Far, system: System) -> None:
+    run = "touch ~/.buildroot-ccache/$$(ls ~/.buildroot-ccache | wc -l)"
+    for _ in range(2):
+        system.run("build", make_args=shell_words(run), env={"NERVES_DOCKER_CCACHE": "true"}).value()
+        system.run("clean").value()
+    system.run("build", make_args=shell_words("ls ~/.buildroot-ccache"), env={"NERVES_DOCKER_CCACHE": "true"}).value()
+    assert "\n0\n1\n" in system.build_log.read_text()
+    assert "nerves-docker-port-ccache" in far.volumes("nerves-docker-port")
