@@ -1,0 +1,56 @@
+"""Which workspace a build gets, where the engine need not be asked."""
+
+from __future__ import annotations
+
+import os
+import platform
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from nerves_docker_port.engine.client import Capabilities, Engine
+from nerves_docker_port.image.ensure import Image
+from nerves_docker_port.request.settings import WorkspaceKind
+from nerves_docker_port.workspace.choose import is_here, which
+
+IMAGE = Image(tag="tag", id="id", entrypoint=(), workdir="", user="")
+HERE: dict[str, Any] = {"name": platform.node(), "kernel": os.uname().release}
+
+
+def engine(url: str = "unix:///var/run/docker.sock", **capabilities: Any) -> Engine:
+    """An engine that may be looked at, and fails when it is asked anything."""
+    known = Capabilities("20.10", "1.41", "amd64", rootless=False, **capabilities)
+    return cast(Engine, SimpleNamespace(endpoint=SimpleNamespace(url=url), capabilities=known))
+
+
+@pytest.mark.parametrize("setting", ["mounted", "copied"])
+def test_a_setting_decides_without_a_question(setting: WorkspaceKind) -> None:
+    choice = which(engine(), setting, IMAGE, Path("/none"))
+    assert choice.kind == setting
+    assert f"workspace: :{setting}" in choice.reason
+
+
+def test_an_engine_on_this_machine_is_not_asked() -> None:
+    choice = which(engine(**HERE), "auto", IMAGE, Path("/none"))
+    assert choice.kind == "mounted"
+    assert "on this machine" in choice.reason
+
+
+def test_docker_desktop_is_not_asked_for_its_own_files() -> None:
+    assert which(engine(name="docker-desktop", system="Docker Desktop"), "auto", IMAGE, Path("/n")).kind == "mounted"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        engine("tcp://127.0.0.1:2375", **HERE),
+        engine("ssh://me@host", **HERE),
+        engine(**{**HERE, "name": "another"}),
+        engine(**{**HERE, "kernel": "another"}),
+        engine(),
+    ],
+)
+def test_any_other_engine_is_not_taken_for_one_on_this_machine(found: Engine) -> None:
+    assert not is_here(found)
