@@ -45,6 +45,10 @@ REQUEST_TIMEOUT = 60
 LOST_TIMEOUT = 5
 """Seconds that an engine which has stopped answering is given for the clean-up. It may have come back."""
 
+_KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPALIVE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+"""Seconds of silence before the kernel probes a connection, seconds between two probes, and how many may be lost
+(tcp(7); ``TCP_KEEPALIVE`` is macOS's name of the first)."""
+
 PROBE_INTERVAL = 30
 """Seconds of silence in a container's output or a transfer after which the engine is asked whether it still works. A
 build may be silent for as long as it likes; an engine may not."""
@@ -181,8 +185,19 @@ class Engine:
         return time.time() if told is None else told / 10**9
 
     def wait_forever(self, response: requests.Response) -> None:
-        """Let whoever reads the body of this answer wait for as long as it takes."""
-        self.api._disable_socket_timeout(self.api._get_raw_response_socket(response))  # type: ignore[attr-defined]  # noqa: SLF001
+        """Let whoever reads the body of this answer wait for as long as it takes.
+
+        A build may be silent for hours. A connection that died on its way is still noticed, by the kernel's probes.
+        """
+        connection: Any = self.api._get_raw_response_socket(response)  # type: ignore[attr-defined]  # noqa: SLF001
+        self.api._disable_socket_timeout(connection)  # type: ignore[attr-defined]  # noqa: SLF001
+        plain = getattr(connection, "_sock", connection)
+        if isinstance(plain, socket.socket) and plain.family != socket.AF_UNIX:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for option, seconds in _KEEPALIVE:
+                # macOS has other names for some of them.
+                if hasattr(socket, option):
+                    plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
 
     def has_answered(self) -> None:
         """The engine answers again after it did not."""

@@ -325,7 +325,8 @@ def how_it_ended(engine: Engine, container: str) -> End:
     now = engine.now()
     response = engine.api.get(
         engine.url("/events"),
-        params={"since": "0", "until": str(int(now) + 1), "filters": json.dumps({"container": [container]})},
+        # With a moment in the future the engine would wait for it.
+        params={"since": "0", "until": f"{now:.9f}", "filters": json.dumps({"container": [container]})},
         timeout=engine.api.timeout,
     )
     _checked(response)
