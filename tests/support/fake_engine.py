@@ -12,6 +12,8 @@ import fcntl
 import gzip
 import io
 import json
+import os
+import platform
 import re
 import secrets
 import socket
@@ -457,8 +459,12 @@ class FakeEngine:
         self.runs: dict[str, Run] = {}
         """What a step does; without an entry it ends at once and well."""
         self.version: Any = {"Version": "27.3.1", "ApiVersion": "1.47", "MinAPIVersion": "1.24", "Arch": "amd64"}
-        self.info: Any = {"SecurityOptions": ["name=seccomp,profile=builtin"]}
-        """What it says of itself, the time aside."""
+        self.info: Any = {
+            "SecurityOptions": ["name=seccomp,profile=builtin"],
+            "Name": platform.node(),
+            "KernelVersion": os.uname().release,
+        }
+        """What it says of itself, the time aside: it runs on this machine."""
         self.ahead = 0.0
         """Seconds that its clock is ahead of the host's."""
         self.removal = 0.05
