@@ -13,7 +13,8 @@ from nerves_docker_port import errors
 
 
 class Cancellation:
-    """One flow's cancellation. Every method may be called from any thread."""
+    """One flow's cancellation. Every method may be called from any thread, but not from a signal's handler: it would
+    wait for a lock that the interrupted thread may hold."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -1064,6 +1064,19 @@ def no_terminal() -> RunnerError:
     )
 
 
+SHELL_CONNECTED_AGAIN = (
+    "The connection to the build shell was lost and has been made again. Look before you go on: keys that were typed "
+    "just before may not have arrived, and what was printed meanwhile is not shown."
+)
+"""What the person is told in a build shell whose connection broke."""
+
+SIZE_NOT_FOLLOWED = (
+    "The build shell cannot follow the size of this terminal, because this user may not open the terminal's device. "
+    "After you have changed the size, type `stty rows ROWS cols COLUMNS` in the build shell."
+)
+"""What the person is told where nobody tells the build shell a new size."""
+
+
 def no_spec(path: str, reason: str) -> RunnerError:
     """``shell`` with a file that is not (any more) what ``mix nerves.system.shell`` made."""
     return RunnerError(

@@ -43,13 +43,14 @@ class Tmux:
         # When dash runs as root, it ignores PS1 in the environment, but it reads the file that ENV names.
         rc = directory / "outer.rc"
         rc.write_text(f"PS1={shlex.quote(OUTER)}\n")
+        # In a file, because the first window would not get the limit from a later command.
+        self._configuration = directory / "tmux.conf"
+        self._configuration.write_text("set-option -g history-limit 5000\nset-option -g set-titles on\n")
         self._env = {**os.environ, "LC_ALL": "C.UTF-8", "ENV": str(rc), "TERM": "xterm-256color", **(env or {})}
         self._env.pop("TMUX", None)
         self._env.pop("CI", None)
         self._directory = directory
         self._run("new-session", "-d", "-x", str(columns), "-y", str(rows), "exec sh -i")
-        self._run("set-option", "-g", "history-limit", "50000")
-        self._run("set-option", "-g", "set-titles", "on")
         self.device = Path(self._run("display-message", "-p", "#{pane_tty}").strip())
         self.wait_for(re.escape(OUTER.strip()))
 
@@ -66,7 +67,7 @@ class Tmux:
 
     def _run(self, *words: str, check: bool = True, stdin: bytes | None = None) -> str:
         done = subprocess.run(
-            ["tmux", "-u", "-f", os.devnull, "-S", str(self._socket), *words],
+            ["tmux", "-u", "-f", str(self._configuration), "-S", str(self._socket), *words],
             env=self._env,
             cwd=self._directory,
             input=stdin if stdin is not None else b"",
@@ -100,6 +101,13 @@ class Tmux:
     def alternate(self) -> bool:
         """Whether the terminal shows its alternate screen."""
         return self._run("display-message", "-p", "#{alternate_on}").strip() == "1"
+
+    def state(self) -> dict[str, str]:
+        """What programs can change at the terminal, by tmux' names: the alternate screen, the cursor, the mouse, ..."""
+        names = "alternate_on cursor_flag insert_flag keypad_cursor_flag keypad_flag mouse_any_flag mouse_sgr_flag "
+        names += "origin_flag scroll_region_lower scroll_region_upper wrap_flag"
+        values = self._run("display-message", "-p", " ".join(f"#{{{name}}}" for name in names.split())).split()
+        return dict(zip(names.split(), values, strict=True))
 
     def modes(self) -> str:
         """Return the modes of the terminal, as ``stty -a`` prints them."""

@@ -12,7 +12,7 @@ import pytest
 
 from support.port import packaged_command, wait_until
 from support.system import System, ours
-from support.tmux import OUTER, Tmux, ensure_tmux, processes_with
+from support.tmux import OUTER, PATIENCE, Tmux, ensure_tmux, processes_with
 
 PROMPT = r"^ Nerves  project >"
 
@@ -26,6 +26,7 @@ class Shell:
         self._client = client
         self.spec = ""
         self.before = ""
+        self.state_before: dict[str, str] = {}
 
     def prepare(self, **changes: Any) -> str:
         """What Mix does first; the command that is left to be typed."""
@@ -44,9 +45,14 @@ class Shell:
     def open(self, prompt: str = PROMPT, **changes: Any) -> str:
         """Open it, and wait for its prompt; the screen then."""
         command = self.prepare(**changes)
-        self.before = self.tmux.modes()
+        self.look()
         self.tmux.enter(f"clear; {command}; echo left=$?")
         return self.tmux.wait_for(prompt)
+
+    def look(self) -> None:
+        """The terminal as it is now is what it is to be afterwards."""
+        self.before = self.tmux.modes()
+        self.state_before = self.tmux.state()
 
     def left(self) -> int:
         """Wait until the terminal is the outer shell's again; the command's exit status."""
@@ -62,14 +68,14 @@ class Shell:
         """Ours on the volume, running or not."""
         return ours(self._client, self.system.volume)
 
-    def assert_nothing_is_left(self, seconds: float = 10) -> None:
-        """No container, in the time that the issue gives."""
+    def assert_nothing_is_left(self, seconds: float = 2 * PATIENCE) -> None:
+        """No container, by itself."""
         assert wait_until(lambda: self.containers() == [], seconds), self.containers()
 
-    def assert_sane_terminal(self, seconds: float = 10) -> None:
-        """The modes are those from before."""
+    def assert_sane_terminal(self, seconds: float = PATIENCE) -> None:
+        """The modes are those from before, and so is what programs can change at the screen."""
         assert wait_until(lambda: self.tmux.modes() == self.before, seconds), self.tmux.modes()
-        assert not self.tmux.alternate()
+        assert wait_until(lambda: self.tmux.state() == self.state_before, seconds), self.tmux.state()
 
     def assert_spec_is_gone(self) -> None:
         """What said which shell to open is of no more use."""
@@ -112,7 +118,7 @@ def make_shell(
     for shell in made:
         shell.tmux.__exit__(None, None, None)
         if shell.spec:
-            shell.assert_nothing_is_left(30)
+            shell.assert_nothing_is_left()
 
 
 @pytest.fixture

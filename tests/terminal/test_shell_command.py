@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shlex
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +26,8 @@ from support.tmux import OUTER, PATIENCE
 
 if TYPE_CHECKING:
     from terminal.conftest import Shell
+
+PROMPT = r"^ Nerves  project >"
 
 
 def test_the_person_sees_the_texts_the_prompt_and_the_title(shell: Shell) -> None:
@@ -83,9 +87,63 @@ def test_the_size_is_right_from_the_start_and_after_each_resize(shell: Shell) ->
     assert shell.tmux.run("stty size") == "30 100"
     for columns, rows in ((90, 40), (120, 24)):
         shell.tmux.resize(columns, rows)
-        shell.tmux.enter(f"until [ \"$(stty size)\" = '{rows} {columns}' ]; do sleep 0.1; done; echo seen $((6 * 7))")
-        shell.tmux.wait_for(r"^seen 42$")
+        _wait_for_size(shell, rows, columns)
         shell.tmux.press("C-l")
+
+
+def _below_script(shell: Shell, command: str, around: str) -> str:
+    """As `InteractiveCmd` runs it below a Mix: a session of its own, with a terminal of its own."""
+    command = f"{command} --mix {os.getpid()} --terminal {shell.tmux.device}"
+    person = shlex.join(shell.person())
+    return f"setsid -w {person} {around.format(shlex.quote(command.removeprefix(person).strip()))}"
+
+
+def _wait_for_size(shell: Shell, rows: int, columns: int) -> None:
+    shell.tmux.enter(f"until [ \"$(stty size)\" = '{rows} {columns}' ]; do sleep 0.1; done; echo seen $((6 * 7))")
+    shell.tmux.wait_for(r"^seen 42$")
+
+
+def test_a_terminal_of_somebody_else_without_a_session_is_one_too(shell: Shell) -> None:
+    """As `su -c` leaves it: not the controlling terminal, and its device may not be opened."""
+    command = shell.prepare()
+    shell.look()
+    shell.tmux.enter(f"clear; setsid -w {command}; echo left=$?")
+    shell.tmux.wait_for(PROMPT)
+    shell.tmux.resize(90, 40)
+    _wait_for_size(shell, 40, 90)
+    shell.tmux.resize(100, 30)
+    shell.tmux.enter("seq 1 100000; exit")
+    assert shell.left() == 0
+    assert "99999\n100000\n" in shell.tmux.screen(history=True)
+    # tmux takes its time for a size.
+    shell.assert_sane_terminal()
+
+
+def test_the_size_of_a_terminal_of_somebody_else_around_ours_is_followed(shell: Shell) -> None:
+    command = _below_script(shell, shell.prepare(), "script -q -e -c {} /dev/null")
+    shell.look()
+    shell.tmux.enter(f"clear; stty raw -echo opost; {command}; stty sane; echo left=$?")
+    screen = shell.tmux.wait_for(PROMPT)
+    assert "cannot follow" not in screen
+    assert shell.tmux.run("stty size") == "30 100"
+    shell.tmux.resize(90, 40)
+    _wait_for_size(shell, 40, 90)
+    shell.tmux.enter("exit")
+    assert shell.left() == 0
+
+
+def test_where_the_size_cannot_be_followed_it_is_said_once(shell: Shell) -> None:
+    # Python's own pty.spawn does not pass sizes on.
+    spawn = "import pty, sys; sys.exit(pty.spawn(['sh', '-c', sys.argv[1]]) >> 8)"
+    command = _below_script(shell, shell.prepare(), f"python3 -c {shlex.quote(spawn)} {{}}")
+    shell.tmux.enter(f"clear; {command}; stty sane; echo left=$?")
+    shell.tmux.wait_for(PROMPT)
+    screen = shell.tmux.screen(history=True)
+    assert screen.count("cannot follow the size of this terminal") == 1, screen
+    assert "stty rows ROWS cols COLUMNS" in screen
+    shell.tmux.enter("stty rows 40 cols 90; stty size; exit")
+    shell.tmux.wait_for("^40 90$", history=True)
+    assert shell.left() == 0
 
 
 def test_a_full_screen_program_is_drawn_right(shell: Shell) -> None:
@@ -171,10 +229,10 @@ def test_a_paste_of_100_kb_arrives_whole(shell: Shell) -> None:
     text = "".join(f"{number:06} äöü € \t {'x' * (number % 50)}\n" for number in range(2300))
     assert len(text.encode()) > 100_000
     shell.open()
-    shell.tmux.enter("cat > pasted; echo got $((6 * 7))")
+    # Without echo: a kernel drops what is echoed faster than a busy engine reads it (Linux, n_tty.c: echo_buf).
+    shell.tmux.enter("stty -echo; cat > pasted; stty echo; echo got $((6 * 7))")
     assert wait_until(lambda: _runs(shell, "cat"), PATIENCE)
     shell.tmux.paste(text)
-    shell.tmux.wait_for(r"^002299 ")
     shell.tmux.press("C-d")
     shell.tmux.wait_for(r"^got 42$")
     assert shell.tmux.run("md5sum < pasted") == f"{hashlib.md5(text.encode()).hexdigest()}  -"
@@ -222,6 +280,71 @@ def test_a_signal_ends_it_in_order(shell: Shell, number: signal.Signals) -> None
     assert f"The Nerves shell was ended: the helper got {number.name}." in shell.tmux.screen(history=True)
 
 
+@pytest.mark.parametrize("pause", [0, 0.0001])
+def test_many_signals_at_once_end_it_in_order(shell: Shell, pause: float) -> None:
+    """A window that closes sends two of them."""
+    shell.open()
+    pid = shell.pid()
+    for number in (signal.SIGHUP, signal.SIGTERM) * 10:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+        # Not a wait for something: how far the handlers have come is what differs.
+        time.sleep(pause)
+    assert shell.left() in (128 + signal.SIGHUP, 128 + signal.SIGTERM)
+    shell.assert_sane_terminal(0)
+    assert shell.containers() == []
+
+
+LEFT_BEHIND = {
+    "alternate screen": r"\033[?1049h",
+    "old alternate screen": r"\033[?47h",
+    "hidden cursor": r"\033[?25l",
+    "mouse": r"\033[?1000h\033[?1002h\033[?1006h",
+    "application keys": r"\033[?1h\033=",
+    "insert mode": r"\033[4h",
+    # It moves the cursor to the top; below is where the outer shell has room.
+    "scroll region": r"\033[5;10r\033[25H",
+    "origin mode": r"\033[5;10r\033[?6h",
+    "no autowrap": r"\033[?7l",
+    "line drawing": r"\033(0",
+    "shifted out": r"\033)0\016",
+    "colours": r"\033[1;7;31m",
+    "cursor shape and colour": r"\033[5 q\033]12;red\007",
+    "bracketed paste and focus": r"\033[?2004h\033[?1004h",
+}
+
+
+@pytest.mark.parametrize("left_behind", LEFT_BEHIND.values(), ids=LEFT_BEHIND.keys())
+def test_what_a_program_left_behind_is_gone_after_a_normal_exit(shell: Shell, left_behind: str) -> None:
+    shell.open()
+    recorded = shell.tmux.record()
+    # In one line, since bash draws a prompt anew, and sets some of it back.
+    shell.tmux.enter(f"printf '{left_behind}'; exit")
+    assert shell.left() == 0
+    shell.assert_sane_terminal(0)
+    assert shell.tmux.run("echo lqqk").endswith("lqqk")
+    coloured = shell.tmux.screen(colours=True)
+    assert re.search(r"^(?:\x1b\[0?m)?lqqk$", coloured, re.MULTILINE), coloured
+    # What tmux does not tell.
+    for set_it, undone in (
+        (b"\x1b[5 q", b"\x1b[0 q"),
+        (b"\x1b]12;red", b"\x1b]112\x1b\\"),
+        (b"\x1b[?2004h", b"\x1b[?2004l"),
+        (b"\x1b[?1004h", b"\x1b[?1004l"),
+    ):
+        assert recorded.read_bytes().rfind(undone) >= recorded.read_bytes().rfind(set_it)
+
+
+def test_what_was_set_before_the_shell_stays_set(shell: Shell) -> None:
+    shell.tmux.run(r"printf '\033[?1002h\033[?1006h\033[?1h\033='")
+    shell.open()
+    assert shell.state_before["mouse_any_flag"] == "1"
+    shell.tmux.run("true")
+    shell.tmux.enter("exit")
+    assert shell.left() == 0
+    assert shell.tmux.state() == shell.state_before
+
+
 @pytest.mark.parametrize("inside", ["", "vi Makefile", "trap '' HUP; sleep 1000"])
 def test_a_closed_window_leaves_no_container(shell: Shell, inside: str) -> None:
     shell.open()
@@ -262,7 +385,7 @@ def test_the_shell_does_not_open_while_a_build_runs(shell: Shell) -> None:
     with shell.system.helper() as helper:
         helper.start("build", shell.system.args(make_args=["RUN=sleep 1000"]))
         helper.follow(until_stage="make")
-        shell.before = shell.tmux.modes()
+        shell.look()
         shell.tmux.enter(f"{command}; echo left=$?")
         assert shell.left() == 1
         screen = shell.tmux.screen()
@@ -322,9 +445,35 @@ def test_a_connection_that_is_lost_alone_is_made_again(root: Path, host: str, ma
         for one in list(way._sockets):
             with suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
+        # Typed at once: what no connection has taken goes to the next one.
         assert shell.tmux.run("echo still $((6 * 7))").endswith("still 42")
+        screen = shell.tmux.screen()
+        assert screen.count("The connection to the build shell was lost and has been made again.") == 1, screen
         shell.tmux.enter("exit")
         assert shell.left() == 0
+        shell.assert_sane_terminal(0)
+
+
+def test_a_full_screen_program_survives_a_lost_connection(
+    root: Path, host: str, make_shell: Callable[..., Shell]
+) -> None:
+    with _Cut(root, host) as way:
+        shell = make_shell(host=way.host)
+        shell.open()
+        shell.tmux.run("seq 1 200 > numbers")
+        shell.tmux.enter("vi numbers")
+        shell.tmux.wait_for(r"^1\n2\n3$")
+        for one in list(way._sockets):
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+        shell.tmux.press("G")
+        # Drawn anew as a whole, without what the person was told meanwhile.
+        shell.tmux.wait_for(r"\A172\n173\n(?:\d+\n){25}199\n200$")
+        shell.tmux.enter(":q")
+        shell.tmux.wait_for(r"^ Nerves  project >")
+        shell.tmux.enter("exit")
+        assert shell.left() == 0
+        shell.assert_sane_terminal(0)
 
 
 @pytest.mark.parametrize("redirected", ["< /dev/null", "| cat", "> /dev/null"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,7 +61,8 @@ def test_every_message_for_a_person_is_harmless(text: str, shown: str) -> None:
 def test_the_commands_print_nothing_else(text: str, shown: str, monkeypatch: pytest.MonkeyPatch) -> None:
     error = io.StringIO()
     monkeypatch.setattr("sys.stderr", error)
-    reporter = shell._Plain()  # what the command `shell` prints with
+    # What the command `shell` prints with before the shell has the terminal.
+    reporter = shell._Plain(SimpleNamespace(has_begun=False))  # type: ignore[arg-type]
     reporter.headline(text)
     reporter.warning(text)
     reporter.log(text.encode("utf-8", "replace"))

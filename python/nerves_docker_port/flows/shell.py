@@ -59,14 +59,7 @@ def shell(
             prepared.engine.close()
             raise
         try:
-            failure = session.run_on_terminal(
-                terminal,
-                lambda: reporter.warning(
-                    "The connection to the engine was lost. It is tried again for up to "
-                    f"{request.settings.patience} seconds; Ctrl-C ends the shell."
-                ),
-                cancellation,
-            )
+            failure = session.run_on_terminal(terminal, cancellation)
         finally:
             session.end()
             prepared.engine.close()

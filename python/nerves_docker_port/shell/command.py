@@ -1,6 +1,6 @@
 """The command `shell SPEC`: a build shell on this terminal, as `mix nerves.system.shell` has prepared it.
 
-Responsible for the file that says which shell (SPEC), for signals, and for how it all ends; the flow is the recipe's.
+Responsible for the file that says which shell (SPEC), for signals, and for how it all ends; the flow is in `flows`.
 docs/protocol.md ("The shell") is the contract with the Mix side.
 """
 
@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
@@ -23,8 +25,14 @@ from nerves_docker_port.port.protocol import Error
 from nerves_docker_port.port.wire import Atom, Term
 from nerves_docker_port.printing import printable
 from nerves_docker_port.shell.guardian import Guardian
+from nerves_docker_port.shell.signals import Signals
 from nerves_docker_port.shell.terminal import Conversation, Outer, Terminal
 from nerves_docker_port.stages import StageName, Unit
+
+if TYPE_CHECKING:
+    from typing_extensions import Self  # in typing from Python 3.11 on
+
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 _DIRECTORY = "nerves-shell-"
 _FILE = "spec"
@@ -83,51 +91,70 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     parser.add_argument("--terminal", metavar="DEVICE", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     spec: Path = given.spec
-    cancellation = Cancellation()
-    numbers: list[int] = []
-
-    def on_signal(number: int, _frame: object) -> None:
-        numbers.append(number)
-        cancellation.cancel(f"the helper got {signal.Signals(number).name}")
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        signal.signal(number, on_signal)
+    ends = _Ends()
     outer = Outer(given.terminal, given.mix)
     try:
-        _open(spec, environ, cancellation, outer)
+        _open(spec, environ, ends, outer)
     except errors.RunnerError as error:
         ended = _in_words(error)
         if given.mix is None:
             _tell(ended)
         elif not outer.is_gone():
             _keep(ended, spec)
-        return 128 + numbers[0] if numbers else 1
+        return 1 if ends.signal is None else 128 + ends.signal
     return 0
 
 
-def _open(spec: Path, environ: Mapping[str, str], cancellation: Cancellation, outer: Outer) -> None:
+class _Ends:
+    """The signals of this process: those that end it, and those that only wake the conversation."""
+
+    def __init__(self) -> None:
+        self.cancellation = Cancellation()
+        self.signal: signal.Signals | None = None
+        """The first signal that was to end this process."""
+        self._signals = Signals((*_ENDING, signal.SIGWINCH, signal.SIGCONT))
+
+    def start(self, conversation: Conversation) -> None:
+        def on_signal(number: signal.Signals) -> None:
+            if number not in _ENDING:
+                conversation.wake()
+                return
+            self.signal = self.signal or number
+            self.cancellation.cancel(f"the helper got {number.name}")
+
+        self._signals.start(on_signal)
+
+
+def _open(spec: Path, environ: Mapping[str, str], ends: _Ends, outer: Outer) -> None:
     terminal = Terminal()
     args, engine = read_spec(spec)
     kept = {name: value for name, value in environ.items() if name not in endpoint.VARIABLES}
     with Guardian(terminal, lambda: remove_spec(spec)):
+        try:
+            is_resized = outer.can_resize(terminal.fd)
+            conversation = Conversation(terminal, outer, ends.cancellation)
+        except OSError as error:
+            raise errors.cancelled("the terminal was closed") from error
+        # Not earlier: the guardian is forked before there is a second thread.
+        ends.start(conversation)
         from nerves_docker_port.flows.shell import shell
-
-        # The terminal that counts is this one.
         from nerves_docker_port.request import request
-
-        # The terminal that counts is this one.
 
         # The terminal that counts is this one.
         term: dict[Term, Term] = {"TERM": environ["TERM"]} if environ.get("TERM") else {}
         env = args.get(Atom("env"))
         wanted = request.from_args({**args, Atom("env"): {**(env if isinstance(env, dict) else {}), **term}}, environ)
-        conversation = Conversation(terminal, outer, cancellation)
-        try:
-            shell(wanted, {**kept, **engine}, _Plain(), cancellation, conversation)
-        finally:
-            # One that could not be opened, because a build runs, can be tried again. Where Mix waits, it removes it.
-            if conversation.has_begun and (outer.is_gone() or not outer.is_watched):
-                remove_spec(spec)
+        with _Plain(conversation) as reporter:
+            if not is_resized:
+                reporter.warning(errors.SIZE_NOT_FOLLOWED)
+            try:
+                with conversation:
+                    shell(wanted, {**kept, **engine}, reporter, ends.cancellation, conversation)
+            finally:
+                # A shell that could not be opened, because a build runs, can be tried again. Where Mix waits, Mix
+                # removes the file.
+                if conversation.has_begun and (outer.is_gone() or not outer.is_watched):
+                    remove_spec(spec)
 
 
 def _in_words(error: errors.RunnerError) -> errors.RunnerError:
@@ -151,16 +178,35 @@ def _keep(error: errors.RunnerError, spec: Path) -> None:
 
 
 class _Plain:
-    """A reporter on a terminal that has nobody else to print on it. What there is to ask was asked by Mix."""
+    """A reporter on a terminal that has nobody else to print on it. What there is to ask was asked by Mix.
+
+    Once the shell has the terminal, what there is to say waits for the end of the ``with`` block: a full-screen program
+    would be drawn over.
+    """
+
+    def __init__(self, conversation: Conversation) -> None:
+        self._conversation = conversation
+        self._waiting: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        # The terminal may be gone.
+        with suppress(OSError):
+            for text in self._waiting:
+                print(text, file=sys.stderr)  # noqa: T201
 
     def headline(self, text: str) -> None:
-        print(printable(text), file=sys.stderr)  # noqa: T201
+        self._say(printable(text))
 
     def log(self, lines: bytes) -> None:
-        print(printable(lines.decode("utf-8", "replace")), file=sys.stderr)  # noqa: T201
+        self._say(printable(lines.decode("utf-8", "replace")))
 
     def warning(self, text: str) -> None:
-        print(printable(text), file=sys.stderr)  # noqa: T201
+        self._say(printable(text))
 
     def stage_started(self, name: StageName) -> None:
         pass
@@ -173,3 +219,9 @@ class _Plain:
 
     def ask(self, _text: str, *, default: bool) -> bool:
         return default
+
+    def _say(self, text: str) -> None:
+        if self._conversation.has_begun:
+            self._waiting.append(text)
+        else:
+            print(text, file=sys.stderr)  # noqa: T201

@@ -1,7 +1,7 @@
-"""A second process that outlives the first: what `kill -9` of a shell's helper leaves behind, it puts in order.
+"""A second process that outlives the first, and sets the terminal back after `kill -9` of a shell's helper.
 
-It is forked before there are threads, waits for the end of a pipe, and needs nothing from its parent but what it was
-told.
+It waits for the end of a pipe, and needs nothing from its parent but what it was told. It must know neither the engine
+nor the container of the shell, which the engine ends by itself.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ _FINE = b"\n"
 
 
 class Guardian:
-    """Watches this process while the ``with`` block runs."""
+    """Watches this process while the ``with`` block runs.
+
+    The block must be entered before the process has had a second thread or has used the network: a forked process has
+    only the thread that forked, so a lock that another thread held would stay locked, and macOS ends a forked process
+    that uses what its network libraries have set up in the parent.
+    """
 
     def __init__(self, terminal: Terminal, tidy: Callable[[], None]) -> None:
         """``tidy`` is called in the other process, when this one has been killed."""
@@ -60,16 +65,14 @@ class Guardian:
         os.setsid()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGWINCH, signal.SIGCONT):
             signal.signal(number, signal.SIG_IGN)
+        signal.set_wakeup_fd(-1)
         # Who waits for the end of a pipe that our parent had (Erlang does) must not wait for us.
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
             os.dup2(null, fd)
         for low, high in _between(sorted({reads, self._terminal.fd})):
             os.closerange(low, high)
-        told = b""
-        while data := os.read(reads, 4096):
-            told += data
-        if told.endswith(_FINE):
+        if os.read(reads, 1) == _FINE:
             return
         self._restore()
         self._tidy()
@@ -77,10 +80,12 @@ class Guardian:
     def _restore(self) -> None:
         """The terminal as it was, unless somebody has taken it over already: a shell sets modes of its own."""
         terminal = self._terminal
+        is_ours = False
         with suppress(termios.error):
-            if termios.tcgetattr(terminal.fd) == terminal.raw_attributes:
-                terminal.restore()
-        terminal.reset_screen()
+            is_ours = termios.tcgetattr(terminal.fd) == terminal.raw_attributes
+        if is_ours:
+            terminal.restore()
+        terminal.reset_screen(has_line_editor=not is_ours)
 
 
 def _between(kept: list[int]) -> list[tuple[int, int]]:

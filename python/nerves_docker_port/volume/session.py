@@ -250,14 +250,12 @@ class Session:
     def run_on_terminal(
         self,
         converse: Callable[[Stream, Callable[[int, int], None]], None],
-        on_lost: Callable[[], None],
         cancellation: Cancellation,
     ) -> Failure | None:
         """Run the container, which has a console, to its end, with somebody at the other end of its terminal.
 
         ``converse`` gets the stream of that terminal, and what tells the engine another size (rows, columns); it
-        returns when the stream ends. It is called again after a connection was lost; ``on_lost`` is called where the
-        engine cannot be reached at once. The result is ``None`` where the
+        returns when the stream ends. It is called again after a connection was lost. The result is ``None`` where the
         program at the terminal ended with status 0. Raises ``RunnerError``.
         """
         assert self._terminal is not None
@@ -289,7 +287,7 @@ class Session:
                 ended = self._below()
                 if ended is None:
                     reached = self._until_reached(
-                        lambda: container.attach_terminal(self.engine, self.container), cancellation, on_lost
+                        lambda: container.attach_terminal(self.engine, self.container), cancellation
                     )
                     if not isinstance(reached, Failure):
                         stream = reached
@@ -364,15 +362,9 @@ class Session:
             output.close()
             raise
 
-    def _until_reached(
-        self, connect: Callable[[], _T], cancellation: Cancellation, on_lost: Callable[[], None] = lambda: None
-    ) -> _T | Failure:
-        """What ``connect`` gives, tried again for as long as the patience lasts; or how the container has ended.
-
-        ``on_lost`` is called once, where the first attempt fails.
-        """
+    def _until_reached(self, connect: Callable[[], _T], cancellation: Cancellation) -> _T | Failure:
+        """What ``connect`` gives, tried again for as long as the patience lasts; or how the container has ended."""
         deadline = time.monotonic() + self._patience
-        told = False
         while True:
             cancellation.check()
             self._heart.check()
@@ -391,9 +383,6 @@ class Session:
                 if time.monotonic() > deadline:
                     raise
                 self._heart.hurry()
-            if not told:
-                on_lost()
-                told = True
             time.sleep(RETRY_INTERVAL)
 
     def _ended(self) -> Failure:
