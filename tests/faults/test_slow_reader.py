@@ -25,8 +25,8 @@ def test_a_peer_that_does_not_read_holds_nothing_up_and_is_told_how_much_it_miss
     with system.helper() as helper:
         helper.start("build", args)
         # Nobody reads now.
-        assert wait_until(system.artifact.exists, 60), "the build waits for its reader"
-        assert wait_until(lambda: ours(client, system.volume) == [], 10)
+        assert wait_until(system.artifact.exists, 120), "the build waits for its reader"
+        assert wait_until(lambda: ours(client, system.volume) == [], 60)
         status = Path(f"/proc/{helper.process.pid}/status").read_text()
         peak = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert peak is not None

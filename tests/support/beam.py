@@ -67,7 +67,7 @@ class Beam:
         self._stdin.close()
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(timeout=30)
+        self.process.wait(timeout=60)
         self._stdout.close()
 
     @property

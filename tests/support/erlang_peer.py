@@ -51,7 +51,7 @@ class ErlangPeer:
         os.close(self._out)
         os.close(self._in)
         try:
-            self._process.wait(timeout=10)
+            self._process.wait(timeout=60)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

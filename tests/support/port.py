@@ -128,7 +128,7 @@ class Helper:
     ) -> None:
         self.close()
         try:
-            self.process.wait(timeout=30)
+            self.process.wait(timeout=60)
         finally:
             if self.process.poll() is None:
                 self.process.kill()
@@ -202,12 +202,12 @@ class Helper:
         """Send the helper a signal."""
         self.process.send_signal(number)
 
-    def wait_until(self, condition: Any, seconds: float = 10) -> bool:
+    def wait_until(self, condition: Any, seconds: float = 60) -> bool:
         """Whether ``condition()`` becomes true within ``seconds``."""
         return wait_until(condition, seconds)
 
 
-def wait_until(condition: Any, seconds: float = 10) -> bool:
+def wait_until(condition: Any, seconds: float = 60) -> bool:
     """Whether ``condition()`` becomes true within ``seconds``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

@@ -122,9 +122,9 @@ class MixShell:
         return Path(f"/proc/{self.helper()}/cmdline").read_text().split("\0")
 
     def assert_nothing_is_left(self) -> None:
-        assert wait_until(lambda: self.world.containers() == [], 10), self.world.containers()
+        assert wait_until(lambda: self.world.containers() == [], PATIENCE), self.world.containers()
 
-    def assert_sane_terminal(self, seconds: float = 10) -> None:
+    def assert_sane_terminal(self, seconds: float = PATIENCE) -> None:
         assert wait_until(lambda: self.tmux.modes() == self.before, seconds), self.tmux.modes()
         assert not self.tmux.alternate()
 

@@ -364,7 +364,7 @@ def test_cleaning_up_never_fails_and_is_short_with_an_engine_that_is_lost(
     began = time.monotonic()
     with engine.cleaning_up():
         engine.api.inspect_volume("x")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
 
 
 def test_labels_have_our_prefix_and_others_are_not_taken_for_them() -> None:

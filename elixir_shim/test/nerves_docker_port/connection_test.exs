@@ -14,19 +14,20 @@ defmodule NervesDockerPort.ConnectionTest do
   end
 
   defp drain(connection, messages \\ []) do
-    case Connection.next(connection, 10_000) do
+    case Connection.next(connection, 60_000) do
       {:message, message} -> drain(connection, [message | messages])
       last -> Enum.reverse([last | messages])
     end
   end
 
   test "nothing is lost by a timeout", %{open: open} do
-    connection = open.([{:sleep, 0.4}, say(hello()), {:exit, 0}])
+    connection = open.([{:read, nil}, say(hello()), {:exit, 0}])
     assert Connection.next(connection, 0) == :timeout
     assert Connection.next(connection, 10) == :timeout
-    assert Connection.next(connection, 10_000) == {:message, hello()}
-    assert Connection.next(connection, 10_000) == {:exited, 0}
-    assert Connection.next(connection, 10_000) == {:exited, 0}
+    :ok = Connection.send_message(connection, :go)
+    assert Connection.next(connection, 60_000) == {:message, hello()}
+    assert Connection.next(connection, 60_000) == {:exited, 0}
+    assert Connection.next(connection, 60_000) == {:exited, 0}
   end
 
   test "what came before the end is heard first", %{open: open, directory: directory} do
@@ -81,19 +82,19 @@ defmodule NervesDockerPort.ConnectionTest do
     connection = open.([flood, {:pid, pid}, {:read, go}, say(log), {:exit, 0}])
     await_file(pid)
     await("the flood to be taken", fn -> :sys.get_state(connection).dropped == 1_000 end)
-    for _ <- 1..1_000, do: assert(Connection.next(connection, 10_000) == {:message, log})
+    for _ <- 1..1_000, do: assert(Connection.next(connection, 60_000) == {:message, log})
 
-    assert {:message, {:event, 1, {:warning, "1000 lines" <> _}}} = Connection.next(connection, 10_000)
+    assert {:message, {:event, 1, {:warning, "1000 lines" <> _}}} = Connection.next(connection, 60_000)
 
     :ok = Connection.send_message(connection, :go)
-    assert Connection.next(connection, 10_000) == {:message, log}
+    assert Connection.next(connection, 60_000) == {:message, log}
   end
 
   test "sending to a helper that is gone is told by what comes next", %{open: open} do
     connection = open.([{:exit, 9}])
-    assert Connection.next(connection, 10_000) == {:exited, 9}
+    assert Connection.next(connection, 60_000) == {:exited, 9}
     assert Connection.send_message(connection, :hello) == :ok
-    assert Connection.next(connection, 10_000) == {:exited, 9}
+    assert Connection.next(connection, 60_000) == {:exited, 9}
   end
 
   test "a request that is larger than a pipe arrives whole", %{open: open, directory: directory} do
@@ -101,13 +102,13 @@ defmodule NervesDockerPort.ConnectionTest do
     connection = open.([{:sleep, 0.3}, {:read, sent}, say(:ok), {:exit, 0}])
     message = {:request, 1, :build, %{package: List.duplicate("some text", 100_000)}}
     :ok = Connection.send_message(connection, message)
-    assert Connection.next(connection, 10_000) == {:message, :ok}
+    assert Connection.next(connection, 60_000) == {:message, :ok}
     assert saved_term(sent) == message
   end
 
   test "closing twice is fine", %{open: open} do
     connection = open.([say(hello()), {:sleep, 5}])
-    assert Connection.next(connection, 10_000) == {:message, hello()}
+    assert Connection.next(connection, 60_000) == {:message, hello()}
     assert Connection.close(connection) == :ok
     assert Connection.close(connection) == :ok
   end

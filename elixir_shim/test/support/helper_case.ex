@@ -73,10 +73,10 @@ defmodule NervesDockerPort.HelperCase do
   def os_process_alive?(pid),
     do: match?({_, 0}, System.cmd("kill", ["-0", pid], stderr_to_stdout: true))
 
-  def await(what, condition, left \\ 200) do
+  def await(what, condition, left \\ 1_200) do
     cond do
       condition.() -> :ok
-      left == 0 -> ExUnit.Assertions.flunk("waited 10 s in vain for " <> what)
+      left == 0 -> ExUnit.Assertions.flunk("waited a minute in vain for " <> what)
       true -> Process.sleep(50) && await(what, condition, left - 1)
     end
   end
