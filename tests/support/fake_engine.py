@@ -44,6 +44,8 @@ ARTIFACT = gzip.compress(b"a whole artifact, read to its end\n" * 1000, mtime=0)
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
 
 _LABEL = "nerves-docker-port."
+_HERE = {"Name": platform.node(), "KernelVersion": os.uname().release}
+"""What tells that it is on this machine."""
 _STATE = "/nerves-docker-port"
 _TICK = 0.1
 """Seconds between two looks whether a heartbeat has come."""
@@ -634,7 +636,7 @@ class FakeEngine:
         asked = exchange.asked
         answers: list[tuple[str, str, Callable[[], None]]] = [
             ("GET", r"/version", lambda: exchange.json(200, self.version)),
-            ("GET", r"/info", lambda: exchange.json(200, {"SystemTime": _rfc3339(self.now()), **self.info})),
+            ("GET", r"/info", lambda: exchange.json(200, {"SystemTime": _rfc3339(self.now()), **_HERE, **self.info})),
             ("GET", r"/events", lambda: self._events(exchange)),
             ("GET", r"/images/json", lambda: exchange.json(200, list(self.images.values()))),
             ("GET", r"/_ping", lambda: exchange.answer(200, b"OK", "text/plain")),
