@@ -278,6 +278,23 @@ def test_an_engine_with_this_machine_s_name_that_does_not_see_our_files_builds(
     assert system.artifact.exists()
 
 
+def test_the_doctor_says_which_workspace_it_is_and_why(far: Far, system: System, make_system: MakeSystem) -> None:
+    def workspace(of: System) -> tuple[bool, str]:
+        with of.helper() as helper:
+            value = helper.request("doctor", of.args()).value()
+        (line,) = [line for line in value["text"].splitlines() if " workspace " in line]
+        return value["ok"], line
+
+    fine, line = workspace(system)
+    assert fine
+    assert line.endswith(f"copied: the engine does not see {system.package}")
+    here = make_system()
+    fine, line = workspace(here)
+    assert fine
+    assert line.endswith(f"mounted: the engine sees {here.package} as you do")
+    assert list(system.package.iterdir()) == [system.package / "nerves_defconfig"]
+
+
 def test_a_forced_mounted_workspace_says_what_is_wrong(far: Far, system: System) -> None:
     error = system.run("build", env={"NERVES_DOCKER_WORKSPACE": "mounted"}).error
     assert error is not None

@@ -68,6 +68,10 @@ class Shell:
         """Ours on the volume, running or not."""
         return ours(self._client, self.system.volume)
 
+    def remove(self, name: str) -> None:
+        """Remove a container by force."""
+        self._client.containers.get(name).remove(force=True)
+
     def assert_nothing_is_left(self, seconds: float = 2 * PATIENCE) -> None:
         """No container, by itself."""
         assert wait_until(lambda: self.containers() == [], seconds), self.containers()

@@ -33,6 +33,9 @@ from nerves_docker_port.request.request import Request, from_args
 from nerves_docker_port.text import size
 from nerves_docker_port.volume import lock
 from nerves_docker_port.volume import prune as volumes
+from nerves_docker_port.workspace.choose import Choice, which
+from nerves_docker_port.workspace.copied import check_settings
+from nerves_docker_port.workspace.packing import TEMPORARY
 
 OUR_RUNNER = "Elixir.NervesDockerPort.BuildRunner"
 
@@ -253,6 +256,15 @@ def _with_image(
     yield prober.disk()
     if found.request is not None:
         request = found.request
+        choice = _workspace(engine, request, here)
+        yield Finding("workspace", "ok", f"{choice.kind}: {choice.reason}")
+        if choice.kind == "copied":
+            try:
+                check_settings(request)
+            except errors.RunnerError as error:
+                yield _of_error("workspace", error)
+            yield Finding("mounts", "ok", "not needed: the build works on copies of the package and the platform")
+            return
         places = [("package", request.package.path), ("platform", request.platform.path)]
         places.append(("downloads", resources.nearest_existing(request.names.download_dir)))
         if request.settings.ccache is not None:
@@ -260,6 +272,22 @@ def _with_image(
     else:
         places = [("directory", found.cwd)]
     yield from prober.mounts(places)
+
+
+def _workspace(engine: Engine, request: Request, here: Image) -> Choice:
+    """Which workspace a build gets. The engine is asked for a file of our own, because there may be no build yet."""
+    nonce = secrets.token_hex(16)
+    file = request.package.path / f"{TEMPORARY}{nonce[:8]}"
+    try:
+        file.write_text(nonce)
+    except OSError:
+        # That is found, and said, where the mounts are tried.
+        return Choice("mounted", "not known, because the package's directory cannot be written")
+    try:
+        return which(engine, request.settings.workspace, here, file, ask=True)
+    finally:
+        with suppress(OSError):
+            file.unlink()
 
 
 def _image(engine: Engine, found: Subject, tag: str, here: Image | None) -> Finding:
