@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from nerves_docker_port.port.wire import Atom
+from nerves_docker_port.volume import machine
 from support.fake_engine import ARTIFACT, STDERR, STREAM_HEAD, Container, Exchange, Hook, Run, frame
 from support.fault_world import FaultWorld
 from support.port import Conversation, wait_until
@@ -960,6 +961,8 @@ def test_a_volume_of_a_package_that_is_gone_is_not_pruned_while_a_session_has_it
         "version": "1.0.0",
         "path": str(world.root / "gone"),
         "host": platform.node(),
+        "machine": machine.machine_id(),
+        "directory": machine.directory_id(world.root / "gone"),
         "volume": "gone-1234",
     }
     world.engine.volumes["gone-1234"] = {f"nerves-docker-port.{key}": value for key, value in gone.items()}
