@@ -955,16 +955,19 @@ def test_whoever_comes_while_a_build_runs_is_refused_and_the_build_goes_on(world
 
 
 def test_a_volume_of_a_package_that_is_gone_is_not_pruned_while_a_session_has_it(world: FaultWorld) -> None:
+    package = world.root / "gone"
+    package.mkdir()
     gone = {
         "project": "nerves_docker_port",
         "package": "gone",
         "version": "1.0.0",
-        "path": str(world.root / "gone"),
+        "path": str(package),
         "host": platform.node(),
         "machine": machine.machine_id(),
-        "directory": machine.directory_id(world.root / "gone"),
+        "directory": machine.directory_id(package),
         "volume": "gone-1234",
     }
+    package.rmdir()
     world.engine.volumes["gone-1234"] = {f"nerves-docker-port.{key}": value for key, value in gone.items()}
     session = world.engine.add_container("gone-1234-session", mounted="gone-1234", volume="gone-1234", step="build")
     args = {**world.args(), Atom("all"): True, Atom("prune"): True, Atom("yes"): True}
