@@ -118,17 +118,19 @@ class Session:
             # A cancellation that came before the start found nothing to stop.
             cancellation.check()
             while not self._has_workspace and self._below() is None:
-                data = self._output.read() if self._output is not None else self._terminal_read()
+                data = self._output.read() if self._output is not None else self._terminal_read(cancellation)
                 if not data:
                     break
                 self._splitter.feed(data)
                 self._answer()
             cancellation.check()
 
-    def _terminal_read(self) -> bytes:
+    def _terminal_read(self, cancellation: Cancellation) -> bytes:
         """What the terminal says, waited for; nothing at its end."""
         assert self._terminal is not None
         while (data := self._terminal.read()) is None:
+            cancellation.check()
+            self._heart.check()
             # With TLS, what has been read already makes no descriptor ready.
             select.select([self._terminal.read_fd], [], [], RETRY_INTERVAL)
         return data
