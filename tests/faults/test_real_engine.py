@@ -258,8 +258,9 @@ def test_cancelled_at_random_moments_a_build_leaves_nothing_and_no_traceback(
                 time.sleep(chance.uniform(0, 2.5))
                 if end == "cancel":
                     helper.send((Atom("cancel"), 1))
-                    helper.follow()
-                    assert ours(client, system.volume) == []
+                    # One that came too late finds the session parked, for as long as the helper is there.
+                    if helper.follow().error is not None:
+                        assert ours(client, system.volume) == []
                 elif end == "end of file":
                     helper.close()
                 elif end == "SIGTERM":
