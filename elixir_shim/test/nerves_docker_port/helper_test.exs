@@ -223,7 +223,7 @@ defmodule NervesDockerPort.HelperTest do
       {_, 0} = System.cmd("kill", ["-KILL", await_file(pid)])
       await("the helper to go", fn -> not os_process_alive?(await_file(pid)) end)
       # The end of a process is known to the system a moment earlier than to the BEAM.
-      {%{connection: connection}, _command, _engine} = Process.get(Helper)
+      {%{connection: connection}, _engine} = Process.get(Helper)
       await("the end to be known", fn -> :sys.get_state(connection).ended != nil end)
 
       ^command = fake_helper(directory, [:greet, done(%{path: "/dl/packed anew"})])
