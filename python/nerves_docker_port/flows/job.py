@@ -20,8 +20,6 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.image import ensure as images
 from nerves_docker_port.record import journal
-from nerves_docker_port.record.cause import Cause
-from nerves_docker_port.record.explain import explain, render
 from nerves_docker_port.record.log import BuildLog
 from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.request import Request
@@ -278,8 +276,7 @@ def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
         package, names = job.request.package, job.request.names
         return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
     command = shlex.join(step.command)
-    cause = _cause(job.log.path)
-    kind, told = ("", "") if cause is None else (cause.kind, render(cause))
+    kind, told = _cause(job.log.path)
     # The kernel's count tells of processes in the container, the log of those that a compiler's driver has started.
     if failure.out_of_memory or kind == "out-of-memory" or "Killed signal terminated program" in last_lines:
         return errors.out_of_memory(command, failure.status, last_lines, log, cause=told)
@@ -291,17 +288,21 @@ def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
     if kind == "disk-full" or errors.says_disk_full(last_lines):
         return errors.disk_full(failed.message, log)
     # Where the cause is another one, such as a wrong hash, failed mirrors afterwards mislead.
-    if kind == "download-no-network" or (cause is None and errors.says_no_network(last_lines)):
+    if kind == "download-no-network" or (not kind and errors.says_no_network(last_lines)):
         return errors.no_network(failed)
     return failed
 
 
-def _cause(log: Path) -> Cause | None:
-    """The cause of the failure in the whole log, if it can be found."""
+def _cause(log: Path) -> tuple[str, str]:
+    """The kind of the failure's cause, found in the whole log, and what to say of it; nothing where it is not found."""
+    # Imported where it is needed, because the tables in it take a tenth of the time of all imports.
+    from nerves_docker_port.record.explain import explain, render
+
     try:
-        return explain(log)
+        cause = explain(log)
     except Exception:  # noqa: BLE001  # a defect here must not hide that the build has failed
-        return None
+        return "", ""
+    return ("", "") if cause is None else (cause.kind, render(cause))
 
 
 def _make_directory(path: Path, what: str) -> None:
