@@ -8,14 +8,17 @@ from __future__ import annotations
 import io
 import tarfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import IO, Protocol
 
 import docker.errors
 import requests
 
-from nerves_docker_port.engine.client import REQUEST_TIMEOUT, Engine
-from nerves_docker_port.engine.container import there
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine.client import REQUEST_TIMEOUT, Engine, hang_up
+from nerves_docker_port.engine.container import check, there
+
+_CHUNK = 1 << 20
 
 
 class Pieces(Protocol):
@@ -39,14 +42,17 @@ def put(engine: Engine, container: str, directory: str, packed: Pieces) -> None:
         timeout=REQUEST_TIMEOUT,
     )
     with there():
-        _check(response)
+        check(response)
 
 
 @contextmanager
-def opened(engine: Engine, container: str, path: str) -> Iterator[IO[bytes] | None]:
+def opened(
+    engine: Engine, container: str, path: str, cancellation: Cancellation | None = None
+) -> Iterator[IO[bytes] | None]:
     """The content of a file of the container while the body runs; ``None`` where there is no such regular file.
 
-    Raises ``NoContainerError``, ``tarfile.TarError`` where the answer breaks off, and what the SDK raises.
+    A ``cancellation`` ends the content early. Raises ``NoContainerError``, ``tarfile.TarError`` where the answer breaks
+    off, and what the SDK raises.
     """
     response = engine.api.get(
         engine.url(f"/containers/{container}/archive"),
@@ -56,14 +62,14 @@ def opened(engine: Engine, container: str, path: str) -> Iterator[IO[bytes] | No
         stream=True,
         timeout=REQUEST_TIMEOUT,
     )
-    with response:
+    with response, cancellation.on_cancel(lambda: hang_up(response)) if cancellation else nullcontext():
         try:
             with there():
-                _check(response)
+                check(response)
         except docker.errors.NotFound:
             yield None
             return
-        with tarfile.open(fileobj=_Body(response), mode="r|") as tar:
+        with tarfile.open(fileobj=_Body(response), mode="r|", bufsize=_CHUNK) as tar:
             member = tar.next()
             yield None if member is None or not member.isreg() else tar.extractfile(member)
 
@@ -79,10 +85,3 @@ class _Body(io.RawIOBase):
         """The next ``size`` bytes, fewer at the end."""
         data: bytes = self._read(size if size >= 0 else None)
         return data
-
-
-def _check(response: requests.Response) -> None:
-    try:
-        response.raise_for_status()
-    except requests.HTTPError as error:
-        docker.errors.create_api_error_from_http_exception(error)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import glob
 import hashlib
-import io
 import os
 import tarfile
 import time
@@ -23,12 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-import docker.errors
 import requests
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine.client import REQUEST_TIMEOUT, Engine, hang_up
+from nerves_docker_port.engine import archive
+from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.engine.container import NoContainerError
 
 _CHUNK = 1 << 20
 
@@ -107,45 +107,15 @@ def _open_source(
     engine: Engine, container: str, source: str, target: Path, log: str, cancellation: Cancellation
 ) -> Iterator[IO[bytes]]:
     """Open the file ``source`` in the container for reading, out of the engine's tar stream."""
-    response = engine.api.get(
-        engine.url(f"/containers/{container}/archive"),
-        params={"path": source},
-        # The artifact is already compressed. Without this header the engine would compress it again.
-        headers={"Accept-Encoding": "identity"},
-        stream=True,
-        timeout=REQUEST_TIMEOUT,
-    )
-    with response, cancellation.on_cancel(lambda: hang_up(response)):
-        if response.status_code == 404 and "no such container" in response.text.lower():
-            raise errors.container_gone(container[:12])
-        if response.status_code == 404:
-            raise errors.artifact_missing(str(target), f"there is no {source} in the build directory", log)
-        try:
-            response.raise_for_status()
-        except requests.HTTPError as error:
-            docker.errors.create_api_error_from_http_exception(error)
-        try:
-            with tarfile.open(fileobj=_ResponseFile(response), mode="r|", bufsize=_CHUNK) as tar:
-                member = tar.next()
-                content = None if member is None or not member.isreg() else tar.extractfile(member)
-                if content is None:
-                    raise errors.artifact_missing(str(target), f"{source} is not a regular file", log)
-                yield content
-        except tarfile.TarError as error:
-            raise errors.artifact_missing(str(target), f"the engine's copy broke off: {error}", log) from error
-
-
-class _ResponseFile(io.RawIOBase):
-    """The body of a response as a file object that ``tarfile`` can read."""
-
-    def __init__(self, response: requests.Response) -> None:
-        super().__init__()
-        self._read = response.raw.read
-
-    def read(self, size: int = -1) -> bytes:
-        """Return the next ``size`` bytes, or fewer at the end."""
-        data: bytes = self._read(size if size >= 0 else None)
-        return data
+    try:
+        with archive.opened(engine, container, source, cancellation) as content:
+            if content is None:
+                raise errors.artifact_missing(str(target), f"there is no {source} in the build directory", log)
+            yield content
+    except NoContainerError as error:
+        raise errors.container_gone(container[:12]) from error
+    except tarfile.TarError as error:
+        raise errors.artifact_missing(str(target), f"the engine's copy broke off: {error}", log) from error
 
 
 def _copy(content: IO[bytes], file: IO[bytes], target: Path, log: str, cancellation: Cancellation) -> Artifact:

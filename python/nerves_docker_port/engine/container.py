@@ -218,7 +218,7 @@ def signal(engine: Engine, container: str, name: str, *, timeout: float) -> None
     ``timeout`` is how many seconds the engine may take.
     """
     with there():
-        _checked(engine.api.post(engine.url(f"/containers/{container}/kill"), params={"signal": name}, timeout=timeout))
+        check(engine.api.post(engine.url(f"/containers/{container}/kill"), params={"signal": name}, timeout=timeout))
 
 
 def rename(engine: Engine, container: str, name: str) -> None:
@@ -298,7 +298,7 @@ def read_file(engine: Engine, container: str, path: str) -> bytes:
             headers={"Accept-Encoding": "identity"},
             timeout=engine.api.timeout,
         )
-        _checked(response)
+        check(response)
     with tarfile.open(fileobj=io.BytesIO(response.content)) as tar:
         member = tar.next()
         content = None if member is None else tar.extractfile(member)
@@ -329,7 +329,7 @@ def how_it_ended(engine: Engine, container: str) -> End:
         params={"since": "0", "until": f"{now:.9f}", "filters": json.dumps({"container": [container]})},
         timeout=engine.api.timeout,
     )
-    _checked(response)
+    check(response)
     status, out_of_memory, killed = None, False, False
     for line in response.content.splitlines():
         with suppress(ValueError, AttributeError):
@@ -360,7 +360,7 @@ class Output:
             timeout=api.timeout,
         )
         with there():
-            _checked(self._response)
+            check(self._response)
         # The answer had to come in time; a build may be silent for as long as it likes.
         engine.wait_forever(self._response)
         # A frame whose end has not arrived yet: the beginning of its header, or how much of its payload is to come.
@@ -431,7 +431,7 @@ def attach_terminal(engine: Engine, container: str) -> Stream:
         timeout=engine.api.timeout,
     )
     with there():
-        _checked(response)
+        check(response)
     return Stream(response)
 
 
@@ -441,7 +441,7 @@ def resize(engine: Engine, container: str, rows: int, columns: int) -> None:
         engine.api.resize(container, rows, columns)
 
 
-def _checked(response: requests.Response) -> None:
+def check(response: requests.Response) -> None:
     """Raise the SDK's error for an answer that is one."""
     try:
         response.raise_for_status()
