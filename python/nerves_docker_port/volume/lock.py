@@ -140,7 +140,8 @@ def left_behind(engine: Engine) -> list[str]:
             name_of(each)
             for each in container.list_all(engine)
             if label(each.get("Labels"), "project") is not None
-            and each.get("State") not in _RUNNING
+            # One that the engine is removing already is nobody's task.
+            and each.get("State") not in (*_RUNNING, "removing")
             and engine.now() - float(each["Created"]) > LEFTOVER_AGE
         ]
 
