@@ -38,6 +38,12 @@ def test_an_engine_on_this_machine_is_not_asked() -> None:
     assert "on this machine" in choice.reason
 
 
+def test_an_engine_that_maps_user_ids_gets_copies() -> None:
+    choice = which(engine(**HERE, maps_users=True), "auto", IMAGE, Path("/none"))
+    assert choice.kind == "copied"
+    assert "maps user ids" in choice.reason
+
+
 def test_docker_desktop_is_not_asked_for_its_own_files() -> None:
     assert which(engine(name="docker-desktop", system="Docker Desktop"), "auto", IMAGE, Path("/n")).kind == "mounted"
 

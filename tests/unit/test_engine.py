@@ -116,6 +116,23 @@ def test_the_engine_tells_what_it_is(fake: FakeEngine) -> None:
     engine.close()
 
 
+@pytest.mark.parametrize(
+    ("info", "rootless", "maps_users"),
+    [
+        ({"SecurityOptions": ["name=seccomp,profile=default"], "Rootless": True}, True, False),
+        ({"SecurityOptions": ["name=seccomp,profile=default", "name=userns"]}, False, True),
+    ],
+    ids=["Podman before 4.6", "userns-remap"],
+)
+def test_what_an_engine_does_with_user_ids_is_known(
+    fake: FakeEngine, info: dict[str, object], rootless: bool, maps_users: bool
+) -> None:
+    fake.info = info
+    engine = Engine.connect({"DOCKER_HOST": fake.host})
+    assert (engine.capabilities.rootless, engine.capabilities.maps_users) == (rootless, maps_users)
+    engine.close()
+
+
 @pytest.mark.parametrize("options", [["name=seccomp,profile=default", "name=rootless"], ["name=rootless,x=y"]])
 def test_a_rootless_engine_is_known(fake: FakeEngine, options: list[str]) -> None:
     fake.info = {"SecurityOptions": options}

@@ -80,6 +80,9 @@ class Capabilities:
     """The operating system that it runs on: tells Docker Desktop from an engine of the machine itself."""
     kernel: str = ""
     """The release of its kernel, as uname(2) has it."""
+    maps_users: bool = False
+    """Its containers have other user ids than the host (`dockerd --userns-remap`), so what they write on a mounted
+    directory belongs to nobody whom the host knows."""
     limits_memory: bool = True
     limits_cpus: bool = True
     limits_swap: bool = True
@@ -112,8 +115,9 @@ class Engine:
             engine_version=str(self._version.get("Version", "unknown")),
             api_version=str(self._version["ApiVersion"]),
             architecture=str(self._version.get("Arch", "")),
-            # `docker info` and Podman alike list "name=rootless" there.
-            rootless=any("name=rootless" in option for option in security),
+            # Docker and Podman list "name=rootless" there; Podman before 4.6 says only "Rootless".
+            rootless=any("name=rootless" in option for option in security) or info.get("Rootless") is True,
+            maps_users=any("name=userns" in option for option in security),
             cpus=_count(info.get("NCPU")),
             memory=_count(info.get("MemTotal")),
             name=str(info.get("Name") or ""),

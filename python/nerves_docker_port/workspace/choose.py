@@ -47,6 +47,8 @@ def which(engine: Engine, setting: WorkspaceKind, image: Image, file: Path, *, a
     """
     if setting != "auto":
         return Choice(setting, f"`workspace: :{setting}` is configured")
+    if engine.capabilities.maps_users:
+        return Choice("copied", "the engine maps user ids, so a container could not write your files")
     if is_here(engine) and not ask:
         return Choice("mounted", "the engine runs on this machine")
     if "Docker Desktop" in engine.capabilities.system:
