@@ -294,6 +294,11 @@ def test_of_two_packages_that_fail_in_a_parallel_build_the_first_is_blamed() -> 
     assert (cause.package, cause.lines[0]) == ("host-a", ERROR.rstrip())
 
 
+def test_a_make_around_buildroots_own_does_not_hide_the_cause() -> None:
+    log = content(BUILDROOT / "wrong-hash.build.log")
+    assert found(log + b"make: *** [Makefile:2: all] Error 2\n") == found(log)
+
+
 def test_a_make_inside_a_package_that_counts_its_levels_anew_is_followed() -> None:
     log = PREPARATION + headline("host-a", "1.0", "Building") + ERROR + "make: *** [inner.mk:4: a.o] Error 1\n"
     assert ERROR.rstrip() in found(f"{log}{STAMP}Error 2\nmake: *** [Makefile:23: _all] Error 2\n").lines

@@ -312,9 +312,13 @@ def _begin_of_run(last: MakeError, found: Landmarks) -> int:
         # The outermost make's line ended an earlier run, unless a make inside a package printed it: then the package's
         # step fails next, without a headline in between.
         if error.level == 0 and not _is_of_buildroot(error):
+            end = error.offset + len(error.text.encode())
+            # A make around the outermost one, such as a wrapper's, reports the same failure on the next line.
+            if following.offset <= end + len("\r\n"):
+                continue
             begun = any(error.offset < headline.offset < following.offset for headline in found.headlines)
             if begun or not following.level:
-                begin = error.offset + 1
+                begin = end
     return begin
 
 
