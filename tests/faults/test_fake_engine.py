@@ -980,6 +980,14 @@ def test_a_volume_of_a_package_that_is_gone_is_not_pruned_while_a_session_has_it
     assert world.engine.volumes == {}
 
 
+@pytest.mark.parametrize("network", ["none", "host"])
+def test_an_engine_need_not_list_the_networks_that_every_engine_has(world: FaultWorld, network: str) -> None:
+    # Podman lists neither; this fake lists no network at all.
+    world.run(changes={"env": {"NERVES_DOCKER_NETWORK": network}}).value()
+    (created,) = [asked for asked in world.engine.asked if asked.path == "/containers/create"]
+    assert created.body["HostConfig"]["NetworkMode"] == network
+
+
 # --- From a build to its archive -------------------------------------------------------------------------------
 
 

@@ -141,7 +141,8 @@ def _check_settings(engine: Engine, request: Request) -> None:
         raise errors.ssh_agent(
             f"`ssh: :agent` wants the ssh agent, but SSH_AUTH_SOCK names no socket: {settings.ssh_agent}"
         )
-    if settings.network is not None:
+    # Podman does not list these two.
+    if settings.network not in (None, "none", "host"):
         networks = engine.networks()
         if settings.network not in networks:
             raise errors.network_missing(settings.network, networks)
