@@ -15,10 +15,11 @@ defmodule NervesDockerPort.Connection do
 
   alias NervesDockerPort.{Command, Protocol}
 
-  # The number of messages that may wait before `:log` and `:progress` events are dropped: several screens of headlines.
+  # The number of lines that may wait before `:log` and `:progress` events are dropped: several screens of headlines. Events
+  # are not counted, because one of them holds as many lines as the helper has read at once: thousands on a busy machine.
   @max_waiting 1_000
 
-  defstruct [:port, :owner, :asker, :ended, :parked, waiting: :queue.new(), dropped: 0]
+  defstruct [:port, :owner, :asker, :ended, :parked, waiting: :queue.new(), lines: 0, dropped: 0]
 
   @typedoc """
   The result of `next/2`:
@@ -171,10 +172,10 @@ defmodule NervesDockerPort.Connection do
   end
 
   defp handle_decoded({:ok, {:event, id, {kind, _}} = message}, state) when kind in [:log, :progress] do
-    if :queue.len(state.waiting) < @max_waiting do
-      enqueue(state, {:message, message})
+    if state.lines < @max_waiting do
+      enqueue(%{state | lines: state.lines + lines(message)}, {:message, message})
     else
-      drop(state, id, lines(message))
+      drop(state, id, missing(message))
     end
   end
 
@@ -193,7 +194,13 @@ defmodule NervesDockerPort.Connection do
     length(:binary.matches(bytes, "\n")) + 1
   end
 
-  defp lines(_progress), do: 0
+  # It is drawn in one, whatever a helper puts into it.
+  defp lines({:event, _id, {kind, _}}) when kind in [:log, :progress], do: 1
+  defp lines(_message), do: 0
+
+  # Nobody misses progress.
+  defp missing({:event, _id, {:progress, _}}), do: 0
+  defp missing(log), do: lines(log)
 
   defp enqueue(state, item), do: %{state | waiting: :queue.in(item, state.waiting)}
 
@@ -227,8 +234,8 @@ defmodule NervesDockerPort.Connection do
 
         {{:message, {:event, id, {:warning, text}}}, %{state | waiting: waiting, dropped: 0}}
 
-      {{:value, item}, waiting} ->
-        {item, %{state | waiting: waiting}}
+      {{:value, {:message, message} = item}, waiting} ->
+        {item, %{state | waiting: waiting, lines: state.lines - lines(message)}}
     end
   end
 
