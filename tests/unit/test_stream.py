@@ -42,17 +42,17 @@ def attached(directory: Path, serve: Callable[[socket.socket], None]) -> Iterato
     stream = Stream(client.post(f"{client.base_url}/attach", headers=headers, stream=True))
     yield stream
     stream.close()
-    thread.join(10)
+    thread.join(60)
     listener.close()
     client.close()
 
 
 def read_all(stream: Stream) -> bytes:
     data = b""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if not stream.has_early:
-            select.select([stream.read_fd], [], [], 10)
+            select.select([stream.read_fd], [], [], 60)
         read = stream.read()
         if read == b"":
             return data
@@ -76,7 +76,7 @@ def test_a_read_without_data_is_not_the_end(tmp_path: Path) -> None:
 
     def serve(connection: socket.socket) -> None:
         connection.sendall(UPGRADED)
-        go.wait(10)
+        go.wait(60)
 
     with attached(tmp_path, serve) as stream:
         assert not stream.has_early
@@ -91,8 +91,8 @@ def test_writing_does_not_wait_for_a_peer_that_does_not_read(tmp_path: Path) -> 
 
     def serve(connection: socket.socket) -> None:
         connection.sendall(UPGRADED)
-        go.wait(10)
-        connection.settimeout(1)
+        go.wait(60)
+        connection.settimeout(60)
         while len(received) < sent:
             received.extend(connection.recv(65536))
 
@@ -105,8 +105,25 @@ def test_writing_does_not_wait_for_a_peer_that_does_not_read(tmp_path: Path) -> 
     assert len(received) == sent
 
 
-def test_a_broken_stream_ends_and_discards_what_is_written(tmp_path: Path) -> None:
+def test_a_broken_stream_ends_and_takes_nothing(tmp_path: Path) -> None:
     with attached(tmp_path, lambda connection: connection.sendall(UPGRADED)) as stream:
         assert read_all(stream) == b""
-        assert stream.write(b"lost") == 4
+        assert stream.write(b"kept") == 0
         assert stream.read() == b""
+
+
+def test_a_stream_that_takes_nothing_any_more_ends_after_what_has_arrived(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(UPGRADED + b"last words")
+        connection.shutdown(socket.SHUT_RD)
+        go.wait(60)
+
+    with attached(tmp_path, serve) as stream:
+        # The other end may not have come to its shutdown yet.
+        deadline = time.monotonic() + 60
+        while stream.write(b"x") and time.monotonic() < deadline:
+            pass
+        assert read_all(stream) == b"last words"
+        go.set()

@@ -34,6 +34,7 @@ class Stream:
             # A shell may be silent for a day; a connection that is dead is to be noticed.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.read_fd = self.write_fd = self._socket.fileno()
+        self._is_broken = False
         self.take_out: Callable[[bytes], bytes] | None = None
         """Gets what arrives, and gives back what ``read`` is to give of it."""
         self._early = b""
@@ -44,8 +45,8 @@ class Stream:
 
     @property
     def has_early(self) -> bool:
-        """Whether ``read`` has something that waiting for ``read_fd`` does not tell of."""
-        return bool(self._early or self._pushed_back)
+        """Whether ``read`` has something, or the end, that waiting for ``read_fd`` does not tell of."""
+        return bool(self._early or self._pushed_back) or self._is_broken
 
     def push_back(self, data: bytes) -> None:
         """Let ``read`` give these bytes first, as they are."""
@@ -66,18 +67,22 @@ class Stream:
         try:
             return self._socket.recv(_READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
+            return b"" if self._is_broken else None
         except OSError:
             return b""
 
     def write(self, data: bytes) -> int:
-        """Write what fits in of ``data``; how much that was. A broken stream takes everything; reading tells of it."""
+        """Write what fits in of ``data``; how much that was.
+
+        A broken stream takes nothing, and ends: ``read`` gives what has arrived, then the end.
+        """
         try:
             return self._socket.send(data)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return 0
         except OSError:
-            return len(data)
+            self._is_broken = True
+            return 0
 
     def close(self) -> None:
         """Hang up."""
