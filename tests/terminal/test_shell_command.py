@@ -182,6 +182,8 @@ def test_ctrl_c_and_ctrl_z_are_for_the_program_inside(shell: Shell) -> None:
     shell.tmux.press("C-c")
     assert wait_until(lambda: not _runs(shell, "sleep"), PATIENCE)
     shell.tmux.enter("cat")
+    # Ctrl-D that is typed before the terminal is cat's is no end.
+    assert wait_until(lambda: _runs(shell, "cat"), PATIENCE)
     shell.tmux.type("C-d next")
     shell.tmux.press("Enter", "C-d")
     assert shell.tmux.run("echo $?").splitlines()[-1] == "0"
