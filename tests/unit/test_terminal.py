@@ -346,7 +346,7 @@ def test_a_second_signal_while_the_first_is_being_served_does_not_hang_the_shell
     spec = shell.write_spec(arguments(tmp_path), {})
     script = f"""
 import os, signal, sys, threading, time
-from nerves_docker_port.flows import recipe
+from nerves_docker_port.flows import shell as flow
 from nerves_docker_port.shell import command
 
 class Lock:
@@ -366,7 +366,7 @@ def shell(request, environ, reporter, cancellation, conversation):
         cancellation.check()
         time.sleep(0.01)
 
-recipe.shell = shell
+flow.shell = shell
 sys.exit(command.main([{str(spec)!r}], os.environ))
 """
     run(script, terminal=person.stdin, status=128 + signal.SIGHUP)
