@@ -429,7 +429,8 @@ def test_an_engine_that_goes_away_is_one_clear_error(
 ) -> None:
     with _Cut(root, host) as way:
         shell = make_shell(host=way.host)
-        shell.open()
+        # The person waits for no longer than the patience.
+        shell.open(env={"NERVES_DOCKER_PATIENCE": "10"})
         way.cut()
         assert shell.left() == 1
         screen = shell.tmux.screen()
