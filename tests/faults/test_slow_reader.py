@@ -9,7 +9,7 @@ from pathlib import Path
 import docker
 
 from support.port import wait_until
-from support.system import System, ours
+from support.system import System, at_work
 
 
 def test_a_peer_that_does_not_read_holds_nothing_up_and_is_told_how_much_it_missed(
@@ -26,7 +26,7 @@ def test_a_peer_that_does_not_read_holds_nothing_up_and_is_told_how_much_it_miss
         helper.start("build", args)
         # Nobody reads now.
         assert wait_until(system.artifact.exists, 120), "the build waits for its reader"
-        assert wait_until(lambda: ours(client, system.volume) == [], 60)
+        assert wait_until(lambda: at_work(client, system.volume) == [], 60)
         status = Path(f"/proc/{helper.process.pid}/status").read_text()
         peak = re.search(r"VmHWM:\s+(\d+) kB", status)
         assert peak is not None

@@ -149,6 +149,11 @@ def ours(client: docker.DockerClient, volume: str | None = None) -> list[str]:
     return [c.name or "" for c in client.containers.list(all=True, filters={"label": label}, ignore_removed=True)]
 
 
+def at_work(client: docker.DockerClient, volume: str) -> list[str]:
+    """Those of ``ours`` that hold the volume: a parked session, which waits for the archive, does not."""
+    return [name for name in ours(client, volume) if not name.startswith(f"{volume}-parked-")]
+
+
 def owner(path: Path) -> tuple[int, int]:
     """uid and gid of a file."""
     status = path.lstat()

@@ -13,7 +13,7 @@ from integration.project import Project, lay_out
 
 from support.images import NEW
 from support.port import wait_until
-from support.system import ours
+from support.system import at_work, ours
 from support.tmux import Tmux, ensure_tmux, processes_with
 
 PATIENCE = 300.0
@@ -94,7 +94,7 @@ def test_a_terminal_that_stands_still_does_not_hold_the_build_up_and_is_told_wha
         log = project.system / "build.log"
         assert wait_until(lambda: b"Building line 2000000" in _end_of(log), PATIENCE)
         # The next steps run, too: only Mix itself waits for its terminal.
-        assert wait_until(lambda: ours(client, volume) == [], PATIENCE)
+        assert wait_until(lambda: at_work(client, volume) == [], PATIENCE)
         tmux.press("C-q")
         screen = tmux.wait_for(r"left=\d+\n", PATIENCE, history=True)
     assert "left=0" in screen

@@ -136,7 +136,7 @@ def test_a_base_image_that_cannot_be_had_is_named_and_why(step: str | None, reas
 @pytest.mark.parametrize(
     "said",
     [
-        "W: Failed to fetch http://deb.example.org/x  Temporary failure resolving 'deb.example.org'\nE: Unable to locate",
+        "W: Failed to fetch http://example.org/x  Temporary failure resolving 'example.org'\nE: Unable to locate",
         "curl: (6) Could not resolve host: example.com",
         "wget: unable to resolve host address 'example.com'",
         "fatal: unable to access 'https://x/': Could not resolve host: x",
