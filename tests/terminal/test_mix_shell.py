@@ -219,9 +219,10 @@ def test_the_container_is_as_the_stock_runners(shell: MixShell) -> None:
     moved = [mount.replace("target=/home/nerves/.ssh", "target=/nerves/ssh") for mount in recorded.mounts]
     assert seen.mounts == moved
     # The same script with the same defconfig and build directory, as words of their own.
-    assert seen.command[:2] == ["/bin/bash", "-c"]
-    assert " ".join(seen.command[4:]) in recorded.command[2]
-    assert "/nerves/" not in seen.command[2]
+    bash, option, program, _name, *words = seen.command[seen.command.index("nerves-docker-port-shell") - 3 :]
+    assert (bash, option) == ("/bin/bash", "-c")
+    assert " ".join(words) in recorded.command[2]
+    assert "/nerves/" not in program
 
 
 def test_a_failing_create_build_is_shown(shell: MixShell) -> None:
