@@ -247,7 +247,8 @@ def test_a_failing_create_build_is_shown(shell: MixShell) -> None:
 
 @pytest.mark.parametrize("inside", ["sleep 1000", "vi nerves.config"])
 def test_kill_9_of_the_helper_is_one_error_and_leaves_nothing(shell: MixShell, inside: str) -> None:
-    shell.start(PROMPT)
+    # Its container ends by itself when it has not heard from it for so many seconds.
+    shell.start(PROMPT, NERVES_DOCKER_PATIENCE="10")
     shell.tmux.enter(inside)
     if inside.startswith("vi"):
         assert wait_until(shell.tmux.alternate, PATIENCE)
