@@ -379,7 +379,7 @@ def test_a_tunnel_that_is_cut_in_a_request_is_made_again(server: Sshd, near: Pat
         engine.api.ping()
     server.start()
     wait_until(lambda: pings(engine), "the engine answers again")
-    assert tunnel_of(engine).trouble is None
+    wait_until(lambda: tunnel_of(engine).trouble is None, "nothing is wrong any more")
     engine.close()
     assert left(near) == []
 
