@@ -111,7 +111,7 @@ def test_an_engine_behind_ssh_is_an_engine(
     assert len(answers) == 8
     assert len(server.sessions()) == logins
     engine.close()
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def test_a_system_is_built_on_it(server: Sshd, near: Path, far_socket: str, make_system: Callable[..., System]) -> None:
@@ -133,7 +133,7 @@ def test_a_context_may_name_it(server: Sshd, near: Path, far_socket: str) -> Non
     assert engine.api.ping()
     assert engine.endpoint.origin == 'DOCKER_CONTEXT "far"'
     engine.close()
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def test_the_persons_configuration_counts(server: Sshd, near: Path, far_socket: str) -> None:
@@ -157,7 +157,7 @@ Host far
         engine = Engine.connect({**environ, "DOCKER_HOST": f"ssh://far{far_socket}"})
         assert engine.api.ping()
         engine.close()
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
     assert list(near.glob("mine-*")) == []
 
 
@@ -167,7 +167,7 @@ def test_a_jump_host_is_jumped_over(server: Sshd, near: Path, far_socket: str) -
     engine = Engine.connect({**server.client(near / "me", config=config), "DOCKER_HOST": f"ssh://far{far_socket}"})
     assert engine.api.ping()
     engine.close()
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
     wait_until(lambda: server.sessions() == [], "both connections have ended")
 
 
@@ -176,7 +176,7 @@ def test_a_server_that_allows_one_session_is_enough(near: Path, far_socket: str)
         engine = Engine.connect({**server.client(near / "me"), "DOCKER_HOST": root(server, far_socket)})
         assert engine.api.ping()
         engine.close()
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def test_a_login_shell_that_prints_something_is_no_obstacle(server: Sshd, near: Path, far_socket: str) -> None:
@@ -215,7 +215,7 @@ def test_without_a_path_the_far_side_is_asked(
         engine = Engine.connect({**server.client(near / "me"), "DOCKER_HOST": root(server)})
         assert engine.api.ping()
         engine.close()
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def test_where_there_is_no_socket_those_that_were_looked_for_are_named(server: Sshd, near: Path) -> None:
@@ -227,7 +227,7 @@ def test_where_there_is_no_socket_those_that_were_looked_for_are_named(server: S
     error = refused({**server.client(near / "me"), "DOCKER_HOST": f"ssh://{user}@127.0.0.1:{server.port}"})
     assert "/var/run/docker.sock" in error.message
     assert "podman.sock" in error.message
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def test_a_user_without_a_right_to_the_socket_is_told_which(server: Sshd, near: Path) -> None:
@@ -242,7 +242,7 @@ def test_a_user_without_a_right_to_the_socket_is_told_which(server: Sshd, near: 
     assert error.code is Code.ENGINE_PERMISSION
     assert f"the user {user} may not open the engine's socket {path} there" in error.message
     assert f"usermod -aG docker {user}" in (error.hint or "")
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def test_a_socket_without_an_engine_is_told_in_the_far_sides_words(server: Sshd, near: Path) -> None:
@@ -252,7 +252,7 @@ def test_a_socket_without_an_engine_is_told_in_the_far_sides_words(server: Sshd,
     server.program("docker", "echo it says connection refused >&2; exit 1")
     error = refused({**server.client(near / "me"), "DOCKER_HOST": root(server, str(path))})
     assert f"no engine answers at {path} there: it says connection refused" in error.message
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 # --- ssh's own words -----------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_an_unknown_host_key_is_told_in_sshs_words(server: Sshd, near: Path, far
     assert error.code is Code.ENGINE_UNREACHABLE
     assert "Host key verification failed." in error.message
     assert f"`ssh -p {server.port} root@127.0.0.1`" in (error.hint or "")
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def test_a_changed_host_key_is_told_in_sshs_words(server: Sshd, near: Path, far_socket: str) -> None:
@@ -281,7 +281,7 @@ def test_a_refused_key_is_told_in_sshs_words(server: Sshd, near: Path, far_socke
     error = refused({**environ, "DOCKER_HOST": root(server, far_socket)})
     assert "Permission denied (publickey" in error.message
     assert "ssh-add" in (error.hint or "")
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def test_a_host_that_is_not_there_is_told_in_sshs_words(server: Sshd, near: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_host_that_is_not_there_is_told_in_sshs_words(server: Sshd, near: Path
         error = refused({**environ, "DOCKER_HOST": f"ssh://127.0.0.1:{free.getsockname()[1]}"})
     assert "Connection refused" in error.message
     assert "ssh://HOST:PORT" in (error.hint or "")
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def test_without_ssh_it_says_what_to_install(near: Path) -> None:
@@ -319,7 +319,7 @@ def test_where_forwarding_is_forbidden_the_far_cli_is_the_way(
     strict_server.cut()
     wait_until(lambda: pings(engine), "the engine answers again")
     engine.close()
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def test_where_forwarding_is_forbidden_and_there_is_no_cli_it_says_so(near: Path, open_host: str) -> None:
@@ -333,7 +333,7 @@ def test_where_forwarding_is_forbidden_and_there_is_no_cli_it_says_so(near: Path
     assert f"no engine answers at {path} there: channel " in error.message
     assert "open failed" in error.message
     assert "AllowStreamLocalForwarding yes" in (error.hint or "")
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 # --- when it breaks ------------------------------------------------------------------------------------------------
@@ -381,7 +381,7 @@ def test_a_tunnel_that_is_cut_in_a_request_is_made_again(server: Sshd, near: Pat
     wait_until(lambda: pings(engine), "the engine answers again")
     wait_until(lambda: tunnel_of(engine).trouble is None, "nothing is wrong any more")
     engine.close()
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
 def tunnel_of(engine: Engine) -> Tunnel:
@@ -399,7 +399,7 @@ def test_closing_while_the_far_side_is_away_is_quick_and_leaves_nothing(
     began = time.monotonic()
     engine.close()
     assert time.monotonic() - began < tunnel_module.LOGIN_TIMEOUT / 2
-    assert left(near) == []
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
     server.start()
 
 
