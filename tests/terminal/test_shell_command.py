@@ -256,7 +256,8 @@ def test_utf8_passes_both_ways(shell: Shell) -> None:
 
 @pytest.mark.parametrize("inside", ["sleep 1000", "vi Makefile"])
 def test_kill_9_leaves_no_container_and_a_sane_terminal(shell: Shell, inside: str) -> None:
-    shell.open()
+    # Its container ends by itself when it has not heard from it for so many seconds.
+    shell.open(env={"NERVES_DOCKER_PATIENCE": "10"})
     shell.tmux.enter(inside)
     assert wait_until(lambda: _runs(shell, inside.split(maxsplit=1)[0]), PATIENCE)
     if inside.startswith("vi"):
