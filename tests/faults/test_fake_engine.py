@@ -988,6 +988,16 @@ def test_an_engine_need_not_list_the_networks_that_every_engine_has(world: Fault
     assert created.body["HostConfig"]["NetworkMode"] == network
 
 
+def test_what_is_odd_in_config_json_is_told_once(world: FaultWorld) -> None:
+    config = world.root / "home" / ".docker" / "config.json"
+    config.parent.mkdir()
+    config.write_text('{"proxies": "none"}')
+    conversation = world.run()
+    conversation.value()
+    assert len(conversation.warnings) == 1
+    assert "proxies" in conversation.warnings[0]
+
+
 # --- From a build to its archive -------------------------------------------------------------------------------
 
 

@@ -153,8 +153,6 @@ def prepare(
     with stage(reporter, "preflight"):
         engine = Engine.connect(environ)
         cancellation.check()
-        for text in engine.warnings:
-            reporter.warning(text)
         if needs_tree:
             name = build_volume.find_name(engine, request.package, request.names)
             if name is None or not build_volume.exists(engine, name):

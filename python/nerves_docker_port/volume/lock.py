@@ -136,13 +136,14 @@ def check_free(engine: Engine, volume: str, *, own: str | None = None) -> None:
 def left_behind(engine: Engine) -> list[str]:
     """The names of our containers, on whichever volume, that do not run and never will."""
     with engine.failures("while it listed what was left behind"):
+        now = engine.now()
         return [
             name_of(each)
             for each in container.list_all(engine)
             if label(each.get("Labels"), "project") is not None
             # One that the engine is removing already is nobody's task.
             and each.get("State") not in (*_RUNNING, "removing")
-            and engine.now() - float(each["Created"]) > LEFTOVER_AGE
+            and now - float(each["Created"]) > LEFTOVER_AGE
         ]
 
 
