@@ -300,7 +300,7 @@ class Session:
     # --- Life --------------------------------------------------------------------------------------------------
 
     def park(self) -> bool:
-        """Give the volume free, but keep the container for ``unpark``; whether that worked."""
+        """Release the volume, but keep the container for ``unpark``. Returns whether that worked."""
         try:
             container.rename(self.engine, self.container, lock.parked_name(self.volume, self.container))
         except (*_FAILURES, NoContainerError, NameTakenError):
@@ -308,7 +308,7 @@ class Session:
         return True
 
     def unpark(self) -> bool:
-        """Take the volume again; ``False`` where somebody else has it, or the container has gone meanwhile."""
+        """Take the volume again. Returns ``False`` if somebody else has it, or if the container has gone meanwhile."""
         try:
             container.rename(self.engine, self.container, lock.session_name(self.volume))
             lock.check_free(self.engine, self.volume, own=self.container)
@@ -317,7 +317,7 @@ class Session:
         return True
 
     def end(self) -> None:
-        """End the container, if it is still there, and give the volume free."""
+        """End the container, if it is still there, and release the volume."""
         self._heart.stop()
         if self._output is not None:
             self._output.close()
