@@ -7,16 +7,19 @@ any flow.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine.artifact import Artifact
 from nerves_docker_port.flows.build import ParkedBuild, archive, build
 from nerves_docker_port.flows.clean import clean
 from nerves_docker_port.flows.shell import prepare_shell
 from nerves_docker_port.port.wire import Atom, Term
 from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Request, from_args, is_interactive
+
+if TYPE_CHECKING:
+    from nerves_docker_port.engine.artifact import Artifact
 
 
 class Operations:
@@ -47,8 +50,13 @@ class Operations:
             self.close()
         return flows[op](request, reporter, cancellation)
 
+    def load_later(self, op: str) -> None:
+        """Load what ``op`` needs only at its end, while it waits for the engine."""
+        if op in ("build", "archive"):
+            import nerves_docker_port.engine.artifact  # noqa: F401
+
     def close(self) -> None:
-        """End the session that waits for an archive, if there is one."""
+        """End the session that was kept for an archive, if there is one."""
         parked, self._parked = self._parked, None
         if parked is not None:
             parked.end()
@@ -59,7 +67,11 @@ class Operations:
 
     def _archive(self, request: Request, reporter: Reporter, cancellation: Cancellation) -> Term:
         parked, self._parked = self._parked, None
-        return _to_term(archive(request, self._environ, reporter, cancellation, parked))
+        artifact = archive(request, self._environ, reporter, cancellation, parked)
+        if parked is not None and parked.session.is_over:
+            # Its container ends and is removed by itself. Nobody has to wait for that: `close` does, after the outcome.
+            self._parked = parked
+        return _to_term(artifact)
 
     def _shell(
         self, request: Request, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation

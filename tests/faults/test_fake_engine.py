@@ -1025,14 +1025,17 @@ def test_an_archive_after_a_change_packs_again_in_the_session_that_is_there(worl
 
 
 @pytest.mark.parametrize(("method", "action"), [("PUT", "archive"), ("POST", "kill")])
+@pytest.mark.parametrize("changed", [True, False], ids=["changed", "the same"])
 def test_a_connection_that_breaks_while_the_archive_is_asked_for_costs_nothing(
-    world: FaultWorld, method: str, action: str
+    world: FaultWorld, method: str, action: str, changed: bool
 ) -> None:
+    world.engine.runs["check_tree"] = Run(status=int(changed))
     with world.helper() as helper:
         helper.request("build", world.args()).value()
         world.engine.on(method, f"/containers/.*/{action}", hang_up, times=2)
         helper.request("archive", world.args(), request_id=2).value()
-    assert world.engine.started == [*STEPS, "check_tree"]
+    packed = ["note_inputs", "make_system"] if changed else []
+    assert world.engine.started == [*STEPS, "check_tree", *packed]
 
 
 @pytest.mark.parametrize("removed", [True, False], ids=["gone", "just ended"])

@@ -114,7 +114,8 @@ def test_of_two_builds_between_which_nothing_but_the_engine_is_the_same_exactly_
         # Nor does the one who comes later take a living build's volume.
         waiting = threading.Thread(target=lambda: one("build", "RUN=sleep 5"))
         waiting.start()
-        assert wait_until(lambda: client.containers.list(filters={"volume": system.volume}), 30)
+        # The parked container of the last round also uses the volume, so the session's name is looked for.
+        assert wait_until(lambda: client.containers.list(filters={"name": f"^/?{system.volume}-session$"}), 30)
         outcome = two("build")
         waiting.join()
         assert code(outcome) == "volume_busy"

@@ -14,6 +14,7 @@ import io
 import json
 import os
 import platform
+import queue
 import re
 import secrets
 import socket
@@ -33,7 +34,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from support.script import Steps, patience_in, steps_in, steps_in_file
+from support.script import Steps, final_step_in, patience_in, steps_in, steps_in_file
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -95,7 +96,8 @@ class Container:
     ended: threading.Event = field(default_factory=threading.Event)
     streams: list[Exchange] = field(default_factory=list)
     attached: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
-    notified: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    notified: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
+    """What the script that runs the steps is told: "steps", "final", or nothing where it is to end."""
     looked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     expired: bool = False
     missed: float = 0.0
@@ -194,7 +196,7 @@ class Container:
     def stop(self) -> None:
         """Take a TERM."""
         self.stopping.set()
-        self.notified.release()
+        self.notified.put("")
 
     def kill(self) -> None:
         """End at once, by somebody's KILL."""
@@ -209,6 +211,7 @@ class Container:
     def live(self) -> None:
         """Do what a started container does, to its end."""
         token, steps = self._script
+        final = final_step_in(self.config.get("Cmd") or [])
         if not token:
             status = self._play(self.engine.runs.get(self.step, Run()))
             self.end(143 if self.stopping.is_set() else status)
@@ -218,8 +221,14 @@ class Container:
         self.say("0 here 0 0")
         self._perform(steps)
         while not self.stopping.is_set() and not self.ended.is_set():
-            self.notified.acquire()
-            if not self.stopping.is_set():
+            told = self.notified.get()
+            if told == "final" and final and not self.stopping.is_set():
+                self._perform(final)
+                final = []
+                if self.marks[-1].split()[2] == "0":
+                    self.end(0)
+                    return
+            elif told == "steps" and not self.stopping.is_set():
                 first, steps = steps_in_file(self.files[f"{_STATE}/steps"])
                 if first > len(self.marks):
                     self._perform(steps)
@@ -829,7 +838,9 @@ class FakeEngine:
             container.beats += 1
             container.missed = 0.0
         elif name == "SIGUSR2":
-            container.notified.release()
+            container.notified.put("steps")
+        elif name == "SIGURG":
+            container.notified.put("final")
         else:
             raise AssertionError(f"nobody should send {name}")
         exchange.answer(204)

@@ -20,12 +20,21 @@ Steps = list[tuple[str, list[str]]]
 def steps_in(command: Sequence[str]) -> tuple[str, Steps]:
     """The token of the marks, and the first steps; nothing of either in another container's command.
 
-    After the script's name come its token, then for each step its name, the number of its words, and these.
+    After the script's name come its token, how many words the final step takes, the final step, then the first steps:
+    of each its name, the number of its words, and these.
     """
     if NAME not in command:
         return "", []
-    token, *rest = command[list(command).index(NAME) + 1 :]
-    return token, _steps(rest)
+    token, final, *rest = command[list(command).index(NAME) + 1 :]
+    return token, _steps(rest[int(final) :])
+
+
+def final_step_in(command: Sequence[str]) -> Steps:
+    """The step that runs when it is asked for; nothing where there is none."""
+    if NAME not in command:
+        return []
+    _token, final, *rest = command[list(command).index(NAME) + 1 :]
+    return _steps(rest[: int(final)])
 
 
 def steps_in_file(content: bytes) -> tuple[int, Steps]:

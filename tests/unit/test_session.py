@@ -152,6 +152,9 @@ class Operations:
     def serve(self, op: str, args: Mapping[Term, Term], reporter: session.Flow, cancellation: Cancellation) -> Term:
         return self._serve(op, reporter, cancellation)
 
+    def load_later(self, op: str) -> None:
+        """There is nothing to load."""
+
     def close(self) -> None:
         self.closed += 1
 

@@ -17,9 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nerves_docker_port import scripts
-from nerves_docker_port.volume.steps import Mark, Splitter, Step, marks_in, new_token, to_file, to_words
+from nerves_docker_port.volume.steps import Mark, Splitter, Step, marks_in, new_token, to_arguments, to_file
 from support.port import wait_until
-from support.script import steps_in, steps_in_file
+from support.script import final_step_in, steps_in, steps_in_file
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 NAMES = ("create_build", "make", "make_system")
@@ -75,8 +75,12 @@ class Running:
     def deliver(self, first: int, *steps: list[str]) -> None:
         """Hand over further steps, as a helper and scripts/session.sh do it."""
         (self.state / "steps").write_bytes(to_file(first, named(steps)))
+        self.tell(b"\n")
+
+    def tell(self, line: bytes) -> None:
+        """Wake the script with a line, as scripts/session.sh does."""
         with (self.state / "next").open("wb", buffering=0) as pipe:
-            pipe.write(b"\n")
+            pipe.write(line)
 
     def end(self) -> list[Event]:
         """Ask it to end; the rest of its output."""
@@ -98,14 +102,15 @@ class Running:
 
 
 @contextmanager
-def running(*steps: list[str]) -> Iterator[Running]:
+def running(*steps: list[str], final: list[str] | None = None) -> Iterator[Running]:
     with tempfile.TemporaryDirectory() as directory:
         state = Path(directory)
         (state / "ended").touch()
         os.mkfifo(state / "next")
         program = scripts.text("steps.sh").replace("/nerves-docker-port\n", f"{state}\n")
         assert str(state) in program
-        words = ["/bin/bash", "-c", program, "nerves-docker-port-steps", TOKEN, *to_words(named(steps))]
+        last = None if final is None else Step("final_step", final)
+        words = ["/bin/bash", "-c", program, "nerves-docker-port-steps", *to_arguments(TOKEN, named(steps), last)]
         process = subprocess.Popen(
             ["/bin/bash", "-c", 'exec 7<>"$0"; exec "$@"', str(state / "next"), *words],
             stdin=subprocess.DEVNULL,
@@ -173,6 +178,42 @@ def test_steps_that_are_handed_over_twice_run_once() -> None:
             script.deliver(2, ["echo", "once"])
             script.wait_for(2)
         assert script.end() == [Mark(1, "create_build", 0, 0), b"once\n", Mark(2, "create_build", 0, 0)]
+
+
+def test_the_final_step_runs_when_it_is_asked_for_and_ends_the_script_where_it_ends_well() -> None:
+    with running(["echo", "first"], final=["echo", "last"]) as script:
+        script.wait_for(1)
+        script.tell(b"final\n")
+        output, errors = script.process.communicate(timeout=30)
+    assert (errors, script.process.returncode) == (b"", 0)
+    assert split([output]) == [b"first\n", Mark(1, "create_build", 0, 0), b"last\n", Mark(2, "final_step", 0, 0)]
+
+
+def test_a_final_step_that_fails_runs_once_and_others_may_follow() -> None:
+    with running(["true"], final=["sh", "-c", "echo no; exit 3"]) as script:
+        script.wait_for(1)
+        script.tell(b"final\n")
+        script.wait_for(2)
+        # The helper does not always know whether its signal has arrived, and sends it once more.
+        script.tell(b"final\n")
+        script.deliver(3, ["echo", "on"])
+        script.wait_for(3)
+        assert script.end() == [
+            Mark(1, "create_build", 0, 0),
+            b"no\n",
+            Mark(2, "final_step", 3, 0),
+            b"on\n",
+            Mark(3, "create_build", 0, 0),
+        ]
+
+
+def test_where_there_is_no_final_step_none_runs() -> None:
+    with running(["true"]) as script:
+        script.wait_for(1)
+        script.tell(b"final\n")
+        script.deliver(2, ["echo", "on"])
+        script.wait_for(2)
+        assert script.end() == [Mark(1, "create_build", 0, 0), b"on\n", Mark(2, "create_build", 0, 0)]
 
 
 def test_words_are_passed_on_as_they_are() -> None:
@@ -275,11 +316,14 @@ commands = st.lists(st.text(st.characters(exclude_characters="\0", exclude_categ
 
 @given(
     steps=st.lists(st.builds(Step, st.sampled_from(NAMES), commands), max_size=4),
+    final=st.none() | st.builds(Step, st.sampled_from(NAMES), commands),
     first=st.integers(min_value=1, max_value=999),
 )
-def test_steps_arrive_as_they_are_whatever_their_words(steps: list[Step], first: int) -> None:
+def test_steps_arrive_as_they_are_whatever_their_words(steps: list[Step], final: Step | None, first: int) -> None:
     expected = [(step.name, list(step.command)) for step in steps]
-    assert steps_in(["nerves-docker-port-steps", TOKEN, *to_words(steps)]) == (TOKEN, expected)
+    command = ["nerves-docker-port-steps", *to_arguments(TOKEN, steps, final)]
+    assert steps_in(command) == (TOKEN, expected)
+    assert final_step_in(command) == ([] if final is None else [(final.name, list(final.command))])
     assert steps_in_file(to_file(first, steps)) == (first, expected)
 
 

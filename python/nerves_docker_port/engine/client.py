@@ -6,18 +6,18 @@ Where the engine is, ``endpoint`` says; the SDK's client for it is made by ``con
 from __future__ import annotations
 
 import errno
-import html
 import http.client
 import os
 import re
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import docker
 import docker.errors
@@ -31,7 +31,9 @@ from nerves_docker_port import errors, text
 from nerves_docker_port.engine import tls
 from nerves_docker_port.engine.connection import Client
 from nerves_docker_port.engine.endpoint import Endpoint, SshAddress, TcpAddress, UnixAddress, find_endpoint
-from nerves_docker_port.engine.tunnel import Tunnel
+
+if TYPE_CHECKING:
+    from nerves_docker_port.engine.tunnel import Tunnel
 
 LABEL = "nerves-docker-port"
 """Prefix of every label that we set; nothing at the engine without it is ever touched."""
@@ -101,6 +103,18 @@ class Engine:
         self._version = version
         self._tunnel = tunnel
         self._lost = False
+        self._info: Mapping[str, Any] | None = None
+        self._asking: threading.Thread | None = None
+
+    def ask_capabilities(self) -> None:
+        """Ask what ``capabilities`` needs, beside what is asked next: the engine takes longer for this than for most."""
+        self._asking = threading.Thread(target=self._ask, name="capabilities", daemon=True)
+        self._asking.start()
+
+    def _ask(self) -> None:
+        # What goes wrong here is found out by whoever asks for the capabilities, because it is asked again then.
+        with suppress(Exception):
+            self._info = self.api.info()
 
     @cached_property
     def capabilities(self) -> Capabilities:
@@ -109,7 +123,9 @@ class Engine:
         Raises ``RunnerError``.
         """
         with self.failures("while it was asked about itself"):
-            info = self.api.info()
+            if self._asking is not None:
+                self._asking.join()
+            info = self._info or self.api.info()
         security = [str(option) for option in info.get("SecurityOptions") or []]
         return Capabilities(
             engine_version=str(self._version.get("Version", "unknown")),
@@ -155,6 +171,9 @@ class Engine:
         endpoint = find_endpoint(environ)
         if not isinstance(endpoint.address, SshAddress):
             return cls._connect(endpoint, None)
+        # Imported where it is needed, because most engines are not reached in this way.
+        from nerves_docker_port.engine.tunnel import Tunnel
+
         tunnel = Tunnel(endpoint, environ)
         try:
             return cls._connect(endpoint, tunnel)
@@ -373,6 +392,8 @@ def plain(text: str) -> str:
     if not re.match(r"\s*<(!doctype|html|head|body|h\d|center)", text, re.IGNORECASE):
         return text
     text = re.sub(r"<(script|style|title)\b.*?</\1>|<!--.*?-->|<[^>]*>", " ", text, flags=re.IGNORECASE | re.DOTALL)
+    import html
+
     return " ".join(html.unescape(text).split())[:_PAGE_LIMIT]
 
 

@@ -255,7 +255,7 @@ def remove(engine: Engine, container: str) -> None:
             raise
         deadline = time.monotonic() + REMOVE_TIMEOUT
         while inspect(engine, container) is not None and time.monotonic() < deadline:
-            time.sleep(0.05)
+            time.sleep(0.01)
 
 
 def run(engine: Engine, spec: Spec, cancellation: Cancellation) -> tuple[int, bytes]:

@@ -381,7 +381,7 @@ def _ssh_address(url: str) -> SshAddress:
 
 
 # What Go's net/url lets stand in a host that is not percent-encoded (net/url, shouldEscape for encodeHost).
-_HOST = re.compile(r"[A-Za-z0-9\-_.~!$&'()*+,;=:\[\]<>\"%\u0080-\U0010ffff]*")
+_HOST = re.compile(r"[^\x00-\x20#/?@\\^`{|}\x7f]*")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 

@@ -7,17 +7,20 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from typing import TYPE_CHECKING
 
-from nerves_docker_port import scripts
+from nerves_docker_port import errors, scripts
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import resources
-from nerves_docker_port.engine.artifact import Artifact, fetch, is_whole
 from nerves_docker_port.flows.job import Job, Prepared, job_on, log_opened_on_use, open_session, prepare
 from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume.session import Session
 from nerves_docker_port.volume.steps import Step
 from nerves_docker_port.workspace.mounted import PLATFORM, Workspace
+
+if TYPE_CHECKING:
+    from nerves_docker_port.engine.artifact import Artifact
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,15 @@ class ParkedBuild:
         """Whether ``request`` would be served in a session like this one."""
         # Nerves hands `make_args` to a build only.
         return replace(request, make_args=()) == replace(self.prepared.request, make_args=())
+
+    def is_of_use(self, request: Request) -> bool:
+        """Whether the session may be asked whether its artifact is still what packing again would give."""
+        return (
+            not self.session.is_over
+            and self.fits(request)
+            and self.prepared.workspace.is_current()
+            and self.session.is_undisturbed()
+        )
 
     def end(self) -> None:
         """End the session and give the connections back."""
@@ -59,7 +71,8 @@ def build(
             Step("make", ["make", *request.make_args]),
             *_packing(workspace),
         ]
-        prepared, session = open_session(prepared, "build", cancellation, reporter.warning, steps=steps)
+        check = _check(workspace)
+        prepared, session = open_session(prepared, "build", cancellation, reporter.warning, steps=steps, final=check)
         life = stack.enter_context(ExitStack())
         life.callback(session.end)
         with job_on(prepared, session, open_log(), reporter, cancellation) as job:
@@ -83,18 +96,26 @@ def archive(
 ) -> Artifact:
     """Pack what has been built and bring the archive to the download directory.
 
-    ``parked`` is the session of the build just before, if there was one: it ends here. Where nothing has changed since
-    that session packed the system, the artifact is handed out again. Raises ``RunnerError``.
+    ``parked`` is the session of the build just before, if there was one. Where nothing has changed since it packed the
+    system, the artifact is handed out again: the session is over then, and the caller ends it, because nobody has to
+    wait for that. Otherwise it ends here. Raises ``RunnerError``.
     """
     with ExitStack() as stack:
         open_log = stack.enter_context(log_opened_on_use(request.cwd / "archive.log", reporter))
         if parked is not None:
-            stack.callback(parked.end)
-            if parked.fits(request) and parked.prepared.workspace.is_current() and parked.session.unpark():
+            ending = stack.enter_context(ExitStack())
+            ending.callback(parked.end)
+            if parked.is_of_use(request):
                 with stage(reporter, "preflight"):
                     cancellation.check()
                 job = stack.enter_context(job_on(parked.prepared, parked.session, open_log(), reporter, cancellation))
-                return _again(job, parked) or _pack_and_copy(job)
+                artifact = _again(job, parked)
+                if artifact is not None:
+                    ending.pop_all()
+                    return artifact
+                if parked.session.unpark():
+                    return _pack_and_copy(job)
+                job.record["outcome"] = errors.Code.VOLUME_BUSY.value
             stack.close()
             return archive(request, environ, reporter, cancellation)
         prepared = prepare(request, environ, reporter, cancellation, needs_tree=True, open_log=open_log)
@@ -112,6 +133,11 @@ def _packing(workspace: Workspace) -> list[Step]:
     return [Step("note_inputs", note), Step("make_system", make_system)]
 
 
+def _check(workspace: Workspace) -> Step:
+    """The step that ends well where packing again would give the same archive."""
+    return Step("check_tree", [*_inputs("check"), *workspace.input_dirs])
+
+
 def _inputs(what: str) -> list[str]:
     return ["/bin/bash", "-c", scripts.text("inputs.sh"), "nerves-docker-port-inputs", what]
 
@@ -123,6 +149,9 @@ def _pack_and_copy(job: Job) -> Artifact:
 
 def _copy(job: Job) -> Artifact:
     """Bring the archive that `make system` has made to the host, whole or not at all."""
+    # Imported late: the helper loads it while the container starts (operations.py).
+    from nerves_docker_port.engine.artifact import fetch
+
     names = job.request.names
     job.reporter.headline("Copying artifact archive to host")
     with job.stage("copy"):
@@ -141,8 +170,9 @@ def _copy(job: Job) -> Artifact:
 
 def _again(job: Job, parked: ParkedBuild) -> Artifact | None:
     """The artifact on the host, if packing the build directory again would give the same."""
-    check = Step("check_tree", [*_inputs("check"), *job.workspace.input_dirs])
-    if not is_whole(parked.artifact) or job.attempt([check]) is not None:
+    from nerves_docker_port.engine.artifact import is_whole
+
+    if not is_whole(parked.artifact) or not job.finish(_check(job.workspace)):
         return None
     packed_at = parked.packed_at.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     reuse = f"Reusing artifact archive from {packed_at}: nothing was built since"

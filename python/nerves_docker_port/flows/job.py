@@ -29,7 +29,6 @@ from nerves_docker_port.volume.lock import session_name
 from nerves_docker_port.volume.session import Failure, Session
 from nerves_docker_port.volume.steps import Step, new_token
 from nerves_docker_port.workspace.choose import open_workspace
-from nerves_docker_port.workspace.copied import CopiedWorkspace
 from nerves_docker_port.workspace.mounted import Workspace
 
 HEADLINES = {"make_system": "Creating artifact archive"}
@@ -75,7 +74,11 @@ class Job:
         if failure is not None:
             raise _failure(self, steps[failure.step], failure)
 
-    def attempt(self, steps: Sequence[Step]) -> Failure | None:
+    def finish(self, final: Step) -> bool:
+        """Run the session's final step; whether it ended well, and the session with it. Raises ``RunnerError``."""
+        return self.attempt([final], is_final=True) is None
+
+    def attempt(self, steps: Sequence[Step], *, is_final: bool = False) -> Failure | None:
         """Run the steps, up to the first that fails; how that failed."""
         if not steps:
             return None
@@ -88,7 +91,8 @@ class Job:
                 if index + 1 < len(steps):
                     self._begin(steps[index + 1], under_way)
 
-            failure = self.session.run(steps, self.log.write, on_end, self._say_gap, self.cancellation)
+            tell = (self.log.write, on_end, self._say_gap, self.cancellation)
+            failure = self.session.finish(*tell) if is_final else self.session.run(steps, *tell)
             self.log.end_step()
             if failure is not None:
                 # A stage that fails is not reported as finished.
@@ -100,7 +104,7 @@ class Job:
 
         Where that does not work now, the next session does it: the flow has come to its end, be it a good or a bad one.
         """
-        if self.cancellation.requested:
+        if self.cancellation.requested or self.session.is_over:
             return
         try:
             failure = self.attempt(self.workspace.bringing_back(self.session.token))
@@ -152,6 +156,7 @@ def prepare(
     """See that engine, volume, image and mounts are in order. ``open_log`` is for building an image."""
     with stage(reporter, "preflight"):
         engine = Engine.connect(environ)
+        engine.ask_capabilities()
         cancellation.check()
         if needs_tree:
             name = build_volume.find_name(engine, request.package, request.names)
@@ -183,21 +188,25 @@ def open_session(
     tell: Callable[[str], None],
     *,
     steps: Sequence[Step] = (),
+    final: Step | None = None,
     console: tuple[int, int] | None = None,
 ) -> tuple[Prepared, Session]:
     """A session on the build volume, at a terminal of the size ``console`` or with ``steps`` to run first.
 
+    ``final`` is the step that ``Job.finish`` runs.
     With it comes what is prepared, now with the workspace that the session has: where the engine turns out not to see
     the directories of this machine, and no setting forces it, it gets copies of them. ``tell`` gets warnings. The
     caller ends the session. Raises ``RunnerError`` ``:volume_busy``.
     """
     try:
-        return prepared, _open(prepared, flow, cancellation, tell, steps, console)
+        return prepared, _open(prepared, flow, cancellation, tell, steps, final, console)
     except errors.NotSeenError:
-        if prepared.request.settings.workspace != "auto" or isinstance(prepared.workspace, CopiedWorkspace):
+        if prepared.request.settings.workspace != "auto" or prepared.workspace.is_copy:
             raise
+    from nerves_docker_port.workspace.copied import CopiedWorkspace
+
     elsewhere = replace(prepared, workspace=CopiedWorkspace.in_place_of(prepared.engine, prepared.workspace))
-    return elsewhere, _open(elsewhere, flow, cancellation, tell, steps, console)
+    return elsewhere, _open(elsewhere, flow, cancellation, tell, steps, final, console)
 
 
 def _open(
@@ -206,11 +215,12 @@ def _open(
     cancellation: Cancellation,
     tell: Callable[[str], None],
     steps: Sequence[Step],
+    final: Step | None,
     console: tuple[int, int] | None,
 ) -> Session:
     token = new_token()
     workspace, engine = prepared.workspace, prepared.engine
-    spec = workspace.session(flow, steps, token) if console is None else workspace.shell(console, token)
+    spec = workspace.session(flow, steps, final, token) if console is None else workspace.shell(console, token)
     cancellation.check()
     session = Session(
         engine,

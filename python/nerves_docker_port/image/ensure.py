@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import docker.errors
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine, label, labels
-from nerves_docker_port.image.context import Context
 from nerves_docker_port.record.log import BuildLog
 from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.image_name import names_registry
 from nerves_docker_port.request.request import NEW, OLD, Generation, ImageConfig
 from nerves_docker_port.request.settings import CreateImage, Pull
+
+if TYPE_CHECKING:
+    from nerves_docker_port.image.context import Context
 
 CREATE_QUESTION = "The Nerves Docker build_runner needs to create the image.\nProceed?"
 """The same text as in the stock runner."""
@@ -199,7 +201,12 @@ class _Builder:
         self._policy = policy
         self._environ = environ
         self._open_log = open_log
-        self.context = Context.find(wanted.dockerfile)
+        self.context: Context | None = None
+        if wanted.dockerfile.exists():
+            # Imported where it is needed, because most images are pulled.
+            from nerves_docker_port.image.context import Context
+
+            self.context = Context.find(wanted.dockerfile)
 
     def build_new(self, unavailable: errors.RunnerError) -> Image:
         """Build the image, and return it. Raises ``unavailable`` if it cannot or must not be built."""

@@ -40,6 +40,9 @@ class Operations(Protocol):
     def serve(self, op: str, args: Mapping[Term, Term], reporter: Flow, cancellation: Cancellation) -> Term:
         """Do what a request asks for; the value of its good outcome. Raises ``RunnerError``."""
 
+    def load_later(self, op: str) -> None:
+        """Load what ``op`` needs only at its end. Called beside ``serve``, in another thread."""
+
     def close(self) -> None:
         """No further request comes: end what was kept for one."""
 
@@ -105,6 +108,7 @@ class Session:
             return
         self._current = Flow(request, self._operations, self._outbox)
         threading.Thread(target=self._run_flow, args=(self._current,), name="flow", daemon=True).start()
+        self._operations.load_later(request.op)
 
     def _run_flow(self, flow: Flow) -> None:
         self._inbox.put(_FlowDone(flow.run()))

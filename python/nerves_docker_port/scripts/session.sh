@@ -6,11 +6,13 @@
 # The engine sends signals to this program only, because it is process 1 of the container:
 #   USR1  a heartbeat: the helper is still there.
 #   USR2  the helper has put something into the state directory; the program below is told.
+#   URG   the helper wants the final step (scripts/steps.sh); the program below is told.
 #   TERM  the container is to end.
 # Without a heartbeat for `patience` seconds the container ends by itself. The seconds are counted one by one: when a
 # laptop sleeps, or when somebody sets the clock, no second of this count passes.
 #
-# A program below that ends by itself is told of with the mark `below` (scripts/steps.sh says what a mark is).
+# A program below that ends by itself is told of with the mark `below` (scripts/steps.sh says what a mark is), unless it
+# ended well after the final step, whose own mark has told that.
 #
 # Names of variables here begin with ndp_, because the steps inherit the environment and must see every other name as
 # it was given to the container.
@@ -37,13 +39,14 @@ ndp_say() {
 ndp_missed=0 ndp_ending=
 trap 'ndp_missed=0' USR1
 trap 'echo >&7' USR2
+trap 'echo final >&7' URG
 trap 'ndp_ending=stopped' TERM
 if [ -t 0 ]; then
   # The shell of a person at the terminal: keys such as Ctrl-C are for the programs in the foreground, not for this one.
   trap : INT QUIT TSTP HUP
   # A program that is started in the background ignores SIGINT and SIGQUIT. The person's shell must not inherit that.
   (
-    trap - INT QUIT TSTP HUP USR1 USR2 TERM
+    trap - INT QUIT TSTP HUP USR1 USR2 URG TERM
     exec "$@"
   ) <&0 &
 else
@@ -61,7 +64,7 @@ while [ -z "$ndp_ending" ]; do
   if ! kill -0 "$ndp_below" 2>/dev/null; then
     wait "$ndp_below"
     ndp_status=$?
-    ndp_say below "$ndp_status"
+    [ "$ndp_status" = 0 ] && [ ! -t 0 ] || ndp_say below "$ndp_status"
     exit "$ndp_status"
   fi
   ndp_missed=$((ndp_missed + 1))

@@ -1,10 +1,12 @@
 # shellcheck shell=bash
 # Runs the steps of a session one after the other, as the user that builds.
 #
-# Arguments: the token of the marks, then the first steps. A step is its name, the number of its words, and the words.
-# Descriptor 7 has a line whenever further steps lie in the file `steps` of the state directory, in the same form, each
-# word followed by a NUL. Before them stands the number of the first one: the line may come twice where the helper does
-# not know whether its signal has arrived, and a step must not run twice.
+# Arguments: the token of the marks, how many of the following words are the final step (0: there is none), the final
+# step, then the first steps. A step is its name, the number of its words, and the words.
+# Descriptor 7 has an empty line whenever further steps lie in the file `steps` of the state directory, in the same form,
+# each word followed by a NUL. Before them stands the number of the first one: the line may come twice where the helper
+# does not know whether its signal has arrived, and a step must not run twice.
+# A line `final` asks for the final step, which also runs only once. If it ends well, this program ends.
 #
 # At the end of each step a mark goes into the output: the byte 036 (octal), the token, the number of the step, its name,
 # its exit status, how many processes were killed for want of memory while it ran, and the byte 036. The same goes into
@@ -13,7 +15,8 @@
 #
 # bash, which every builder image has (`create-build.sh` is written for it): a POSIX shell has no arrays.
 ndp_token=$1
-shift
+ndp_final=("${@:3:$2}")
+shift "$((2 + $2))"
 ndp_state=/nerves-docker-port
 # What bash says about its jobs is not the build's.
 exec 8>&1 2>/dev/null
@@ -77,8 +80,15 @@ while
   ndp_busy=
   [ -z "$ndp_stopped" ]
 do
-  read -r _ <&7 || continue
+  read -r ndp_line <&7 || continue
   ndp_busy=1
+  if [ "$ndp_line" = final ]; then
+    [ "${#ndp_final[@]}" -gt 0 ] || continue
+    ndp_run "${ndp_final[@]}"
+    [ "$ndp_status" != 0 ] || exit 0
+    ndp_final=()
+    continue
+  fi
   ndp_words=()
   while IFS= read -r -d '' ndp_word; do
     ndp_words+=("$ndp_word")

@@ -96,6 +96,8 @@ class Session:
         self._answered: set[Mark] = set()
         self._last_number = 0
         self._expired = False
+        self.is_over = False
+        """Whether the final step has ended well, and the container with it."""
         self.container = lock.take(engine, volume, spec)
         self._heart = _Heart(engine, self.container, patience, doing)
 
@@ -147,7 +149,7 @@ class Session:
                 self._has_workspace = True
             elif mark.name in self._questions:
                 self._questions[mark.name](self.container, f"{mark.name} {mark.killed}")
-                self._notify()
+                self._signal("SIGUSR2")
 
     # --- Steps -------------------------------------------------------------------------------------------------
 
@@ -166,20 +168,48 @@ class Session:
         lost with a connection. Raises ``RunnerError``: the engine is lost, the container was removed by somebody, or it
         ended by itself because this process was not heard; and ``:cancelled``.
         """
+        return self._run(lambda: self._deliver(steps), len(steps), on_output, on_end, on_gap, cancellation)
+
+    def finish(
+        self,
+        on_output: Callable[[bytes], None],
+        on_end: Callable[[int], None],
+        on_gap: Callable[[str], None],
+        cancellation: Cancellation,
+    ) -> Failure | None:
+        """Run the final step, which the container's command has: where it ends well, the session is over.
+
+        The container then ends by itself, and the engine removes it. Where the step fails, the session waits for other
+        steps. Otherwise as ``run``.
+        """
+        failure = self._run(lambda: self._signal("SIGURG"), 1, on_output, on_end, on_gap, cancellation)
+        if failure is None:
+            self.is_over = True
+        return failure
+
+    def _run(
+        self,
+        deliver: Callable[[], None],
+        count: int,
+        on_output: Callable[[bytes], None],
+        on_end: Callable[[int], None],
+        on_gap: Callable[[str], None],
+        cancellation: Cancellation,
+    ) -> Failure | None:
         cancellation.check()
         assert self._output is not None
         first = self._last_number
         self._listen(on_output)
         with self._failures(), cancellation.on_cancel(self._interrupt):
             if self._has_run:
-                ended = self._until_reached(lambda: self._deliver(steps), cancellation)
+                ended = self._until_reached(deliver, cancellation)
                 if ended is not None:
                     return ended
             self._has_run = True
-            done, failure = self._by_marks(first, 0, len(steps), on_end)
+            done, failure = self._by_marks(first, 0, count, on_end)
             if failure is not None:
                 return failure
-            while done < len(steps):
+            while done < count:
                 data = self._output.read()
                 if data is not None:
                     self._splitter.feed(data)
@@ -189,12 +219,12 @@ class Session:
                     ended = self._reconnect(on_gap, cancellation)
                     if ended is not None:
                         # Marks that came with the last of the output say more than the end of the container.
-                        done, failure = self._by_marks(first, done, len(steps), on_end)
-                        return failure or (replace(ended, step=done) if done < len(steps) else None)
+                        done, failure = self._by_marks(first, done, count, on_end)
+                        return failure or (replace(ended, step=done) if done < count else None)
                 if self._marks:
                     # A step that ended because the flow was cancelled has not failed.
                     cancellation.check()
-                    done, failure = self._by_marks(first, done, len(steps), on_end)
+                    done, failure = self._by_marks(first, done, count, on_end)
                     if failure is not None:
                         return failure
         return None
@@ -232,10 +262,10 @@ class Session:
         # This may be done again where no answer came: steps that have begun already are not run a second time.
         content = to_file(self._last_number + 1, steps)
         container.put_file(self.engine, self.container, f"{STATE}/steps", content)
-        self._notify()
+        self._signal("SIGUSR2")
 
-    def _notify(self) -> None:
-        container.signal(self.engine, self.container, "SIGUSR2", timeout=self.engine.api.timeout)
+    def _signal(self, name: str) -> None:
+        container.signal(self.engine, self.container, name, timeout=self.engine.api.timeout)
 
     def _pass_on(self, data: bytes) -> None:
         self._on_output(data)
@@ -288,9 +318,7 @@ class Session:
                 cancellation.check()
                 ended = self._below()
                 if ended is None:
-                    reached = self._until_reached(
-                        lambda: container.attach_terminal(self.engine, self.container), cancellation
-                    )
+                    reached = self._until_reached(self._attach_terminal_again, cancellation)
                     if not isinstance(reached, Failure):
                         stream = reached
                         continue
@@ -306,6 +334,15 @@ class Session:
         except (*_FAILURES, NoContainerError, NameTakenError):
             return False
         return True
+
+    def is_undisturbed(self) -> bool:
+        """Whether the container still runs, and nobody has taken the volume, since ``park``."""
+        try:
+            lock.check_free(self.engine, self.volume)
+            found = container.inspect(self.engine, self.container)
+        except _FAILURES:
+            return False
+        return found is not None and bool(found["State"]["Running"])
 
     def unpark(self) -> bool:
         """Take the volume again. Returns ``False`` if somebody else has it, or if the container has gone meanwhile."""
@@ -354,6 +391,7 @@ class Session:
 
     def _attach_again(self) -> tuple[Output, list[Mark]]:
         """The output from now on, and the marks of all steps that have ended by now."""
+        self._check_runs()
         output = Output(self.engine, self.container)
         try:
             return output, marks_in(container.read_file(self.engine, self.container, f"{STATE}/ended"))
@@ -364,6 +402,18 @@ class Session:
             output.close()
             raise
 
+    def _attach_terminal_again(self) -> Stream:
+        self._check_runs()
+        return container.attach_terminal(self.engine, self.container)
+
+    def _check_runs(self) -> None:
+        """Raise ``NoContainerError`` where the container has ended.
+
+        It is still there for a moment then. Docker 20.10 leaves the wish to attach to it without an answer, but refuses
+        a heartbeat to it.
+        """
+        self._signal("SIGUSR1")
+
     def _until_reached(self, connect: Callable[[], _T], cancellation: Cancellation) -> _T | Failure:
         """What ``connect`` gives, tried again for as long as the patience lasts; or how the container has ended."""
         deadline = time.monotonic() + self._patience
@@ -371,9 +421,6 @@ class Session:
             cancellation.check()
             self._heart.check()
             try:
-                # A container that has ended is still there for a moment. Docker 20.10 leaves the wish to attach to it
-                # without an answer, but refuses a heartbeat to it.
-                container.signal(self.engine, self.container, "SIGUSR1", timeout=self.engine.api.timeout)
                 return connect()
             except NoContainerError:
                 return self._ended()

@@ -40,8 +40,13 @@ def new_token() -> str:
     return secrets.token_hex(16)
 
 
-def to_words(steps: Sequence[Step]) -> list[str]:
-    """The steps as the arguments of scripts/steps.sh."""
+def to_arguments(token: str, steps: Sequence[Step], final: Step | None) -> list[str]:
+    """The arguments of scripts/steps.sh. ``final`` is the step that runs when it is asked for (``Session.finish``)."""
+    later = [] if final is None else _to_words([final])
+    return [token, str(len(later)), *later, *_to_words(steps)]
+
+
+def _to_words(steps: Sequence[Step]) -> list[str]:
     words: list[str] = []
     for step in steps:
         words += [step.name, str(len(step.command)), *step.command]
@@ -50,7 +55,7 @@ def to_words(steps: Sequence[Step]) -> list[str]:
 
 def to_file(first: int, steps: Sequence[Step]) -> bytes:
     """The content of the file ``steps``, which scripts/steps.sh reads. ``first`` is the number of the first of them."""
-    words = [str(first), *to_words(steps)]
+    words = [str(first), *_to_words(steps)]
     return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,14 +16,13 @@ from typing import Literal
 import docker.errors
 
 from nerves_docker_port import errors
-from nerves_docker_port.engine import archive, container
+from nerves_docker_port.engine import container
 from nerves_docker_port.engine.client import Engine, labels
 from nerves_docker_port.engine.container import Mount, Spec
 from nerves_docker_port.image.ensure import Image
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.request.settings import WorkspaceKind
 from nerves_docker_port.volume.build_volume import ID_FILE
-from nerves_docker_port.workspace import copied
 from nerves_docker_port.workspace.mounted import Workspace, limits
 
 _PROBE = "/probe"
@@ -77,6 +75,11 @@ def sees(engine: Engine, image: Image, file: Path) -> bool:
     never started gets the engine's whole file system, and the engine's archive call reads the file there. Where the
     engine does not allow that, the answer is yes, and the session finds out. Raises ``RunnerError``.
     """
+    # Imported where they are needed, because an engine on this machine is not asked.
+    import tarfile
+
+    from nerves_docker_port.engine import archive
+
     # In the container, an absolute link leads somewhere else.
     path = os.path.realpath(file)
     spec = Spec(
@@ -126,7 +129,9 @@ def open_workspace(engine: Engine, request: Request, image: Image, volume: str) 
     )
     choice = which(engine, request.settings.workspace, image, request.names.build_path / ID_FILE)
     if choice.kind == "copied":
-        return copied.CopiedWorkspace.in_place_of(engine, workspace)
+        from nerves_docker_port.workspace.copied import CopiedWorkspace
+
+        return CopiedWorkspace.in_place_of(engine, workspace)
     _make_ccache(request)
     return workspace
 

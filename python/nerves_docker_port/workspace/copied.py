@@ -66,6 +66,11 @@ class CopiedWorkspace(Workspace):
             proxies=mounted.proxies,
         )
 
+    @property
+    def is_copy(self) -> bool:
+        """They do."""
+        return True
+
     def questions(
         self, engine: Engine, token: str, tell: Callable[[str], None], cancellation: Cancellation
     ) -> Questions:

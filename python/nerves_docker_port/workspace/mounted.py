@@ -23,7 +23,7 @@ from nerves_docker_port.request.settings import Settings
 from nerves_docker_port.volume.build_volume import ID_FILE, labels_of
 from nerves_docker_port.volume.lock import container_labels, session_name
 from nerves_docker_port.volume.session import STATE, Questions
-from nerves_docker_port.volume.steps import Step, to_words
+from nerves_docker_port.volume.steps import Step, to_arguments
 
 PLATFORM = "/nerves/env/platform"
 DOWNLOADS = "/nerves/dl"
@@ -61,6 +61,11 @@ class Workspace:
         return "/root" if self.makes_user and 0 in (self.uid, self.gid) else HOME
 
     @property
+    def is_copy(self) -> bool:
+        """Whether containers get copies of the host's directories, and not the directories themselves."""
+        return False
+
+    @property
     def package_dir(self) -> str:
         """The package's directory in the container."""
         return container_path("/nerves/env", self.request.package.app)
@@ -75,9 +80,12 @@ class Workspace:
         """Whether the image's own entrypoint makes the caller's user: those up to 1.27 do, from `UID` and `GID`."""
         return self.generation.entrypoint_makes_user and bool(self.image.entrypoint)
 
-    def session(self, flow: str, steps: Sequence[Step], token: str) -> Spec:
-        """The container that runs ``steps``, and later ones, as the build user. ``flow`` is what it is for."""
-        below = [*bash("steps", "steps.sh"), token, *to_words(steps)]
+    def session(self, flow: str, steps: Sequence[Step], final: Step | None, token: str) -> Spec:
+        """The container that runs ``steps``, and later ones, as the build user. ``flow`` is what it is for.
+
+        ``final`` is the step that ``Session.finish`` runs.
+        """
+        below = [*bash("steps", "steps.sh"), *to_arguments(token, steps, final)]
         return self._spec(flow, below, token)
 
     def shell(self, console: tuple[int, int], token: str) -> Spec:
