@@ -782,7 +782,7 @@ def _image_build_remedy(step: str, reason: str, said: str, buildkit_only: str | 
             return Code.NO_NETWORK, _IMAGE_NEEDS_NETWORK
         if buildkit_only is not None and says(_BUILDKIT_VARIABLE, step):
             return failed, _needs_buildkit("only there the variable for the platform has a value")
-        return failed, f"Mend the Dockerfile, then {_STEPS_ARE_KEPT}"
+        return failed, f"Correct the Dockerfile, then {_STEPS_ARE_KEPT}"
     if buildkit_only is not None:
         is_misread = says("parse error") and says("here-document|syntax=", buildkit_only)
         if is_misread or says(_BUILDKIT_REFUSAL):
@@ -802,7 +802,7 @@ def _image_build_remedy(step: str, reason: str, said: str, buildkit_only: str | 
             "It is the engine that must reach what the Dockerfile names: check its network and proxy (`docker info`), "
             f"then {_STEPS_ARE_KEPT}"
         )
-    return failed, f"Mend the Dockerfile, then {_STEPS_ARE_KEPT}"
+    return failed, f"Correct the Dockerfile, then {_STEPS_ARE_KEPT}"
 
 
 _STEPS_ARE_KEPT = "run the command again: the steps before the failed one are kept."
@@ -976,11 +976,12 @@ def _paragraph(text: str) -> str:
 
 
 def out_of_memory(step: str, status: int, last_lines: str, log: str, *, cause: str = "") -> RunnerError:
-    """A step, or a process in it, was killed for want of memory; ``cause`` is what the whole log tells of it."""
+    """A step, or a process in it, was killed because memory ran out; ``cause`` is what the whole log tells of it."""
     return RunnerError(
         Code.OUT_OF_MEMORY,
         f"The Nerves Docker build_runner ran out of memory:\n\n{_paragraph(cause)}`{step}` ended with exit status "
-        f"{status} after a process in it was killed for want of memory.\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n",
+        f"{status} after a process in it was killed because memory ran out.\n\n"
+        f"-----\n{last_lines}\n-----\n\nSee {log}.\n",
         hint="Give the engine more memory or swap (Docker Desktop: Settings, Resources), or run fewer jobs at once "
         '(`build_runner_opts: [make_args: ["PARALLEL_JOBS=2"]]`), then run the command again: the build continues '
         "where it was.",
@@ -1045,7 +1046,7 @@ def shell_died(status: int, *, out_of_memory: bool) -> RunnerError:
     if out_of_memory:
         return RunnerError(
             Code.OUT_OF_MEMORY,
-            f"{message}: it was ended for want of memory.",
+            f"{message}: it was ended because memory ran out.",
             hint="Give the container or the engine more memory, or let fewer jobs run at once (`make -j2`).",
         )
     return RunnerError(
@@ -1134,7 +1135,7 @@ HOST_CONFIG_OF_THE_RUNNER: Final[Mapping[str, str]] = {
     "NetworkMode": 'Use `network: "host"`.',
     "OomKillDisable": "A process that wants more memory than there is would wait for ever. The runner lets it be "
     "killed, and the error says so.",
-    "CgroupnsMode": "It reads in the container's own cgroup whether a process was killed for want of memory.",
+    "CgroupnsMode": "It reads in the container's own cgroup whether a process was killed because memory ran out.",
     "LogConfig": "It reads the output as it is written, and keeps all of it in build.log.",
     "ConsoleSize": "The build shell follows the size of your terminal.",
     "ReadonlyRootfs": "It makes the build user in the container's /etc/passwd.",

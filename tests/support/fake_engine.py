@@ -70,7 +70,7 @@ class Run:
     output: Sequence[bytes | float | Callable[[Container], None]] = ()
     status: int = 0
     killed: int = 0
-    """How many of its processes are killed for want of memory."""
+    """How many of its processes are killed because memory ran out."""
     ignores_term: bool = False
 
 

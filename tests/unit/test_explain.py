@@ -96,7 +96,7 @@ REMEDIES = {
     "kconfig-recursive-then-download": "reaches ftpmirror.gnu.org",
     "legacy-option": "the options of the defconfig that this Buildroot no longer has",
     "dependency-not-selected": "select BR2_PACKAGE_MOSQUITTO",
-    "mk-missing-separator": "Mend line 11 of otaclient.mk",
+    "mk-missing-separator": "Correct line 11 of otaclient.mk",
     "dependency-typo": "Correct HOST_SENSORHUB_DEPENDENCIES: there is no package host-libgpiod2x",
     "no-rule-in-package": "The source of splash.o is not in the package",
     "installs-in-wrong-place": "prefix=/usr and DESTDIR=$(STAGING_DIR)",
@@ -251,7 +251,7 @@ def test_what_a_tool_says_is_understood(package: str, step: str, kind: str, reme
             "target-finalize",
             "post-script",
             "Executing post-build script",
-            "Mend /nerves/env/my_sys/post-build.sh",
+            "Correct /nerves/env/my_sys/post-build.sh",
         ),
     ],
 )

@@ -33,7 +33,7 @@ def test_a_step_that_buildkit_reports_after_the_error_is_not_named_as_failed(tmp
 
 NEEDS = "The Dockerfile needs BuildKit"
 BASE = "The base image could not be had."
-MEND = "Mend the Dockerfile"
+MEND = "Correct the Dockerfile"
 
 WITHOUT_BUILDKIT = [
     # Dockerfile, step that failed, what Docker 20.10's own builder says, the remedy

@@ -370,9 +370,9 @@ defmodule NervesDockerPort.Helper do
     """
   end
 
-  # SIGKILL is what the kernel sends for want of memory.
+  # SIGKILL is what the kernel sends when memory runs out.
   defp cause(137) do
-    "If it was killed for want of memory, let fewer jobs run at once: " <>
+    "If it was killed because memory ran out, let fewer jobs run at once: " <>
       "`build_runner_opts: [make_args: [\"PARALLEL_JOBS=2\"]]`."
   end
 

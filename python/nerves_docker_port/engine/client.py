@@ -107,7 +107,7 @@ class Engine:
         self._asking: threading.Thread | None = None
 
     def ask_capabilities(self) -> None:
-        """Ask what ``capabilities`` needs, beside what is asked next: the engine takes longer for this than for most."""
+        """Ask what ``capabilities`` needs, beside what is asked next: the engine takes longer for it than for most."""
         self._asking = threading.Thread(target=self._ask, name="capabilities", daemon=True)
         self._asking.start()
 

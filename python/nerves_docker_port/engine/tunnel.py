@@ -53,7 +53,7 @@ _UP = f"{_MARK} up"
 _OPTIONS = (
     # Nobody is there to be asked; what ssh would ask is an error, in its own words.
     *("-o", "BatchMode=yes", "-o", "LogLevel=INFO", "-o", "ConnectTimeout=30"),
-    # A dead link is noticed after 20 to 30 s. That leaves time to connect again before a build ends for want of it.
+    # A dead link is noticed after 20 to 30 s. That leaves time to connect again before the patience of a build ends.
     *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=2"),
     # What the person's configuration has for sessions of their own must not get in the way: another command, or ports
     # that another session of theirs has already.

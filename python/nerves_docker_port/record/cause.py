@@ -346,7 +346,7 @@ class _Search:
             )
             if option:
                 return f"Set {option[1]} in the defconfig, as {script} demands."
-        return f"Mend {script}, or what it needs: the script ended with an error."
+        return f"Correct {script}, or what it needs: the script ended with an error."
 
     # What remedies can name
 

@@ -33,9 +33,9 @@ KINDS = {
     "config-dependency": "a package depends on another that is not selected",
     "config-legacy": "the configuration has options that Buildroot no longer has",
     "configure": "the package's configure script stopped",
-    "configure-cmake": "CMake stopped, for want of a library or for another reason",
+    "configure-cmake": "CMake stopped, because a library is missing or for another reason",
     "configure-library": "configure does not find a library or a header file",
-    "configure-meson": "Meson stopped, for want of a library or for another reason",
+    "configure-meson": "Meson stopped, because a library is missing or for another reason",
     "configure-pkg-config": "pkg-config does not find a library",
     "crash": "the compiler or another program crashed",
     "defconfig": "a configuration file does not exist",
@@ -362,7 +362,7 @@ SIGNS: tuple[Sign, ...] = (
         "mk-syntax",
         CAUSE,
         r"^(?P<makefile>[^\s:]+):(?P<line>\d+): \*\*\* missing separator",
-        "Mend line {line} of {makefile_name}: it is neither an assignment nor a rule. Often the line before lacks "
+        "Correct line {line} of {makefile_name}: it is neither an assignment nor a rule. Often the line before lacks "
         "its backslash, or a recipe begins with spaces instead of a tab.",
     ),
     _sign(
@@ -372,7 +372,7 @@ SIGNS: tuple[Sign, ...] = (
         r"unterminated|missing '?end|extraneous|multiple target patterns|target pattern contains|Recursive variable|"
         r"insufficient number|invalid syntax in conditional|mixed implicit|empty variable name|only one 'else'|"
         r"first argument to|prerequisites cannot be defined|virtual memory|empty string invalid)",
-        "Mend {makefile_name}, at or before line {line}.",
+        "Correct {makefile_name}, at or before line {line}.",
     ),
     _sign(
         "package",
@@ -458,7 +458,7 @@ SIGNS: tuple[Sign, ...] = (
         r"^(?P<file>\S*(?:Config\.in|Kconfig)[^\s:]*):(?P<line>\d+):\s*(?:warning: )?(?!warning|"
         r"\s*symbol)(?P<said>unknown |syntax error|can't open|missing end|unexpected|invalid |unmatched|location of|"
         r"unbalanced|error:|recursive inclusion|'endmenu' in|multi-line strings|.*multiple line.*|.*without prompt)",
-        "Mend {file_name}, at or just before line {line}.",
+        "Correct {file_name}, at or just before line {line}.",
         after=4,
     ),
     _sign(
@@ -1098,7 +1098,7 @@ SIGNS: tuple[Sign, ...] = (
         r"^(?:Error: )?\S+\.dts[io]?:\d+[.:][-\d.:]* ?(?:Error|syntax error|error|fatal error|ERROR|Label or path|"
         r"Properties must|parse error)|^Error: \S+\.dts[io]?[:.]|^FATAL ERROR: (?:Unable to parse input|Syntax error|"
         r"Couldn't open)|^ERROR \(\w+\): ",
-        "Mend the device tree at the place that the line names.",
+        "Correct the device tree at the place that the line names.",
         after=2,
     ),
     _sign(

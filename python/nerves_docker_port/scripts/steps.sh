@@ -9,9 +9,9 @@
 # A line `final` asks for the final step, which also runs only once. If it ends well, this program ends.
 #
 # At the end of each step a mark goes into the output: the byte 036 (octal), the token, the number of the step, its name,
-# its exit status, how many processes were killed for want of memory while it ran, and the byte 036. The same goes into
-# the file `ended`, for a helper whose connection was lost when the mark came. After a step that fails, the steps that
-# came with it and stand behind it are left out.
+# its exit status, how many processes were killed because memory ran out while it ran, and the byte 036. The same goes
+# into the file `ended`, for a helper whose connection was lost when the mark came. After a step that fails, the steps
+# that came with it and stand behind it are left out.
 #
 # bash, which every builder image has (`create-build.sh` is written for it): a POSIX shell has no arrays.
 ndp_token=$1
@@ -25,7 +25,7 @@ ndp_stopped='' ndp_busy=1
 trap '[ -n "$ndp_busy" ] || exit 143; ndp_stopped=1 ndp_signalled=1' TERM
 ndp_number=0
 
-# Sets ndp_kills to the number of processes in this container that were killed for want of memory so far. Where the
+# Sets ndp_kills to the number of processes in this container that were killed because memory ran out so far. Where the
 # kernel counts them: cgroup v2, "memory.events"; cgroup v1, "memory.oom_control"
 # (https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files).
 ndp_count_kills() {

@@ -32,7 +32,7 @@ class Mark:
     name: str
     status: int
     killed: int
-    """How many processes were killed for want of memory while the step ran."""
+    """How many processes were killed because memory ran out while the step ran."""
 
 
 def new_token() -> str:
