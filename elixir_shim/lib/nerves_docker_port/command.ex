@@ -95,6 +95,45 @@ defmodule NervesDockerPort.Command do
   end
 
   @doc """
+  How to get a carried helper that belongs to this Mix side, in words for an error.
+
+  `sources` is the directory of this package's `mix.exs`. A release carries the helper. In a git checkout it is made from
+  the Python sources, which are beside this directory, unless Mix has fetched only a part of the repository (`sparse:`).
+  """
+  @spec renewal(Path.t()) :: String.t()
+  def renewal(sources \\ sources()) do
+    root = Path.dirname(sources)
+
+    cond do
+      File.regular?(Path.join(root, "python/package_helper.py")) ->
+        """
+        In a git checkout, this command makes the helper (it needs Python with pip, and the network):
+
+            make -C #{quoted(root)} package
+        """
+
+      Path.basename(sources) == "elixir_shim" ->
+        """
+        Mix has fetched only the directory elixir_shim of the repository, and the helper is made from the rest of it. In \
+        your mix.exs, write `subdir: "elixir_shim"` instead of `sparse: "elixir_shim"`. Then:
+
+            mix deps.get
+            make -C #{quoted(root)} package
+        """
+
+      true ->
+        """
+        Fetch both anew:
+
+            mix deps.clean nerves_docker_port && mix deps.get
+        """
+    end
+  end
+
+  # The directory of a dependency of the project that Mix runs in; or that of the project itself, in our own tests.
+  defp sources, do: Map.get(Mix.Project.deps_paths(), :nerves_docker_port, File.cwd!())
+
+  @doc """
   The program and its arguments for another operation of the same helper.
 
   ## Examples
@@ -182,8 +221,7 @@ defmodule NervesDockerPort.Command do
     Mix.raise("""
     The helper is missing: there is no #{main}.
 
-    A release of nerves_docker_port carries it. In a git checkout, run `make package` at its root. Or set #{@variable}, for
-    example #{@variable}="/path/to/venv/bin/python -m nerves_docker_port".
+    #{renewal()}
     """)
   end
 

@@ -173,8 +173,8 @@ defmodule NervesDockerPort.Helper do
     version = Protocol.version()
 
     case Connection.next(connection, timeout) do
-      {:message, {:hello, %{protocol: ^version}}} ->
-        :ok
+      {:message, {:hello, %{protocol: ^version} = hello}} ->
+        warn_of_another_release(hello, command)
 
       {:message, {:hello, %{protocol: other} = hello}} ->
         mismatch(other, hello, command)
@@ -254,6 +254,32 @@ defmodule NervesDockerPort.Helper do
   defp failure(%{message: message} = error) when is_binary(message), do: {:error, words(error)}
   defp failure(error), do: unknown({:error, error})
 
+  # The two understand each other, but were not tested together. So it is no error.
+  defp warn_of_another_release(hello, command) do
+    ours = NervesDockerPort.version()
+
+    case Map.get(hello, :version) do
+      ^ours ->
+        :ok
+
+      theirs ->
+        Mix.shell().info([
+          :yellow,
+          Console.printable(
+            "The helper is release #{excerpt(theirs)} of nerves_docker_port, and the Mix side release #{inspect(ours)}. " <>
+              "They should be the same. " <> another_release(command)
+          ),
+          :reset
+        ])
+    end
+  end
+
+  defp another_release(%Command{origin: :packaged}) do
+    "The helper comes with the Mix side, so one of the two is left over. " <> Command.renewal()
+  end
+
+  defp another_release(command), do: check(command)
+
   defp mismatch(other, hello, command) do
     ours = Protocol.version()
 
@@ -263,8 +289,7 @@ defmodule NervesDockerPort.Helper do
           "The Mix side is the older one. Update it:\n\n    mix deps.update nerves_docker_port"
 
         command.origin == :packaged ->
-          "The helper is the older one, although it comes with the Mix side. Fetch both anew:\n\n" <>
-            "    mix deps.clean nerves_docker_port && mix deps.get"
+          "The helper is the older one, although it comes with the Mix side. " <> Command.renewal()
 
         true ->
           "The helper is the older one. " <> check(command)

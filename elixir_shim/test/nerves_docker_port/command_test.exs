@@ -115,7 +115,18 @@ defmodule NervesDockerPort.CommandTest do
     test "that is missing, in a checkout: make package", %{directory: directory} do
       message = assert_raise(Mix.Error, fn -> Command.resolve(directory) end).message
       assert message =~ "there is no #{directory}/__main__.py"
-      assert message =~ "make package"
+      assert message =~ "make -C #{Path.expand("../../..", __DIR__)} package"
+    end
+
+    test "that is missing, where Mix has fetched only this directory: another option for Mix" do
+      message = Command.renewal("/home/a b/deps/nerves_docker_port/elixir_shim")
+      assert message =~ ~s(`subdir: "elixir_shim"` instead of `sparse: "elixir_shim"`)
+      assert message =~ "\n    mix deps.get\n    make -C '/home/a b/deps/nerves_docker_port' package\n"
+    end
+
+    test "that is missing from a release: fetch it again" do
+      message = Command.renewal("/home/a/deps/nerves_docker_port")
+      assert message =~ "\n    mix deps.clean nerves_docker_port && mix deps.get\n"
     end
   end
 

@@ -381,6 +381,22 @@ defmodule NervesDockerPort.HelperTest do
       refute message =~ "pip install"
     end
 
+    test "of another release that understands us: a warning that says what to do", %{directory: directory} do
+      command = fake_helper(directory, [say(hello(%{version: "9.0.0"})), {:read, nil}, done()])
+
+      for {command, remedy} <- [
+            {command, "unset NERVES_DOCKER_PORT_COMMAND"},
+            {%{command | origin: :config}, "config :nerves_docker_port, command:"},
+            {%{command | origin: :packaged}, "make -C"}
+          ] do
+        assert Helper.request(:build, %{}, command: command, park_timeout: 0) == %{}
+        assert [warning | _rest] = printed()
+        assert warning =~ ~s(helper is release "9.0.0")
+        assert warning =~ ~s(the Mix side release "#{NervesDockerPort.version()}")
+        assert warning =~ remedy
+      end
+    end
+
     test "does not say hello first", %{directory: directory} do
       for steps <- [[done()], [say({:hello, []})], [say("hello")], [say_bytes("")]] do
         message = error(directory, steps)

@@ -29,7 +29,8 @@ defmodule NervesDockerPort.HelperCase do
   end
 
   def hello(changes \\ %{}) do
-    {:hello, Map.merge(%{protocol: 1, version: "0.1.0", python: "3.12.1", os_pid: 1}, changes)}
+    {:hello,
+     Map.merge(%{protocol: 1, version: NervesDockerPort.version(), python: "3.12.1", os_pid: 1}, changes)}
   end
 
   @doc "Returns the script step that sends a term."
