@@ -4,12 +4,20 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format package unit exunit matrix soak bench clean
+.PHONY: demo test lint format package unit pytest exunit coverage matrix soak bench lock audit dist clean
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# The tools that make and check a release. The tests do not need most of them, and they take long to install.
+RELEASE := $(VENV)-release
+DIST ?= dist
 WORLD := $(PYTHON) integration/world.py
+# Most tests wait for an engine, so three at a time keep two cores busy.
+WORKERS ?= 3
+SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+PYTEST := $(BIN)/python -m pytest $(SIDE_BY_SIDE)
+LOCKING := --quiet --upgrade --python-version 3.10 --generate-hashes --no-header
 IMAGES := --image new --image new-1.28.0 --image old
 PACKAGED := elixir_shim/priv/python/__main__.py
 # Those that are not in git yet included.
@@ -23,22 +31,33 @@ demo: package
 	$(PYTHON) integration/demo.py
 
 ## test: everything that CI runs
-test: lint package
-	$(WORLD) run --elixir bookworm -- $(MAKE) --no-print-directory exunit
-	$(WORLD) run --elixir trixie -- $(MAKE) --no-print-directory exunit
-	$(WORLD) run $(IMAGES) --elixir host -- $(BIN)/python -m pytest --durations=15
+test: package
+	MAKE="$(MAKE)" $(PYTHON) integration/side_by_side.py lint exunit-bookworm exunit-trixie pytest
 
 ## unit: the tests that need no engine
 unit: $(VENV)/.ready
-	$(BIN)/python -m pytest tests/unit
+	$(PYTEST) tests/unit
 
-## exunit: the shim's own suite, with the Elixir that is on the PATH
+## pytest: all tests but the shim's own suite, with an engine
+pytest: package
+	$(WORLD) run $(IMAGES) --elixir host -- $(PYTEST) --durations=15
+
+## coverage: the lines and branches of the helper that the tests without a real engine run
+coverage: $(VENV)/.ready
+	rm -f .coverage*
+	$(BIN)/python -m coverage run -m pytest $(SIDE_BY_SIDE) tests/unit tests/faults/test_fake_engine.py
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+## exunit: the shim's own suite, with the Elixir that is on the PATH; exunit-trixie: with Debian 13's
 exunit:
 	cd elixir_shim && MIX_BUILD_PATH=$${MIX_BUILD_PATH:-_build/otp-$$(erl -noshell -eval 'io:put_chars(erlang:system_info(otp_release)), halt().')} MIX_ENV=test mix do compile --warnings-as-errors + test
 
+exunit-%: package
+	$(WORLD) run --elixir $* -- $(MAKE) --no-print-directory exunit
+
 ## matrix: the shim's suite on every Elixir
-matrix: package
-	for elixir in bookworm trixie sid; do $(WORLD) run --elixir $$elixir -- $(MAKE) --no-print-directory exunit; done
+matrix: exunit-bookworm exunit-trixie exunit-sid
 
 ## soak: what takes too long for every run
 soak: package
@@ -73,12 +92,31 @@ $(PACKAGED): $(HELPER_SOURCES) | $(VENV)/.ready
 	$(BIN)/python python/package_helper.py elixir_shim/priv/python
 	touch $@
 
+## dist: the Python distribution, as a wheel and as sources, into dist/
+dist: $(RELEASE)/.ready
+	rm -rf $(DIST)
+	$(RELEASE)/bin/python -m build --no-isolation --outdir $(DIST)
+	$(RELEASE)/bin/twine check --strict $(DIST)/*
+
+## lock: renew requirements/*.txt from requirements/*.in
+lock: $(RELEASE)/.ready
+	cd requirements && ../$(RELEASE)/bin/uv pip compile $(LOCKING) --python-platform linux --output-file runtime.txt runtime.in
+	cd requirements && for name in dev release; do \
+	  ../$(RELEASE)/bin/uv pip compile $(LOCKING) --universal --output-file $$name.txt $$name.in; done
+
+## audit: look for known vulnerabilities in what is locked (asks the package index)
+audit: $(RELEASE)/.ready
+	for name in runtime dev release; do \
+	  $(RELEASE)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements/$$name.txt; done
+
 $(VENV)/.ready: requirements/dev.txt
-	$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || { \
+$(RELEASE)/.ready: requirements/release.txt
+%/.ready:
+	$(PYTHON) -m venv $* >/dev/null 2>&1 || { \
 	  $(PYTHON) -c 'from integration.host import apt_install; apt_install(["python3-venv"], "the tests need a virtual environment")'; \
-	  rm -rf $(VENV); $(PYTHON) -m venv $(VENV); }
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements/dev.txt
+	  rm -rf $*; $(PYTHON) -m venv $*; }
+	$*/bin/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r $<
 	touch $@
 
 clean:
-	rm -rf $(VENV) elixir_shim/priv/python elixir_shim/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RELEASE) $(DIST) elixir_shim/priv/python elixir_shim/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis

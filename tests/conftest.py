@@ -1,11 +1,14 @@
-"""The real engine, and worlds to build in. Nothing here skips: a test that needs the engine fails without one."""
+"""The real engine, worlds to build in, and who runs beside whom.
+
+Nothing here skips: a test that needs the engine fails without one.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,25 @@ import pytest
 from support.images import NEW
 from support.recorder import Recorder
 from support.system import System
+from support.turns import turn
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have the tests of one file run on one worker, in their order: they share fixtures, and names at the engine.
+
+    Unit tests share nothing. What takes longest begins first.
+    """
+    items.sort(key=lambda item: item.path.parent.name != "faults")
+    for item in items:
+        if item.path.parent.name != "unit":
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Run a test with its fixtures when it is its turn."""
+    with turn(alone=item.get_closest_marker("alone") is not None):
+        return (yield)
 
 
 @pytest.fixture(scope="session")

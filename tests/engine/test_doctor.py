@@ -326,6 +326,7 @@ def test_limits_of_the_configuration_count(system: System) -> None:
     ]
 
 
+@pytest.mark.alone  # what other tests have at the engine is left over for this hasty helper
 def test_leftovers_of_the_dead_are_named_but_not_what_is_about_to_start(
     system: System, client: docker.DockerClient
 ) -> None:
