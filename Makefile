@@ -32,7 +32,7 @@ demo: package
 
 ## test: everything that CI runs
 test: package
-	MAKE="$(MAKE)" $(PYTHON) integration/side_by_side.py lint exunit-bookworm exunit-trixie pytest
+	$(PYTHON) integration/side_by_side.py lint exunit-bookworm exunit-trixie pytest
 
 ## unit: the tests that need no engine
 unit: $(VENV)/.ready

@@ -12,7 +12,6 @@ the last lines name those that failed.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -41,7 +40,7 @@ class Part:
         """Run the target to its end, with its output in a file."""
         with self._output.open("wb") as output:
             self._process = subprocess.Popen(
-                [os.environ.get("MAKE", "make"), "--no-print-directory", self.target],
+                ["make", "--no-print-directory", self.target],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
