@@ -640,7 +640,7 @@ def test_the_id_is_sixteen_characters_without_a_newline_and_stays(system: System
     first = path.read_text()
     assert re.fullmatch(r"[A-Za-z0-9_]{16}", first)
     assert stat.S_ISREG(path.lstat().st_mode)
-    assert sorted(p.name for p in path.parent.iterdir()) == [".docker_id", "builds.msgpack"]
+    assert sorted(p.name for p in path.parent.iterdir()) == [".docker_id", "journal"]
     system.run("build").value()
     assert path.read_text() == first
 

@@ -7,6 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from nerves_docker_port.cancellation import Cancellation
@@ -48,6 +49,14 @@ class Person:
         return self.says
 
 
+def write_journal(state: Path, volume: str) -> None:
+    """The journal of a build on the volume."""
+    kept = journal.Journal(state / "journal", "build")
+    kept.write(journal.Began("build", "my_system", "0.1.0", "", "", ""))
+    kept.write(journal.Workspace("mounted", volume, ""), journal.Ended("ok"))
+    kept.close()
+
+
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The home directory of the user's account, for this test."""
@@ -78,7 +87,7 @@ class World:
         (state / ".docker_id").write_text(identifier)
         name = f"{package.app}-{identifier}"
         build_volume.ensure(self.engine, name, package)
-        journal.append(state, {"volume": name})
+        write_journal(state, name)
         return name
 
     def ask(
@@ -137,8 +146,8 @@ def test_the_age_is_that_of_our_last_build_and_says_so(world: World) -> None:
     mine = world.package()
     volume = world.build(mine)
     state = mine.path / ".nerves" / "artifacts" / "my_system-portable-0.1.0"
-    (state / journal.FILE).unlink()
-    journal.append(state, {"volume": volume, "at": time.time() - 39 * 60})
+    shutil.rmtree(state / "journal")
+    (state / "builds.msgpack").write_bytes(msgpack.packb({"volume": volume, "at": time.time() - 39 * 60}))
     (line,) = world.ask(mine)[1]
     assert line.endswith("last built by this runner 39 minutes ago")
     assert "used" not in line
@@ -149,9 +158,9 @@ def test_a_build_before_the_volume_was_made_anew_says_nothing_of_it(world: World
     volume = world.build(mine)
     world.fake.volumes[volume] = {}
     state = mine.path / ".nerves" / "artifacts" / "my_system-portable-0.1.0"
-    (state / journal.FILE).unlink()
+    shutil.rmtree(state / "journal")
     # The fake engine's volumes are all made on 2026-11-20.
-    journal.append(state, {"volume": volume, "at": 1_700_000_000.0})
+    (state / "builds.msgpack").write_bytes(msgpack.packb({"volume": volume, "at": 1_700_000_000.0}))
     (line,) = world.ask(mine)[1]
     assert "built" not in line
     assert " made " in line

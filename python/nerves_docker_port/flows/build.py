@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from nerves_docker_port import errors, scripts
+from nerves_docker_port import scripts
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import resources
 from nerves_docker_port.flows.job import Job, Prepared, job_on, log_opened_on_use, open_session, prepare
+from nerves_docker_port.record import journal
+from nerves_docker_port.record.recorder import Recorder, recorded
 from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume.session import Session
@@ -62,9 +64,10 @@ def build(
 
     The session is handed over where it could be parked. Raises ``RunnerError``.
     """
-    with ExitStack() as stack:
-        open_log = stack.enter_context(log_opened_on_use(request.cwd / "build.log", reporter))
-        prepared = prepare(request, environ, reporter, cancellation, needs_tree=False, open_log=open_log)
+    log = request.cwd / "build.log"
+    with recorded(request, "build", reporter, log) as recorder, ExitStack() as stack:
+        open_log = stack.enter_context(log_opened_on_use(log, recorder))
+        prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
         workspace = prepared.workspace
         steps = [
             Step("create_build", [f"{PLATFORM}/create-build.sh", workspace.defconfig, workspace.workdir]),
@@ -72,13 +75,13 @@ def build(
             *_packing(workspace),
         ]
         check = _check(workspace)
-        prepared, session = open_session(prepared, "build", cancellation, reporter.warning, steps=steps, final=check)
+        prepared, session = open_session(prepared, "build", cancellation, recorder.warning, steps=steps, final=check)
         life = stack.enter_context(ExitStack())
         life.callback(session.end)
-        with job_on(prepared, session, open_log(), reporter, cancellation) as job:
+        with job_on(prepared, session, open_log(), recorder, cancellation) as job:
             for text in resources.advice(prepared.engine.capabilities, request.settings, request.names.download_dir):
-                reporter.warning(text)
-            reporter.headline("Starting Build... (this may take a while)")
+                recorder.warning(text)
+            recorder.headline("Starting Build... (this may take a while)")
             job.run(steps)
             artifact = _copy(job)
         if not session.park():
@@ -100,29 +103,39 @@ def archive(
     system, the artifact is handed out again: the session is over then, and the caller ends it, because nobody has to
     wait for that. Otherwise it ends here. Raises ``RunnerError``.
     """
+    with recorded(request, "archive", reporter, request.cwd / "archive.log") as recorder:
+        return _archive(request, environ, recorder, cancellation, parked)
+
+
+def _archive(
+    request: Request,
+    environ: Mapping[str, str],
+    recorder: Recorder,
+    cancellation: Cancellation,
+    parked: ParkedBuild | None,
+) -> Artifact:
     with ExitStack() as stack:
-        open_log = stack.enter_context(log_opened_on_use(request.cwd / "archive.log", reporter))
+        open_log = stack.enter_context(log_opened_on_use(request.cwd / "archive.log", recorder))
         if parked is not None:
             ending = stack.enter_context(ExitStack())
             ending.callback(parked.end)
             if parked.is_of_use(request):
-                with stage(reporter, "preflight"):
+                with stage(recorder, "preflight"):
                     cancellation.check()
-                job = stack.enter_context(job_on(parked.prepared, parked.session, open_log(), reporter, cancellation))
+                job = stack.enter_context(job_on(parked.prepared, parked.session, open_log(), recorder, cancellation))
                 artifact = _again(job, parked)
                 if artifact is not None:
                     ending.pop_all()
                     return artifact
                 if parked.session.unpark():
                     return _pack_and_copy(job)
-                job.record["outcome"] = errors.Code.VOLUME_BUSY.value
             stack.close()
-            return archive(request, environ, reporter, cancellation)
-        prepared = prepare(request, environ, reporter, cancellation, needs_tree=True, open_log=open_log)
+            return _archive(request, environ, recorder, cancellation, None)
+        prepared = prepare(request, environ, recorder, cancellation, needs_tree=True, open_log=open_log)
         packing = _packing(prepared.workspace)
-        prepared, session = open_session(prepared, "archive", cancellation, reporter.warning, steps=packing)
+        prepared, session = open_session(prepared, "archive", cancellation, recorder.warning, steps=packing)
         stack.callback(session.end)
-        job = stack.enter_context(job_on(prepared, session, open_log(), reporter, cancellation))
+        job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation))
         return _pack_and_copy(job)
 
 
@@ -154,7 +167,7 @@ def _copy(job: Job) -> Artifact:
 
     names = job.request.names
     job.reporter.headline("Copying artifact archive to host")
-    with job.stage("copy"):
+    with stage(job.reporter, "copy"):
         artifact = fetch(
             job.session.engine,
             job.session.container,
@@ -164,7 +177,7 @@ def _copy(job: Job) -> Artifact:
             session=secrets.token_hex(8),
             cancellation=job.cancellation,
         )
-    job.record["artifact"] = {"file": names.file, "size": artifact.size, "sha256": artifact.sha256}
+    _record(job, artifact)
     return artifact
 
 
@@ -178,4 +191,9 @@ def _again(job: Job, parked: ParkedBuild) -> Artifact | None:
     reuse = f"Reusing artifact archive from {packed_at}: nothing was built since"
     job.reporter.headline(reuse)
     job.log.write(f"{reuse}\n{parked.artifact.path}\n".encode())
+    _record(job, parked.artifact)
     return parked.artifact
+
+
+def _record(job: Job, artifact: Artifact) -> None:
+    job.reporter.record(journal.Artifact(str(artifact.path), artifact.size, artifact.sha256))

@@ -10,6 +10,7 @@ from pathlib import Path
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.record.recorder import recorded
 from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume import build_volume
@@ -18,12 +19,12 @@ from nerves_docker_port.volume import build_volume
 def clean(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> list[str]:
     """Remove the build volume and the artifact from Nerves' cache; what was removed. Nothing to clean is fine."""
     removed = []
-    with stage(reporter, "clean"):
+    with recorded(request, "clean", reporter) as recorder, stage(recorder, "clean"):
         engine = Engine.connect(environ)
         cancellation.check()
         name = build_volume.find_name(engine, request.package, request.names)
         if name is not None and build_volume.exists(engine, name):
-            reporter.headline(f"Deleting build volume {name}")
+            recorder.headline(f"Deleting build volume {name}")
             build_volume.remove(engine, name)
             removed.append(name)
         if os.path.lexists(request.names.cache_path):

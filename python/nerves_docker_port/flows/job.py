@@ -6,14 +6,13 @@ The flows themselves (``build``, ``clean``, ``shell``) read as recipes because t
 from __future__ import annotations
 
 import functools
-import secrets
+import re
 import shlex
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
@@ -21,7 +20,8 @@ from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.image import ensure as images
 from nerves_docker_port.record import journal
 from nerves_docker_port.record.log import BuildLog
-from nerves_docker_port.record.reporter import Reporter, stage
+from nerves_docker_port.record.recorder import Recorder
+from nerves_docker_port.record.reporter import stage
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.stages import StageName
 from nerves_docker_port.volume import build_volume, lock
@@ -50,6 +50,23 @@ class Prepared:
         """What Mix asked for."""
         return self.workspace.request
 
+    def as_records(self) -> list[journal.Record]:
+        """What the journal holds of it."""
+        found, image = self.engine.capabilities, self.workspace.image
+        kind = "copied" if self.workspace.is_copy else "mounted"
+        return [
+            journal.Engine(
+                # An address may have a password in it.
+                endpoint=re.sub(r"(//[^/:@]*):[^/@]*@", r"\1@", self.engine.endpoint.url),
+                version=found.engine_version,
+                architecture=found.architecture,
+                cpus=found.cpus,
+                memory=found.memory,
+            ),
+            journal.Image(image.tag, image.id, image.digest),
+            journal.Workspace(kind, self.workspace.volume, self.workspace.workdir),
+        ]
+
 
 @dataclass(frozen=True)
 class Job:
@@ -58,10 +75,8 @@ class Job:
     workspace: Workspace
     session: Session
     log: BuildLog
-    reporter: Reporter
+    reporter: Recorder
     cancellation: Cancellation
-    record: dict[str, Any]
-    """What the journal will hold of this flow."""
 
     @property
     def request(self) -> Request:
@@ -114,19 +129,11 @@ class Job:
             if failure is not None:
                 self.reporter.warning(errors.changes_stay(f"the program for it ended with status {failure.status}."))
 
-    @contextmanager
-    def stage(self, name: StageName) -> Iterator[None]:
-        """A stage of the flow: reported and recorded."""
-        started = time.monotonic()
-        with stage(self.reporter, name):
-            yield
-        self.record["stages"].append([name, round((time.monotonic() - started) * 1000)])
-
     def _begin(self, step: Step, under_way: ExitStack) -> None:
         if step.name in HEADLINES:
             self.reporter.headline(HEADLINES[step.name])
         if step.name not in QUIET:
-            under_way.enter_context(self.stage(cast(StageName, step.name)))
+            under_way.enter_context(stage(self.reporter, cast(StageName, step.name)))
 
     def _say_gap(self, text: str) -> None:
         self.log.note(text)
@@ -134,7 +141,7 @@ class Job:
 
 
 @contextmanager
-def log_opened_on_use(path: Path, reporter: Reporter) -> Iterator[Callable[[], BuildLog]]:
+def log_opened_on_use(path: Path, reporter: Recorder) -> Iterator[Callable[[], BuildLog]]:
     """The log, made (or emptied) when it is first asked for.
 
     That is before the first step, or before an image is built. Not earlier: what is refused, because another build
@@ -147,7 +154,7 @@ def log_opened_on_use(path: Path, reporter: Reporter) -> Iterator[Callable[[], B
 def prepare(
     request: Request,
     environ: Mapping[str, str],
-    reporter: Reporter,
+    reporter: Recorder,
     cancellation: Cancellation,
     *,
     needs_tree: bool,
@@ -241,37 +248,15 @@ def _open(
 
 @contextmanager
 def job_on(
-    prepared: Prepared, session: Session, log: BuildLog, reporter: Reporter, cancellation: Cancellation
+    prepared: Prepared, session: Session, log: BuildLog, reporter: Recorder, cancellation: Cancellation
 ) -> Iterator[Job]:
-    """A flow's work on a session, with a record of it in the journal, however it ends."""
-    engine, workspace = prepared.engine, prepared.workspace
-    request = workspace.request
-    record: dict[str, Any] = {
-        "session": secrets.token_hex(8),
-        "package": request.package.app,
-        "version": request.package.version,
-        "volume": workspace.volume,
-        "engine": {"endpoint": engine.endpoint.url, "version": engine.capabilities.engine_version},
-        "image": {"tag": workspace.image.tag, "id": workspace.image.id},
-        "log": str(log.path),
-        "started": time.time(),
-        "stages": [],
-        "outcome": "ok",
-    }
-    job = Job(workspace, session, log, reporter, cancellation, record)
+    """A flow's work on a session."""
+    reporter.record(*prepared.as_records())
+    job = Job(prepared.workspace, session, log, reporter, cancellation)
     try:
-        try:
-            yield job
-        finally:
-            job.bring_back()
-    except errors.RunnerError as error:
-        record["outcome"] = error.code.value
-        raise
-    except BaseException:
-        record["outcome"] = errors.Code.INTERNAL.value
-        raise
+        yield job
     finally:
-        journal.append(request.names.build_path, record)
+        job.bring_back()
 
 
 def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
@@ -284,7 +269,7 @@ def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
         package, names = job.request.package, job.request.names
         return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
     command = shlex.join(step.command)
-    kind, told = _cause(job.log.path)
+    kind, told = _cause(job)
     # The kernel's count tells of processes in the container, the log of those that a compiler's driver has started.
     if failure.out_of_memory or kind == "out-of-memory" or "Killed signal terminated program" in last_lines:
         return errors.out_of_memory(command, failure.status, last_lines, log, cause=told)
@@ -301,16 +286,19 @@ def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
     return failed
 
 
-def _cause(log: Path) -> tuple[str, str]:
+def _cause(job: Job) -> tuple[str, str]:
     """The kind of the failure's cause, found in the whole log, and what to say of it; nothing where it is not found."""
     # Imported where it is needed, because the tables in it take a tenth of the time of all imports.
     from nerves_docker_port.record.explain import explain, render
 
     try:
-        cause = explain(log)
+        cause = explain(job.log.path)
     except Exception:  # noqa: BLE001  # a defect here must not hide that the build has failed
         return "", ""
-    return ("", "") if cause is None else (cause.kind, render(cause))
+    if cause is None:
+        return "", ""
+    job.reporter.record(journal.Cause(cause.package, cause.step, cause.kind, cause.lines, cause.remedy))
+    return cause.kind, render(cause)
 
 
 def _make_directory(path: Path, what: str) -> None:

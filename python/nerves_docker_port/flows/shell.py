@@ -10,6 +10,7 @@ from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.stream import Stream
 from nerves_docker_port.flows.job import log_opened_on_use, open_session, prepare
+from nerves_docker_port.record.recorder import recorded
 from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume import lock
@@ -28,8 +29,9 @@ class Terminal(Protocol):
 
 def prepare_shell(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> None:
     """Have everything in order for ``shell``, so that nothing is asked, pulled or refused on the bare terminal."""
-    with log_opened_on_use(request.cwd / "build.log", reporter) as open_log:
-        prepared = prepare(request, environ, reporter, cancellation, needs_tree=False, open_log=open_log)
+    log = request.cwd / "build.log"
+    with recorded(request, "shell", reporter, log) as recorder, log_opened_on_use(log, recorder) as open_log:
+        prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
         with lock.held(prepared.engine, prepared.workspace.volume, "shell", prepared.workspace.image.id):
             pass
         prepared.engine.close()
@@ -49,8 +51,9 @@ def shell(
     """
     # What was to be asked about the image was asked when the shell was prepared.
     opened = replace(request, settings=replace(request.settings, pull="missing", create_image="never"))
-    with log_opened_on_use(request.cwd / "build.log", reporter) as open_log:
-        prepared = prepare(opened, environ, reporter, cancellation, needs_tree=False, open_log=open_log)
+    log = request.cwd / "build.log"
+    with recorded(opened, "shell", reporter, log) as recorder, log_opened_on_use(log, recorder) as open_log:
+        prepared = prepare(opened, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
         # The terminal is the shell's until it has ended.
         warnings: list[str] = []
         try:
@@ -58,12 +61,13 @@ def shell(
         except BaseException:
             prepared.engine.close()
             raise
+        recorder.record(*prepared.as_records())
         try:
             failure = session.run_on_terminal(terminal, cancellation)
         finally:
             session.end()
             prepared.engine.close()
             for text in warnings:
-                reporter.warning(text)
+                recorder.warning(text)
         if failure is not None:
             raise errors.shell_died(failure.status, out_of_memory=failure.out_of_memory)

@@ -46,6 +46,8 @@ class Image:
     architecture: str = ""
     """A name of GOARCH, such as ``amd64``; empty if the image does not name its architecture."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    digest: str | None = None
+    """What the registry calls it, ``sha256:...``; ``None`` if it comes from no registry."""
 
     def generation(self) -> Generation:
         """Return the generation of this image, judged by the image itself.
@@ -94,6 +96,7 @@ def find(engine: Engine, tag: str) -> Image | None:
         user=str(config.get("User") or ""),
         architecture=str(found.get("Architecture") or ""),
         labels=dict(config.get("Labels") or {}),
+        digest=next((str(name).partition("@")[2] for name in found.get("RepoDigests") or ()), None),
     )
 
 

@@ -1,73 +1,565 @@
-"""The journal of a package's builds: a file in ``.nerves/artifacts/<name>/`` with one msgpack map for each flow.
+"""The journal of a flow: a file of its own, with a record for each thing that happened, written when it happened.
 
-A record is appended with one write. So a crash can only leave an incomplete last record, which is removed before the
-next record is written. A record contains names, times and outcomes, and no secrets.
+docs/journal.md describes the format. ``Journal`` writes such a file, ``read`` gives what one holds, and ``files`` finds
+those of a package. Nothing here raises for a disk that is full or a directory that cannot be written: a journal must
+not stop a build.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
+import secrets
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field, fields
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeAlias, get_type_hints
 
 import msgpack
 
-FILE = "builds.msgpack"
+from nerves_docker_port import __version__
+from nerves_docker_port.request.request import Names
 
-_MAX_SIZE = 1 << 20
-"""Bytes, enough for about 2,000 builds. A longer journal is cut to its last ``_RECORDS_KEPT`` records."""
+VERSION: Final = 1
+"""Of the format. A reader that knows another one only does not read the file."""
 
-_RECORDS_KEPT = 200
+SUFFIX: Final = ".msgpack"
+
+KEPT: Final = 100
+"""How many journals of a package are kept."""
+KEPT_BYTES: Final = 64 * 1024 * 1024
+"""How large the journals of a package may be together; the latest one is always kept."""
+
+_OLD_FILE: Final = "builds.msgpack"
+"""Where versions up to 0.1.0 kept one map for each flow."""
 
 
-def append(directory: Path, record: Mapping[str, Any]) -> None:
-    """Add a record to the journal in ``directory``.
+# --- The records -----------------------------------------------------------------------------------------------
 
-    A journal that cannot be written must not stop a build, so an ``OSError`` is ignored.
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The first record of each file."""
+
+    version: int
+    helper: str
+    """The version of the helper that wrote it."""
+    id: str
+    """Of this flow: 12 hexadecimal digits."""
+
+
+@dataclass(frozen=True, slots=True)
+class Began:
+    """What Mix asked for. It has names of variables but none of their values, which may be secrets."""
+
+    flow: str
+    """``build``, ``archive``, ``clean`` or ``shell``."""
+    package: str
+    package_version: str
+    artifact: str
+    """The artifact's name, without its extension."""
+    directory: str
+    """Of the package."""
+    log: str
+    """The path of the log; empty where the flow has none."""
+    make_args: tuple[str, ...] = ()
+    """Of a variable only its name and the ``=``, but for the number of jobs."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """The engine that was found."""
+
+    endpoint: str
+    """Its address, without a password."""
+    version: str
+    architecture: str
+    cpus: int
+    memory: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The image that the build runs in."""
+
+    tag: str
+    id: str
+    digest: str | None = None
+    """The registry's digest, ``sha256:...``; ``None`` where the image comes from no registry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """How the container sees the package, and the volume that the build is in."""
+
+    kind: str
+    """``mounted`` or ``copied``."""
+    volume: str
+    workdir: str
+    """The build directory in the container."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageBegan:
+    """A stage of the flow began; its name is one of those in docs/protocol.md."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class StageEnded:
+    """A stage has succeeded. One that failed has no such record."""
+
+    name: str
+    milliseconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announced:
+    """The runner said what it does next."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """A headline of Buildroot, as it is shown: ``>>> busybox 1.36.1 Building``."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """The person was warned of something that does not stop the flow."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """What Buildroot is to build: what `make show-info` says of the configuration, and what was there already."""
+
+    sha256: str
+    """Of ``.config``."""
+    packages: tuple[str, ...]
+    """Buildroot's names of all packages, those of the host as ``host-...``."""
+    built_before: tuple[str, ...]
+    """Those that were in the build directory, built, when this flow began."""
+
+
+@dataclass(frozen=True, slots=True)
+class PackageStep:
+    """One step of one package, from Buildroot's ``build-time.log``, with times of the engine's clock."""
+
+    package: str
+    step: str
+    """As the file has it: ``download``, ``extract``, ``configure``, ``build``, ``install-target``, ..."""
+    began: float
+    """Seconds since 1970."""
+    ended: float | None
+    """Likewise; ``None`` where it did not end: it failed, or was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """How many seconds the engine's clock was ahead of this machine's when the package steps were read."""
+
+    ahead: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ccache:
+    """What the compiler cache did for this flow."""
+
+    hits: int
+    misses: int
+    remote_hits: int | None = None
+    """How many of ``hits`` came from a remote storage; ``None`` without one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What came out."""
+
+    path: str
+    size: int
+    """Bytes."""
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a step failed, found in the log: the fields of ``record.cause.Cause``."""
+
+    package: str | None
+    step: str | None
+    kind: str
+    lines: tuple[str, ...]
+    remedy: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The flow has come to its end; always the last record. Without it, the helper was killed."""
+
+    outcome: str
+    """``ok``, or the code of the error, as in docs/protocol.md."""
+    message: str = ""
+    """Of the error."""
+    hint: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """Records before this one could not be written, because the disk was full for example."""
+
+    records: int
+
+
+Record: TypeAlias = (
+    Opened
+    | Began
+    | Engine
+    | Image
+    | Workspace
+    | StageBegan
+    | StageEnded
+    | Announced
+    | Headline
+    | Warned
+    | Configuration
+    | PackageStep
+    | Clock
+    | Ccache
+    | Artifact
+    | Cause
+    | Ended
+    | Lost
+)
+
+KINDS: Final[Mapping[str, type[Record]]] = {
+    "opened": Opened,
+    "began": Began,
+    "engine": Engine,
+    "image": Image,
+    "workspace": Workspace,
+    "stage_began": StageBegan,
+    "stage_ended": StageEnded,
+    "announced": Announced,
+    "headline": Headline,
+    "warned": Warned,
+    "configuration": Configuration,
+    "package_step": PackageStep,
+    "clock": Clock,
+    "ccache": Ccache,
+    "artifact": Artifact,
+    "cause": Cause,
+    "ended": Ended,
+    "lost": Lost,
+}
+"""What each record is called in the file."""
+
+_NAMES: Final = {record: name for name, record in KINDS.items()}
+_FIELDS: Final = {record: tuple(each.name for each in fields(record)) for record in _NAMES}
+
+
+# --- Writing ---------------------------------------------------------------------------------------------------
+
+
+def directory(names: Names) -> Path:
+    """Where the journals of a package are. The one place that decides it."""
+    return _directory(names.build_path)
+
+
+def _directory(build_path: Path) -> Path:
+    return build_path / "journal"
+
+
+class Journal:
+    """Writes the journal of one flow. Its methods may be called from any thread, and raise no ``OSError``.
+
+    While it is open it holds a lock (flock(2)) on its file, by which a reader can tell a flow that is under way from
+    one that was killed.
     """
-    with suppress(OSError):
-        directory.mkdir(parents=True, exist_ok=True)
-        path = directory / FILE
-        _repair(path)
-        with path.open("ab", buffering=0) as file:
-            file.write(msgpack.packb({"at": time.time(), **record}))
+
+    def __init__(self, where: Path, flow: str, *, make: bool = True) -> None:
+        """Begin a file in the directory ``where``; the oldest ones go where there are too many.
+
+        Without ``make`` nothing is kept if ``where`` does not exist.
+        """
+        self.id = secrets.token_hex(6)
+        self.path = where / f"{_moment(time.time())}-{flow}-{self.id}{SUFFIX}"
+        self._lock = threading.Lock()
+        self._end = 0
+        self._lost = 0
+        self._fd: int | None = None
+        with suppress(OSError):
+            if make:
+                where.mkdir(parents=True, exist_ok=True)
+            _make_room(where)
+            self._fd = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.write(Opened(VERSION, __version__, self.id))
+
+    def write(self, *records: Record) -> None:
+        """Add the records, all with the time of now, in one write."""
+        at = time.time()
+        with self._lock:
+            if self._fd is None:
+                return
+            if self._lost:
+                records = (Lost(self._lost), *records)
+            data = b"".join(_packed(at, record) for record in records)
+            try:
+                whole = os.write(self._fd, data) == len(data)
+            except OSError:
+                whole = False
+            if whole:
+                self._end += len(data)
+                self._lost = 0
+                return
+            # The beginning of a record would make all that follow it unreadable.
+            self._lost += len(records) - (self._lost > 0)
+            try:
+                os.ftruncate(self._fd, self._end)
+            except OSError:
+                self._close()
+
+    def close(self) -> None:
+        """Nothing more will be written."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, None
+        if fd is not None:
+            with suppress(OSError):
+                os.close(fd)
 
 
-def read(directory: Path) -> list[dict[str, Any]]:
-    """Return the records, oldest first, up to the first incomplete one; an empty list if the file cannot be read."""
+def _packed(at: float, record: Record) -> bytes:
+    values = {name: getattr(record, name) for name in _FIELDS[type(record)]}
+    # A path may hold bytes that are no UTF-8 (PEP 383).
+    packed: bytes = msgpack.packb([_NAMES[type(record)], at, values], unicode_errors="surrogateescape")
+    return packed
+
+
+def _moment(at: float) -> str:
+    """A time as the beginning of a file's name: in UTC, to a microsecond, such that names sort by time."""
+    return datetime.fromtimestamp(at, timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
+
+
+def _make_room(where: Path) -> None:
+    """Remove the oldest journals, so that there is room for one more. One that is being written stays."""
+    size = 0
+    for count, path in enumerate(files(where), 1):
+        with suppress(OSError):
+            size += path.stat().st_size
+            if (count >= KEPT or size > KEPT_BYTES) and not is_open(path):
+                path.unlink()
+
+
+# --- Reading ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of a flow, and when it began and ended; ``ended`` is ``None`` where it did not succeed."""
+
+    name: str
+    began: float
+    ended: float | None
+
+
+@dataclass(frozen=True)
+class Build:
+    """What the journal of one flow holds. Times are seconds since 1970 by the clock of the machine of Mix.
+
+    What was not known yet when the flow ended, or was killed, is ``None`` or empty.
+    """
+
+    path: Path
+    opened: Opened
+    opened_at: float
+    last_at: float
+    """The time of the last record."""
+    began: Began | None = None
+    engine: Engine | None = None
+    image: Image | None = None
+    workspace: Workspace | None = None
+    configuration: Configuration | None = None
+    clock: Clock | None = None
+    ccache: Ccache | None = None
+    artifact: Artifact | None = None
+    cause: Cause | None = None
+    ended: Ended | None = None
+    stages: tuple[Stage, ...] = ()
+    headlines: tuple[tuple[float, str], ...] = ()
+    """Buildroot's; each with the time when it arrived."""
+    announced: tuple[tuple[float, str], ...] = ()
+    warnings: tuple[tuple[float, str], ...] = ()
+    package_steps: tuple[PackageStep, ...] = ()
+    """In the order in which they began. Empty where they could not be read: the headlines tell the same, but for the
+    ends of steps that run beside others."""
+    lost: int = 0
+    """How many records are missing, because they could not be written."""
+
+
+def files(where: Path) -> list[Path]:
+    """The journals in a directory, latest first; none where it cannot be read."""
     try:
-        return _parse((directory / FILE).read_bytes())[0]
+        return sorted((path for path in where.iterdir() if path.suffix == SUFFIX), reverse=True)
     except OSError:
         return []
 
 
-def _parse(data: bytes) -> tuple[list[dict[str, Any]], int]:
-    """Return the complete records at the beginning of ``data``, and how many bytes they take."""
-    unpacker = msgpack.Unpacker(max_buffer_size=len(data) + 1, strict_map_key=False)
-    unpacker.feed(data)
-    records: list[dict[str, Any]] = []
-    end = 0
-    while True:
-        try:
-            record = unpacker.unpack()
-        except (msgpack.OutOfData, ValueError, msgpack.UnpackException, RecursionError):
-            return records, end
-        if not isinstance(record, dict):
-            return records, end
-        records.append(record)
-        end = unpacker.tell()
+def records(path: Path) -> Iterator[tuple[float, Record]]:
+    """The records of a journal with their times, up to the first that is not whole.
+
+    What a later version has added is passed over. Raises ``OSError`` where the file cannot be read.
+    """
+    unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, unicode_errors="surrogateescape")
+    # What follows damaged bytes cannot be told from them.
+    with path.open("rb") as file, suppress(ValueError, RecursionError, msgpack.UnpackException):
+        while data := file.read(1 << 20):
+            unpacker.feed(data)
+            for value in unpacker:
+                known = _record(value)
+                if known is not None:
+                    yield known
 
 
-def _repair(path: Path) -> None:
-    """Remove an incomplete last record, because no record after it could be read. Shorten a long journal."""
-    if not path.exists():
-        return
-    data = path.read_bytes()
-    records, end = _parse(data)
-    if end == len(data) <= _MAX_SIZE:
-        return
-    new = path.with_name(f"{FILE}.new")
-    new.write_bytes(b"".join(msgpack.packb(record) for record in records[-_RECORDS_KEPT:]))
-    new.replace(path)
+def read(path: Path) -> Build | None:
+    """What a journal holds; ``None`` for a file that cannot be read, is no journal, or has another version."""
+    try:
+        return _gather(path, records(path))
+    except OSError:
+        return None
+
+
+def is_open(path: Path) -> bool:
+    """Whether the flow that writes this journal is under way. Where the file system has no locks, none seems to be."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def last_built(build_path: Path, volume: str) -> float | None:
+    """When a build or an archive last used a volume, in seconds since 1970, by a package's journals."""
+    found = list(_by_old_file(build_path / _OLD_FILE, volume))
+    for path in files(_directory(build_path)):
+        build = read(path)
+        if (
+            build is not None
+            and (build.began is not None and build.began.flow in ("build", "archive"))
+            and (build.workspace is not None and build.workspace.volume == volume)
+        ):
+            found.append(build.last_at)
+            break
+    return max(found, default=None)
+
+
+def _by_old_file(path: Path, volume: str) -> Iterator[float]:
+    """The same of the one file that was written before each flow had its own."""
+    unpacker = msgpack.Unpacker(strict_map_key=False)
+    with suppress(OSError, ValueError, RecursionError, msgpack.UnpackException):
+        unpacker.feed(path.read_bytes())
+        for record in unpacker:
+            if isinstance(record, dict) and record.get("volume") == volume and isinstance(record.get("at"), float):
+                yield record["at"]
+
+
+_ONE: Final[Mapping[type, str]] = {
+    Began: "began",
+    Engine: "engine",
+    Image: "image",
+    Workspace: "workspace",
+    Configuration: "configuration",
+    Clock: "clock",
+    Ccache: "ccache",
+    Artifact: "artifact",
+    Cause: "cause",
+    Ended: "ended",
+}
+"""The fields of ``Build`` with a single record. Where there are several, the last counts."""
+
+
+def _gather(path: Path, found: Iterator[tuple[float, Record]]) -> Build | None:
+    opened_at, opened = next(found, (0.0, None))
+    if not isinstance(opened, Opened) or opened.version != VERSION:
+        return None
+    ones: dict[str, Any] = {}
+    stages: list[Stage] = []
+    texts: dict[type, list[tuple[float, str]]] = {Headline: [], Announced: [], Warned: []}
+    steps: list[PackageStep] = []
+    at, lost = opened_at, 0
+    for at, record in found:
+        if type(record) in _ONE:
+            ones[_ONE[type(record)]] = record
+        elif isinstance(record, (Headline, Announced, Warned)):
+            texts[type(record)].append((at, record.text))
+        elif isinstance(record, PackageStep):
+            steps.append(record)
+        elif isinstance(record, StageBegan):
+            stages.append(Stage(record.name, at, None))
+        elif isinstance(record, StageEnded):
+            stages = [
+                Stage(stage.name, stage.began, at) if stage.name == record.name and stage.ended is None else stage
+                for stage in stages
+            ]
+        elif isinstance(record, Lost):
+            lost += record.records
+    return Build(
+        path,
+        opened,
+        opened_at,
+        at,
+        stages=tuple(stages),
+        headlines=tuple(texts[Headline]),
+        announced=tuple(texts[Announced]),
+        warnings=tuple(texts[Warned]),
+        package_steps=tuple(sorted(steps, key=lambda step: step.began)),
+        lost=lost,
+        **ones,
+    )
+
+
+_TYPES: Final = {record: get_type_hints(record) for record in _NAMES}
+
+
+def _record(value: object) -> tuple[float, Record] | None:
+    """A record as it stands in a file; ``None`` for one that this version does not know."""
+    match value:
+        case (str(name), float(at), {**values}) if name in KINDS:
+            kind = KINDS[name]
+            types = _TYPES[kind]
+            known: dict[str, Any] = {key: each for key, each in values.items() if key in types}
+            if not all(_fits(each, types[key]) for key, each in known.items()):
+                return None
+            try:
+                return at, kind(**known)
+            except TypeError:
+                # A field is missing.
+                return None
+        case _:
+            return None
+
+
+def _fits(value: object, wanted: Any) -> bool:
+    """Whether a value from a file is of the type of the field that it is for."""
+    if wanted == tuple[str, ...]:
+        return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+    if wanted == Mapping[str, Any]:
+        return isinstance(value, dict)
+    return isinstance(value, wanted)

@@ -310,5 +310,4 @@ def _sizes(engine: Engine) -> dict[str, int]:
 def _last_built(name: str, path: Path, package: str, version: str) -> float | None:
     # Where Nerves has the package's build state (`Nerves.Artifact.build_path/1`).
     directory = path / ".nerves" / "artifacts" / f"{package}-portable-{version}"
-    built = [record.get("at") for record in journal.read(directory) if record.get("volume") == name]
-    return max((moment for moment in built if isinstance(moment, float)), default=None)
+    return journal.last_built(directory, name)

@@ -1,0 +1,121 @@
+"""Keeps a journal of a flow: what the flow says to the person, and what it finds out besides."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from nerves_docker_port import errors
+from nerves_docker_port.record import journal
+from nerves_docker_port.record.journal import Journal, Record
+from nerves_docker_port.record.reporter import Reporter
+from nerves_docker_port.request.request import Request
+from nerves_docker_port.request.settings import Settings
+from nerves_docker_port.stages import StageName, Unit
+
+_OF_JOBS = re.compile(r"-[jl] ?[0-9.]*|--jobs(=[0-9]+)?|[A-Z0-9_]*(JOBS|JLEVEL)=[0-9]*")
+
+
+class Recorder:
+    """A reporter that keeps what it passes on."""
+
+    def __init__(self, reporter: Reporter, kept: Journal) -> None:
+        self._reporter = reporter
+        self._journal = kept
+
+    def record(self, *records: Record) -> None:
+        """Keep what is not said to the person."""
+        self._journal.write(*records)
+
+    def headline(self, text: str) -> None:
+        """See ``Reporter``."""
+        self._reporter.headline(text)
+        self.record(journal.Announced(text))
+
+    def log(self, lines: bytes) -> None:
+        """See ``Reporter``."""
+        self._reporter.log(lines)
+        self.record(*map(journal.Headline, lines.decode(errors="replace").split("\n")))
+
+    def stage_started(self, name: StageName) -> None:
+        """See ``Reporter``."""
+        self._reporter.stage_started(name)
+        self.record(journal.StageBegan(name))
+
+    def stage_finished(self, name: StageName, milliseconds: int) -> None:
+        """See ``Reporter``."""
+        self._reporter.stage_finished(name, milliseconds)
+        self.record(journal.StageEnded(name, milliseconds))
+
+    def progress(self, what: str, current: int, total: int | None, unit: Unit) -> None:
+        """See ``Reporter``."""
+        self._reporter.progress(what, current, total, unit)
+
+    def warning(self, text: str) -> None:
+        """See ``Reporter``."""
+        self._reporter.warning(text)
+        self.record(journal.Warned(text))
+
+    def ask(self, text: str, *, default: bool) -> bool:
+        """See ``Reporter``."""
+        return self._reporter.ask(text, default=default)
+
+
+@contextmanager
+def recorded(request: Request, flow: str, reporter: Reporter, log: Path | None = None) -> Iterator[Recorder]:
+    """The body is the flow called ``flow``, with a journal of it, however it ends."""
+    # What was never built needs no journal: an archive, for example, that is refused for want of a build tree.
+    kept = Journal(journal.directory(request.names), flow, make=flow == "build")
+    recorder = Recorder(reporter, kept)
+    try:
+        recorder.record(_began(request, flow, log))
+        yield recorder
+        recorder.record(journal.Ended("ok"))
+    except errors.RunnerError as error:
+        # The lines of the log that an error shows stay in the log.
+        message = error.message.partition("\n-----\n")[0].rstrip()
+        recorder.record(journal.Ended(error.code.value, message, error.hint))
+        raise
+    except BaseException as error:
+        recorder.record(journal.Ended(errors.Code.INTERNAL.value, type(error).__name__))
+        raise
+    finally:
+        kept.close()
+
+
+def _began(request: Request, flow: str, log: Path | None) -> journal.Began:
+    return journal.Began(
+        flow=flow,
+        package=request.package.app,
+        package_version=request.package.version,
+        artifact=request.names.artifact,
+        directory=str(request.package.path),
+        log="" if log is None else str(log),
+        make_args=tuple(_without_value(word) for word in request.make_args),
+        settings=_kept(request.settings),
+    )
+
+
+def _without_value(word: str) -> str:
+    name, equals, _value = word.partition("=")
+    return word if _OF_JOBS.fullmatch(word) else name + equals
+
+
+def _kept(settings: Settings) -> dict[str, object]:
+    """What is kept of the settings: no value that a person may have given a secret in."""
+    return {
+        "env": sorted(settings.env),
+        "ccache": settings.ccache is not None,
+        "cpus": None if settings.cpus is None else str(settings.cpus),
+        "memory": settings.memory,
+        "swap": settings.swap,
+        "network": settings.network,
+        "ssh": settings.ssh,
+        "pull": settings.pull,
+        "workspace": settings.workspace,
+        "patience": settings.patience,
+        "mounts": [mount.target for mount in settings.mounts],
+        "host_config": sorted(settings.host_config),
+    }
