@@ -39,6 +39,7 @@ defmodule NervesDockerPort do
     * `NervesDockerPort.Connection` - owns the port, and queues the helper's messages
     * `NervesDockerPort.Protocol` - encodes and decodes frames
     * `NervesDockerPort.Console` - prints what the person sees
+    * `NervesDockerPort.CI` - the groups, the annotation and the summary that a CI service shows
   """
 
   @version Mix.Project.config()[:version]

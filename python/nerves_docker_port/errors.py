@@ -8,7 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import Enum
-from typing import Final
+from typing import Final, TypeAlias
+
+Facts: TypeAlias = Mapping[str, str | tuple[str, ...] | None]
+"""What was found out about the cause of a failed build: its ``title``, and the fields of ``record.cause.Cause``."""
 
 
 class Code(str, Enum):
@@ -37,8 +40,10 @@ class RunnerError(Exception):
     """A failure in words for the person who ran Mix.
 
     ``message`` is complete as it stands, ``hint`` says what to do (or is ``None``), ``log`` is the path of the log that
-    tells more (or ``None``).
+    tells more (or ``None``). ``cause`` is what the log tells of the cause, for a program (or ``None``).
     """
+
+    cause: Facts | None = None
 
     def __init__(self, code: Code, message: str, *, hint: str | None = None, log: str | None = None) -> None:
         super().__init__(message)

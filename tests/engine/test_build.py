@@ -554,6 +554,19 @@ def test_a_failing_make_tells_step_status_last_lines_and_log_and_spares_the_arti
     assert ours(client, system.volume) == []
 
 
+def test_a_failing_step_s_error_has_the_cause_for_a_program(system: System) -> None:
+    said = "printf '\\033[7m>>> zlib 1.3 Building\\033[27m\\nzlib.c:7:1: error: expected %s\\n' \\;; exit 3"
+    error = system.run("build", make_args=[f"RUN={said}"]).error
+    assert error is not None
+    cause = error["cause"]
+    assert cause["lines"] == ["zlib.c:7:1: error: expected ;"]
+    assert cause["title"] in error["message"]
+    assert set(cause) == {"title", "package", "step", "kind", "lines", "remedy"}
+    context = system.helper(DOCKER_CONTEXT="nobody", DOCKER_HOST="")
+    with context as helper:
+        assert "cause" not in (helper.request("build", system.args()).error or {"cause": ""})
+
+
 def test_a_failing_create_build_ends_the_build(system: System, client: docker.DockerClient) -> None:
     system.write("my_system/in_create_build.sh", "echo no such thing; exit 9\n")
     conversation = system.run("build")

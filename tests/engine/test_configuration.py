@@ -362,6 +362,19 @@ def test_ssh_agent_without_one_is_refused(system: System) -> None:
     assert "ssh-add" in error["hint"]
 
 
+def test_record_dir_gets_the_logs_of_build_and_archive(system: System) -> None:
+    config = keyword(record_dir="../record/1")
+    assert system.run("build", runner_config=config).error is None
+    assert system.run("archive", runner_config=config).error is None
+    assert b"hello 1.0 Building" in (system.root / "record" / "1" / "build.log").read_bytes()
+    assert b"system Packing" in (system.root / "record" / "1" / "archive.log").read_bytes()
+    assert not system.build_log.exists()
+    assert not system.archive_log.exists()
+    error = system.run("build", runner_config=config, make_args=["RUN=exit 3"]).error
+    assert error is not None
+    assert f"See {system.root}/record/1/build.log." in error["message"]
+
+
 @pytest.mark.parametrize(
     ("config", "variables", "text"),
     [

@@ -104,6 +104,15 @@ def test_a_message_of_the_protocol_page_is_parsed(term: Term, message: protocol.
     assert parse(decode(encode(term))) == message
 
 
+def test_the_cause_of_a_failure_is_added_to_an_error_and_holds_no_atom() -> None:
+    term = Error("step_failed", "No.", cause={"title": "a\x1b[1m", "lines": ("b\a",), "remedy": None}).to_term()
+    assert isinstance(term, tuple)
+    _, error = term
+    _, without = Error("step_failed", "No.").to_term()  # type: ignore[misc]
+    assert error == {**without, "cause": {"title": "a", "lines": ["b\ufffd"], "remedy": None}}  # type: ignore[dict-item]
+    assert decode(encode(error)) == error
+
+
 @pytest.mark.parametrize("os_pid", [1, 255, 256, 4711, 2**31 - 1])
 def test_the_handwritten_frame_of_the_hello_is_a_correct_term(os_pid: int) -> None:
     frame = hello.frame("0.1.0", "3.12.1", os_pid)

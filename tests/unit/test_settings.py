@@ -103,6 +103,8 @@ def test_without_configuration_everything_is_as_the_stock_runner_does_it() -> No
         ("workspace", [109, 111, 117, 110, 116, 101, 100], "mounted", "mounted"),
         ("patience", 10, "10", 10),
         ("patience", "86400", " 86400 ", 86400),
+        ("record_dir", "../record", "../record", Path("/p/record")),
+        ("record_dir", [47, 114], "/r", Path("/r")),
         ("dns", ["10.0.0.1", [56, 46, 56, 46, 56, 46, 56]], "10.0.0.1,8.8.8.8", {"Dns": ["10.0.0.1", "8.8.8.8"]}),
         ("dns", "2001:db8::1", "2001:db8::1", {"Dns": ["2001:db8::1"]}),
         ("dns", [(10, 0, 0, 1), (0x2001, 0xDB8, 0, 0, 0, 0, 0, 1)], None, {"Dns": ["10.0.0.1", "2001:db8::1"]}),
@@ -179,6 +181,7 @@ def test_a_key_and_its_variable_give_the_same(key: str, value: Term, variable: s
         ("patience", 86401, "86401", "a whole number of seconds", "86401"),
         ("patience", 60.5, "1m", "a whole number of seconds", "60.5|1m"),
         ("patience", True, "-60", "a whole number of seconds", "true|-60"),
+        ("record_dir", True, None, "the path of a directory", "true"),
         ("dns", ["10.0.0.1", "ns.acme.test"], "10.0.0.1,ns.acme.test", "IP addresses", '"ns.acme.test"'),
         ("dns", ["fe80::1%eth0"], "fe80::1%eth0", "IP addresses", "%eth0"),
         ("dns", (10, 0, 1), "10.0.1", "IP addresses", "10"),
@@ -296,7 +299,15 @@ def test_the_example_of_an_error_is_right(key: str) -> None:
     hint = refused([(Atom(key), wrong)]).hint or ""
     assert f"`{key}: " in hint
     name = f"NERVES_DOCKER_{key.upper()}"
-    bad = {"ccache": "\0", "env": "x", "pass_env": "=", "network": "/", "mounts": "x", "dns": "x"}.get(key, "?")
+    bad = {
+        "ccache": "\0",
+        "record_dir": "\0",
+        "env": "x",
+        "pass_env": "=",
+        "network": "/",
+        "mounts": "x",
+        "dns": "x",
+    }.get(key, "?")
     hint = refused(None, {name: bad}).hint or ""
     example = hint.removeprefix(f"For example: `{name}=").removesuffix("`.")
     read(None, {name: example}, {"SSH_AUTH_SOCK": "/s"})

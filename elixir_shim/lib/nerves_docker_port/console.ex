@@ -9,7 +9,12 @@ defmodule NervesDockerPort.Console do
 
   Without a terminal, progress is printed as plain lines: one every 30 seconds, and the last one when the stage has
   finished. A short stage prints only the last one.
+
+  In a CI (`NervesDockerPort.CI`) there is no terminal, whatever standard output is: nothing is coloured, and each stage is
+  a group of lines.
   """
+
+  alias NervesDockerPort.CI
 
   # Milliseconds without output after which a dot is printed, as the stock runner does.
   @dot_every 10_000
@@ -26,7 +31,8 @@ defmodule NervesDockerPort.Console do
             line_every: @line_every,
             line_at: nil,
             unprinted: nil,
-            columns: :ask
+            columns: :ask,
+            ci: nil
 
   @typedoc """
   The state of the console: which line is open on the terminal, when the next dot and the next line of progress are due,
@@ -39,7 +45,8 @@ defmodule NervesDockerPort.Console do
             line_every: non_neg_integer(),
             line_at: integer() | nil,
             unprinted: String.t() | nil,
-            columns: pos_integer() | nil | :ask
+            columns: pos_integer() | nil | :ask,
+            ci: CI.t() | nil
           }
 
   @typedoc "Whether a person can answer questions, the width of the terminal in columns, and whether it shows colours."
@@ -67,7 +74,9 @@ defmodule NervesDockerPort.Console do
   """
   @spec new(keyword()) :: t()
   def new(options \\ []) do
-    restart_silence(struct!(__MODULE__, Keyword.take(options, [:dot_every, :line_every, :columns])))
+    console = struct!(__MODULE__, Keyword.take(options, [:dot_every, :line_every, :columns]))
+    ci = CI.new()
+    restart_silence(if ci, do: %{console | ci: ci, columns: nil}, else: console)
   end
 
   @doc """
@@ -76,7 +85,7 @@ defmodule NervesDockerPort.Console do
   @spec show(t(), event() | term()) :: {:ok, t()} | :unknown
   def show(console, {:headline, text}) when is_binary(text) do
     console = end_line(console)
-    Mix.shell().info([:inverse, "|Docker| " <> printable(text), :reset])
+    info(console, :inverse, "|Docker| " <> printable(text))
     Mix.shell().info("")
     {:ok, restart_silence(console)}
   end
@@ -89,7 +98,7 @@ defmodule NervesDockerPort.Console do
 
   def show(console, {:warning, text}) when is_binary(text) do
     console = end_line(console)
-    Mix.shell().info([:yellow, printable(text), :reset])
+    info(console, :yellow, printable(text))
     {:ok, restart_silence(console)}
   end
 
@@ -98,13 +107,16 @@ defmodule NervesDockerPort.Console do
     {:ok, progress(console, printable(what), current, Map.get(progress, :total), unit)}
   end
 
-  # The start of a stage is not printed, because the headlines already say what is being done.
-  def show(console, {:stage, stage, :started}) when is_atom(stage), do: {:ok, console}
+  # Outside of a CI the start of a stage is not printed, because the headlines already say what is being done.
+  def show(console, {:stage, stage, :started}) when is_atom(stage) do
+    {:ok, group(console, &CI.open(&1, stage))}
+  end
 
   def show(console, {:stage, stage, {:finished, milliseconds}})
       when is_atom(stage) and is_count(milliseconds) do
     # Print the last progress of the stage. The next stage begins with its own progress.
-    {:ok, %{print_progress(console) | line_at: nil}}
+    console = %{print_progress(console) | line_at: nil}
+    {:ok, group(console, &CI.close(&1, stage, milliseconds))}
   end
 
   def show(_console, _event), do: :unknown
@@ -145,6 +157,12 @@ defmodule NervesDockerPort.Console do
   end
 
   @doc """
+  Ends what is open on the terminal after the last event, also where the flow has failed within a stage.
+  """
+  @spec finish(t()) :: t()
+  def finish(console), do: console |> end_line() |> group(&CI.close/1)
+
+  @doc """
   Ends an open line of dots, or erases an open progress bar.
   """
   @spec end_line(t()) :: t()
@@ -166,7 +184,8 @@ defmodule NervesDockerPort.Console do
   that is not UTF-8, each control character other than tab and newline, and each character that changes the direction of
   writing.
 
-  The helper does the same with every text that it sends. This function is the last check before text is printed.
+  The helper does the same with every text that it sends. This function is the last check before text is printed. In a CI
+  no line of the text is a command to the service (`NervesDockerPort.CI.harmless/1`).
 
   ## Examples
 
@@ -179,7 +198,8 @@ defmodule NervesDockerPort.Console do
   @spec printable(binary()) :: String.t()
   def printable(bytes) do
     text = if String.valid?(bytes), do: bytes, else: replace_invalid(bytes, "")
-    if controls?(text), do: without_controls(text), else: text
+    text = if controls?(text), do: without_controls(text), else: text
+    if CI.service(), do: CI.harmless(text), else: text
   end
 
   # A fast search on bytes, because there are many lines, and nearly none contains such a character: C0, DEL, C1, and the
@@ -207,12 +227,12 @@ defmodule NervesDockerPort.Console do
   @doc """
   Returns what the terminal of Mix can do.
 
-  A person can answer if standard input and standard output are both a terminal, and the variable `CI` is unset, empty or
-  `false`.
+  A person can answer if standard input and standard output are both a terminal, and this is no CI.
   """
   @spec terminal() :: terminal()
   def terminal do
-    %{interactive: interactive?(), columns: columns() || 80, ansi: IO.ANSI.enabled?()}
+    ci? = CI.service() != nil
+    %{interactive: not ci? and interactive?(), columns: columns() || 80, ansi: not ci? and IO.ANSI.enabled?()}
   end
 
   @doc """
@@ -237,6 +257,18 @@ defmodule NervesDockerPort.Console do
     else
       _unknown -> nil
     end
+  end
+
+  defp info(%__MODULE__{ci: nil}, style, text), do: Mix.shell().info([style, text, :reset])
+  defp info(_in_ci, _style, text), do: Mix.shell().info(text)
+
+  defp group(%__MODULE__{ci: nil} = console, _change), do: console
+
+  defp group(console, change) do
+    {lines, ci} = change.(console.ci)
+    console = if lines == [], do: console, else: end_line(console)
+    Enum.each(lines, &Mix.shell().info/1)
+    restart_silence(%{console | ci: ci})
   end
 
   defp progress(console, what, current, total, unit) do
@@ -308,7 +340,7 @@ defmodule NervesDockerPort.Console do
   defp now, do: System.monotonic_time(:millisecond)
 
   defp interactive? do
-    System.get_env("CI", "") in ["", "false"] and terminal?(:stdin) and terminal?(:stdout)
+    terminal?(:stdin) and terminal?(:stdout)
   end
 
   # OTP 26 and later report this for both streams. With an older OTP, the link in /proc tells it on Linux. Elsewhere only

@@ -6,7 +6,7 @@ defmodule NervesDockerPort.Helper do
   is found (`NervesDockerPort.Command`) or of what is in a request (`NervesDockerPort.Request`).
   """
 
-  alias NervesDockerPort.{Command, Connection, Console, Protocol}
+  alias NervesDockerPort.{CI, Command, Connection, Console, Protocol}
 
   @typedoc "What the helper can be asked to do."
   @type op :: :build | :archive | :clean | :shell | :doctor | :volumes
@@ -53,7 +53,7 @@ defmodule NervesDockerPort.Helper do
     command = Keyword.get_lazy(options, :command, &Command.resolve/0)
     conversation = parked(command) || start(command)
 
-    args = or_close(conversation, fn -> if is_function(args), do: args.(), else: args end)
+    args = or_close(conversation, fn -> arguments(op, args) end)
 
     case greeted(conversation, Keyword.get(options, :hello_timeout, @hello_timeout)) do
       {:ok, conversation} ->
@@ -66,15 +66,39 @@ defmodule NervesDockerPort.Helper do
           Connection.close(conversation.connection)
         end
 
-        value(outcome)
+        value(outcome, op, args)
 
       {:error, message} ->
-        Mix.raise(message)
+        value({:error, message}, op, args)
     end
   end
 
-  defp value({:ok, value}), do: value
-  defp value({:error, message}), do: Mix.raise(message)
+  defp arguments(op, args) when is_function(args) do
+    args.()
+  rescue
+    error in Mix.Error ->
+      value({:error, error.message}, op, %{})
+  end
+
+  defp arguments(_op, args), do: args
+
+  defp value({:error, message}, op, args), do: value({:failed, message, nil}, op, args)
+
+  defp value(outcome, op, args) do
+    # A CI shows builds; the other operations are a person's.
+    ci? = op in [:build, :archive]
+    app = with %{package: %{app: app}} <- args, do: app, else: (_unknown -> nil)
+
+    case outcome do
+      {:ok, value} ->
+        if ci?, do: CI.passed(app, value)
+        value
+
+      {:failed, message, cause} ->
+        if ci?, do: CI.failed(app, message, cause)
+        Mix.raise(message)
+    end
+  end
 
   # Whatever goes wrong on this side, the helper goes.
   defp or_close(conversation, function) do
@@ -162,7 +186,7 @@ defmodule NervesDockerPort.Helper do
     :ok = Connection.send_message(connection, {:request, id, op, args})
     console = Console.new(Keyword.take(options, [:dot_every]))
     {outcome, console} = listen(connection, id, console)
-    _console = Console.end_line(console)
+    _console = Console.finish(console)
     outcome
   end
 
@@ -216,7 +240,7 @@ defmodule NervesDockerPort.Helper do
 
       # The helper gives 0 where it could not read so far as the request's number.
       {:message, {:done, of, {:error, error}}} when of in [0, id] ->
-        {failure(error), console}
+        {failed(error), console}
 
       {:message, other} ->
         {unknown(other), console}
@@ -249,6 +273,12 @@ defmodule NervesDockerPort.Helper do
       _none ->
         Console.printable(message)
     end
+  end
+
+  # With what the helper has found out about the cause, for a CI.
+  defp failed(error) do
+    with {:error, words} <- failure(error),
+         do: {:failed, words, if(is_map(error), do: Map.get(error, "cause"))}
   end
 
   defp failure(%{message: message} = error) when is_binary(message), do: {:error, words(error)}

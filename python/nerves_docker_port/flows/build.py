@@ -64,7 +64,7 @@ def build(
 
     The session is handed over where it could be parked. Raises ``RunnerError``.
     """
-    log = request.cwd / "build.log"
+    log = request.log_dir / "build.log"
     with recorded(request, "build", reporter, log) as recorder, ExitStack() as stack:
         open_log = stack.enter_context(log_opened_on_use(log, recorder))
         prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
@@ -103,7 +103,7 @@ def archive(
     system, the artifact is handed out again: the session is over then, and the caller ends it, because nobody has to
     wait for that. Otherwise it ends here. Raises ``RunnerError``.
     """
-    with recorded(request, "archive", reporter, request.cwd / "archive.log") as recorder:
+    with recorded(request, "archive", reporter, request.log_dir / "archive.log") as recorder:
         return _archive(request, environ, recorder, cancellation, parked)
 
 
@@ -115,7 +115,7 @@ def _archive(
     parked: ParkedBuild | None,
 ) -> Artifact:
     with ExitStack() as stack:
-        open_log = stack.enter_context(log_opened_on_use(request.cwd / "archive.log", recorder))
+        open_log = stack.enter_context(log_opened_on_use(request.log_dir / "archive.log", recorder))
         if parked is not None:
             ending = stack.enter_context(ExitStack())
             ending.callback(parked.end)

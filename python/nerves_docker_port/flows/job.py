@@ -148,7 +148,13 @@ def log_opened_on_use(path: Path, reporter: Recorder) -> Iterator[Callable[[], B
     holds the volume, leaves that build's log alone.
     """
     with ExitStack() as stack:
-        yield functools.cache(lambda: stack.enter_context(BuildLog(path, reporter.log)))
+
+        @functools.cache
+        def open_log() -> BuildLog:
+            _make_directory(path.parent, "The directory of the log")
+            return stack.enter_context(BuildLog(path, reporter.log))
+
+        yield open_log
 
 
 def prepare(
@@ -261,6 +267,15 @@ def job_on(
 
 def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
     """What to say of a step that ended badly, from its status and the log."""
+    kind, told, facts = _cause(job)
+    failed = _step_error(job, step, failure, kind, told)
+    # A program is told of the cause where the person is: some errors say better what happened.
+    if told and told in failed.message:
+        failed.cause = facts
+    return failed
+
+
+def _step_error(job: Job, step: Step, failure: Failure, kind: str, told: str) -> errors.RunnerError:
     if failure.by_somebody:
         return errors.container_gone(session_name(job.workspace.volume))
     last_lines = job.log.last_lines()
@@ -269,7 +284,6 @@ def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
         package, names = job.request.package, job.request.names
         return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
     command = shlex.join(step.command)
-    kind, told = _cause(job)
     # The kernel's count tells of processes in the container, the log of those that a compiler's driver has started.
     if failure.out_of_memory or kind == "out-of-memory" or "Killed signal terminated program" in last_lines:
         return errors.out_of_memory(command, failure.status, last_lines, log, cause=told)
@@ -286,19 +300,19 @@ def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
     return failed
 
 
-def _cause(job: Job) -> tuple[str, str]:
+def _cause(job: Job) -> tuple[str, str, errors.Facts | None]:
     """The kind of the failure's cause, found in the whole log, and what to say of it; nothing where it is not found."""
     # Imported where it is needed, because the tables in it take a tenth of the time of all imports.
-    from nerves_docker_port.record.explain import explain, render
+    from nerves_docker_port.record.explain import explain, facts, render
 
     try:
         cause = explain(job.log.path)
     except Exception:  # noqa: BLE001  # a defect here must not hide that the build has failed
-        return "", ""
+        return "", "", None
     if cause is None:
-        return "", ""
+        return "", "", None
     job.reporter.record(journal.Cause(cause.package, cause.step, cause.kind, cause.lines, cause.remedy))
-    return cause.kind, render(cause)
+    return cause.kind, render(cause), facts(cause)
 
 
 def _make_directory(path: Path, what: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias, get_args
 
-from nerves_docker_port import stages
+from nerves_docker_port import errors, stages
 from nerves_docker_port.port.wire import Atom, Opaque, Term, WireError
 from nerves_docker_port.printing import printable
 
@@ -139,17 +139,25 @@ class Error:
     message: str
     hint: str | None = None
     log: str | None = None
+    cause: errors.Facts | None = None
 
     def to_term(self) -> Term:
-        return (
-            Atom("error"),
-            {
-                Atom("code"): Atom(self.code),
-                Atom("message"): printable(self.message),
-                Atom("hint"): None if self.hint is None else printable(self.hint),
-                Atom("log"): self.log,
-            },
-        )
+        error: dict[Term, Term] = {
+            Atom("code"): Atom(self.code),
+            Atom("message"): printable(self.message),
+            Atom("hint"): None if self.hint is None else printable(self.hint),
+            Atom("log"): self.log,
+        }
+        if self.cause is not None:
+            error["cause"] = {
+                key: [printable(line) for line in value]
+                if isinstance(value, tuple)
+                else None
+                if value is None
+                else printable(value)
+                for key, value in self.cause.items()
+            }
+        return (Atom("error"), error)
 
 
 @dataclass(frozen=True, slots=True)

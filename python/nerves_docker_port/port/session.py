@@ -231,6 +231,7 @@ def _error(error: errors.RunnerError) -> protocol.Error:
         _sendable(error.message),
         None if error.hint is None else _sendable(error.hint),
         None if error.log is None else _sendable(error.log),
+        error.cause,
     )
 
 

@@ -105,16 +105,24 @@ def _of_preparation(log: BinaryIO, found: Landmarks) -> Cause | None:
     return cause
 
 
+def title(cause: Cause) -> str:
+    """One sentence that says what failed and in which way."""
+    if cause.package and cause.step:
+        return f"{cause.package} failed in the step {cause.step}: {KINDS[cause.kind]}."
+    if cause.package or cause.step:
+        return f"{cause.package or cause.step} failed: {KINDS[cause.kind]}."
+    return f"The build failed: {KINDS[cause.kind]}."
+
+
+def facts(cause: Cause) -> errors.Facts:
+    """``cause`` as a ``RunnerError`` has it, for a program that reads the error."""
+    return {"title": title(cause), **asdict(cause)}
+
+
 def render(cause: Cause) -> str:
     """``cause`` as text for an error message: at most 20 lines of 100 columns, without control characters."""
-    if cause.package and cause.step:
-        title = f"{cause.package} failed in the step {cause.step}: {KINDS[cause.kind]}."
-    elif cause.package or cause.step:
-        title = f"{cause.package or cause.step} failed: {KINDS[cause.kind]}."
-    else:
-        title = f"The build failed: {KINDS[cause.kind]}."
     remedy = textwrap.wrap(_harmless(f"What to do: {cause.remedy}"), _WIDTH) if cause.remedy else []
-    head = textwrap.wrap(_harmless(title), _WIDTH)
+    head = textwrap.wrap(_harmless(title(cause)), _WIDTH)
     room = _MOST_LINES - len(head) - len(remedy) - 2
     lines = [_shortened(f"    {_harmless(line)}") for line in cause.lines[:room]]
     return "\n".join([*head, "", *lines, *([""] if remedy else []), *remedy][:_MOST_LINES])

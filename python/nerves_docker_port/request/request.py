@@ -113,6 +113,11 @@ class Request:
     gid: int
     settings: Settings = field(default_factory=Settings)
 
+    @property
+    def log_dir(self) -> Path:
+        """Where the logs go: into Mix's working directory, as the stock runner writes them, unless it is set."""
+        return self.settings.record_dir or self.cwd
+
 
 def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = None) -> Request:
     """Return the request that ``args`` describe.

@@ -43,6 +43,7 @@ SETTINGS: Final = (
     "create_image",
     "workspace",
     "patience",
+    "record_dir",
 )
 """The keys that have a variable."""
 
@@ -76,6 +77,7 @@ _VARIABLE_EXAMPLES: Final = {
     "mounts": "/home/me/patches:/patches:ro",
     "dns": "10.0.0.1,10.0.0.2",
     "extra_hosts": "mirror:10.0.0.2,engine:host-gateway",
+    "record_dir": "/tmp/record",
 }
 
 PATIENCE: Final = (10, 24 * 60 * 60)
@@ -122,6 +124,8 @@ class Settings:
     """Whether containers see the host's directories or get copies; "auto" finds it out."""
     patience: int = 60
     """Seconds that a build goes on without hearing from Mix."""
+    record_dir: Path | None = None
+    """Where the logs, and copies of the journal and the report, go; ``None`` leaves the logs in Mix's directory."""
     host_config: Mapping[str, object] = field(default_factory=dict)
     """Fields of the container's ``HostConfig``, ready to be merged into it: plain JSON values, ``dns`` and
     ``extra_hosts`` among them, and none of those that the runner decides itself."""
@@ -195,6 +199,7 @@ def parse(
         create_image=read("create_image", lambda value: _one_of(value, get_args(CreateImage)), "ask"),
         workspace=read("workspace", lambda value: _one_of(value, get_args(WorkspaceKind)), "auto"),
         patience=read("patience", _patience, 60),
+        record_dir=read("record_dir", lambda value: path(_directory(value)), None),
         host_config={
             **read("host_config", lambda value: _host_config(value, f"/nerves/env/{app}"), {}),
             # What has a setting of its own goes before.
@@ -360,6 +365,13 @@ def _ccache(given: _Given, path: Callable[[str], Path], default: Path) -> Path |
     if not text or "\0" in text:
         raise given.wrong("true, false, or the path of a directory", example="true")
     return path(text)
+
+
+def _directory(given: _Given) -> str:
+    text = terms.text(given.value)
+    if not text or not text.strip() or "\0" in text:
+        raise given.wrong("the path of a directory", example='"../record"')
+    return text
 
 
 def _cpus(given: _Given) -> Decimal:
