@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from packaging.version import Version
 
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import container
+from nerves_docker_port.engine import archive, container
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import (
     End,
@@ -127,7 +127,7 @@ CALLS: dict[str, Callable[[Engine, str], object]] = {
     "signal": lambda engine, name: container.signal(engine, name, "SIGUSR1", timeout=20),
     "rename": lambda engine, name: container.rename(engine, name, "x"),
     "put": lambda engine, name: container.put_file(engine, name, "/x/y", b""),
-    "read": lambda engine, name: container.read_file(engine, name, "/x/y"),
+    "read": lambda engine, name: archive.read_file(engine, name, "/x/y"),
     "attach": Output,
     "terminal": container.attach_terminal,
 }
@@ -187,14 +187,13 @@ def test_a_file_arrives_as_it_is(engine: Engine, fake: FakeEngine) -> None:
     assert found is not None
     assert found.files == {"/nerves-docker-port/steps": content}
     found.marks += ["1 make 0 0", "2 make_system 3 0"]
-    assert container.read_file(engine, made, "/nerves-docker-port/ended") == b"1 make 0 0\n2 make_system 3 0\n"
+    assert archive.read_file(engine, made, "/nerves-docker-port/ended") == b"1 make 0 0\n2 make_system 3 0\n"
 
 
 def test_a_file_that_is_not_there_is_not_a_container_that_is_not_there(engine: Engine, fake: FakeEngine) -> None:
     words = "Could not find the file /x in container 0123"
     fake.on("GET", "/containers/.*/archive", lambda exchange: exchange.error(404, words))
-    with pytest.raises(docker.errors.NotFound):
-        container.read_file(engine, container.create(engine, SPEC), "/x")
+    assert archive.read_file(engine, container.create(engine, SPEC), "/x") is None
 
 
 # --- How it ended ----------------------------------------------------------------------------------------------

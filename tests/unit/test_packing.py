@@ -31,7 +31,7 @@ def make(root: Path, *names: str) -> None:
 
 def test_a_package_goes_in_without_what_mix_and_git_keep_there(tmp_path: Path) -> None:
     make(tmp_path, "mix.exs", "board/deps/x", "board/_build", "board/build.log", "buildroot/x", "disk.part")
-    make(tmp_path, ".git/config", "sub/.git", "_build/x", "deps/x", ".nerves/x", "build.log", "archive.log")
+    make(tmp_path, ".git/config", "sub/.git", "_build/x", "deps/x", ".nerves/x", "build.log", "archive.log", "run.log")
     make(tmp_path, "dl/large", ".nerves-docker-port-0")
     found = unpacked(Tree("package", tmp_path, "p", frozenset({tmp_path / "dl"})))
     files = {name for name, member in found.items() if member.isreg()}

@@ -6,10 +6,11 @@ Works on the container's own layer and on its volumes, whether it runs or not.
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import IO, Protocol
+from typing import IO, Protocol, TypeAlias
 
 import docker.errors
 import requests
@@ -19,6 +20,9 @@ from nerves_docker_port.engine.client import REQUEST_TIMEOUT, Engine, hang_up
 from nerves_docker_port.engine.container import check, there
 
 _CHUNK = 1 << 20
+
+_END = bytes(1024)
+"""What a whole tar file ends with: two blocks of zeros (POSIX.1-2017, pax, "ustar Interchange Format")."""
 
 
 class Pieces(Protocol):
@@ -45,6 +49,18 @@ def put(engine: Engine, container: str, directory: str, packed: Pieces) -> None:
         check(response)
 
 
+def read_file(engine: Engine, container: str, path: str) -> bytes | None:
+    """The content of a small file of the container; ``None`` where there is no such regular file.
+
+    Raises ``NoContainerError``, ``ConnectionError`` where the answer breaks off, and what the SDK raises.
+    """
+    try:
+        with opened(engine, container, path) as content:
+            return None if content is None else content.read()
+    except tarfile.TarError as error:
+        raise ConnectionError(str(error)) from error
+
+
 @contextmanager
 def opened(
     engine: Engine, container: str, path: str, cancellation: Cancellation | None = None
@@ -54,9 +70,50 @@ def opened(
     A ``cancellation`` ends the content early. Raises ``NoContainerError``, ``tarfile.TarError`` where the answer breaks
     off, and what the SDK raises.
     """
+    with _packed(engine, container, path, cancellation) as body:
+        if body is None:
+            yield None
+            return
+        with tarfile.open(fileobj=body, mode="r|", bufsize=_CHUNK) as tar:
+            member = tar.next()
+            yield None if member is None or not member.isreg() else tar.extractfile(member)
+
+
+@contextmanager
+def tree(engine: Engine, container: str, path: str, cancellation: Cancellation) -> Iterator[Iterator[Member] | None]:
+    """A file or directory of the container with all that is below it; ``None`` where there is no such path.
+
+    The members come one after the other, and the content of one can be read until the next is asked for. The last one
+    comes only where the engine has sent the archive to its end: an engine that fails in the middle ends its answer as
+    if it were complete, so the end of the archive itself is looked for. Raises as ``opened`` does.
+    """
+    with _packed(engine, container, path, cancellation) as body:
+        if body is None:
+            yield None
+            return
+        with tarfile.open(fileobj=body, mode="r|", bufsize=_CHUNK, errors="surrogateescape") as tar:
+            yield _members(tar, body)
+
+
+Member: TypeAlias = tuple[tarfile.TarInfo, IO[bytes] | None]
+"""What a tar file says of one of its files, and the content of a regular one."""
+
+
+def _members(tar: tarfile.TarFile, body: _Body) -> Iterator[Member]:
+    for member in tar:
+        yield member, tar.extractfile(member) if member.isreg() else None
+    while body.read(_CHUNK):
+        pass
+    if body.tail != _END:
+        raise tarfile.ReadError("it ends in the middle")
+
+
+@contextmanager
+def _packed(engine: Engine, container: str, path: str, cancellation: Cancellation | None) -> Iterator[_Body | None]:
     response = engine.api.get(
         engine.url(f"/containers/{container}/archive"),
-        params={"path": path},
+        # Bytes, because a path need not be UTF-8.
+        params={"path": os.fsencode(path)},
         # The engine would compress it otherwise.
         headers={"Accept-Encoding": "identity"},
         stream=True,
@@ -69,9 +126,7 @@ def opened(
         except docker.errors.NotFound:
             yield None
             return
-        with tarfile.open(fileobj=_Body(response), mode="r|", bufsize=_CHUNK) as tar:
-            member = tar.next()
-            yield None if member is None or not member.isreg() else tar.extractfile(member)
+        yield _Body(response)
 
 
 class _Body(io.RawIOBase):
@@ -80,8 +135,11 @@ class _Body(io.RawIOBase):
     def __init__(self, response: requests.Response) -> None:
         super().__init__()
         self._read = response.raw.read
+        self.tail = b""
+        """The last bytes that were read."""
 
     def read(self, size: int = -1) -> bytes:
         """The next ``size`` bytes, fewer at the end."""
         data: bytes = self._read(size if size >= 0 else None)
+        self.tail = (self.tail + data)[-len(_END) :] if len(data) < len(_END) else data[-len(_END) :]
         return data

@@ -289,22 +289,6 @@ def put_file(engine: Engine, container: str, path: str, data: bytes) -> None:
         engine.api.put_archive(container, directory, packed.getvalue())
 
 
-def read_file(engine: Engine, container: str, path: str) -> bytes:
-    """The content of a small file of the container. Raises ``NoContainerError``."""
-    with there():
-        response = engine.api.get(
-            engine.url(f"/containers/{container}/archive"),
-            params={"path": path},
-            headers={"Accept-Encoding": "identity"},
-            timeout=engine.api.timeout,
-        )
-        check(response)
-    with tarfile.open(fileobj=io.BytesIO(response.content)) as tar:
-        member = tar.next()
-        content = None if member is None else tar.extractfile(member)
-        return b"" if content is None else content.read()
-
-
 @dataclass(frozen=True)
 class End:
     """How a container ended, as far as the engine's events tell."""

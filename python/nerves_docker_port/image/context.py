@@ -25,7 +25,7 @@ from nerves_docker_port.image.ignore import Ignore, PatternError, component
 
 MADE_BY_BUILDS = (
     *(".git", ".nerves", ".elixir_ls", "_build", "deps"),
-    *("build.log", "archive.log", "Config.in", "*-portable-*.tar.?z"),
+    *("build.log", "archive.log", "run.log", "Config.in", "*-portable-*.tar.?z"),
 )
 """What Git, Mix, Nerves and the build itself write into a package. Where a whole context counts (`COPY . /src`, and the
 Dockerfile is in the package's directory) these do not, or every build would be followed by a new image. What the

@@ -13,8 +13,8 @@ ndp_what=$1
 shift
 ndp_list() {
   find "$@" -xdev '(' -path "$1/.nerves" -o -path "$1/_build" -o -path "$1/deps" -o -name .git ')' -prune \
-    -o ! -type d ! -path "$1/build.log" ! -path "$1/archive.log" -printf '%p %y %m %s %T@ %C@ %l\0' | LC_ALL=C sort -z |
-    sha256sum
+    -o ! -type d ! -path "$1/build.log" ! -path "$1/archive.log" ! -path "$1/run.log" \
+    -printf '%p %y %m %s %T@ %C@ %l\0' | LC_ALL=C sort -z | sha256sum
 }
 if [ "$ndp_what" = note ]; then
   ndp_list "$@" >/tmp/nerves-docker-port.inputs

@@ -12,7 +12,7 @@
 ndp_find() (
   cd "$2" || exit 1
   if [ "$1" = package ]; then
-    ndp_names=(-path ./.nerves -o -path ./_build -o -path ./deps -o -path ./build.log -o -path ./archive.log)
+    ndp_names=(-path ./.nerves -o -path ./_build -o -path ./deps -o -path ./build.log -o -path ./archive.log -o -path ./run.log)
   else
     ndp_names=(-path './buildroot*' -o -path ./_build -o -path ./deps)
   fi

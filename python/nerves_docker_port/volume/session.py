@@ -23,7 +23,7 @@ import requests
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import container
+from nerves_docker_port.engine import archive, container
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import NameTakenError, NoContainerError, Output, Spec
 from nerves_docker_port.engine.stream import Stream
@@ -394,10 +394,8 @@ class Session:
         self._check_runs()
         output = Output(self.engine, self.container)
         try:
-            return output, marks_in(container.read_file(self.engine, self.container, f"{STATE}/ended"))
-        except docker.errors.NotFound:
-            # The container has only just begun.
-            return output, []
+            # Where there is no such file, the container has only just begun.
+            return output, marks_in(archive.read_file(self.engine, self.container, f"{STATE}/ended") or b"")
         except BaseException:
             output.close()
             raise

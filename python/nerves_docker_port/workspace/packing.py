@@ -29,7 +29,7 @@ _PADDING = 512
 
 _TOP = {
     # What Mix writes there, and what only belongs to the host.
-    "package": frozenset({"_build", "deps", ".nerves", "build.log", "archive.log"}),
+    "package": frozenset({"_build", "deps", ".nerves", "build.log", "archive.log", "run.log"}),
     # create-build.sh extracts Buildroot into the platform itself, and the copy keeps it.
     "platform": frozenset({"_build", "deps"}),
     "other": frozenset[str](),
