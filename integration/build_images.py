@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from integration.engine import Api
-from integration.host import WorldError, apt_install, cache_dir, locked, logged, say, unmount
+from integration.host import WorldError, apt_install, cache_dir, is_root, locked, logged, say, unmount
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -119,6 +119,23 @@ def debootstrapped(root: Path, suite: str, packages: tuple[str, ...]) -> Iterato
         yield root
     finally:
         _remove_root(root)
+
+
+def ensure_root(suite: str, packages: tuple[str, ...]) -> Path:
+    """Make sure that a root file system of this Debian release with these packages is in the cache; return its path."""
+    recipe = hashlib.sha256("\0".join(packages).encode()).hexdigest()[:12]
+    root = cache_dir() / "roots" / f"{suite}-{recipe}"
+    with locked(f"root-{suite}"):
+        if root.exists():
+            return root
+        if not is_root():
+            raise WorldError(f"a root file system of Debian {suite} is needed: run this as root once")
+        root.parent.mkdir(exist_ok=True)
+        with debootstrapped(root.parent / f"{suite}.new", suite, packages) as new:
+            for name in ("var/cache/apt", "usr/share/doc", "usr/share/man"):
+                shutil.rmtree(new / name, ignore_errors=True)
+            new.rename(root)
+    return root
 
 
 def _remove_root(root: Path) -> None:

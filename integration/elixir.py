@@ -14,7 +14,6 @@ path means the same to the command and to the engine. Process ids are also the s
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shlex
 import shutil
@@ -22,8 +21,8 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from integration.build_images import debootstrapped
-from integration.host import REPOSITORY, WorldError, apt_install, cache_dir, has_apt, is_root, locked, os_release, say
+from integration.build_images import ensure_root
+from integration.host import REPOSITORY, WorldError, apt_install, cache_dir, has_apt, os_release, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +48,7 @@ def ensure_elixir(suite: str) -> Path | None:
             say(f"this is no Debian: the Elixir on the PATH takes the place of {suite}'s")
         _ensure_on_path()
         return None
-    return _ensure_root(suite)
+    return ensure_root(suite, (*ELIXIR_PACKAGES, *TOOLS))
 
 
 def command_in(root: Path | None, argv: list[str], shared: Sequence[Path] = ()) -> list[str]:
@@ -60,7 +59,7 @@ def command_in(root: Path | None, argv: list[str], shared: Sequence[Path] = ()) 
     if root is None:
         return argv
     steps = ["set -e"]
-    for path in _shared_directories(shared):
+    for path in shared_directories(shared):
         inside = shlex.quote(f"{root}{path}")
         steps.append(f"mkdir -p {inside} && mount --rbind {shlex.quote(path)} {inside}")
     for path in filter(os.path.exists, ("/etc/resolv.conf", "/etc/hosts")):
@@ -87,24 +86,8 @@ def _ensure_on_path() -> None:
     apt_install(ELIXIR_PACKAGES, "no `mix` on the PATH")
 
 
-def _ensure_root(suite: str) -> Path:
-    packages = (*ELIXIR_PACKAGES, *TOOLS)
-    recipe = hashlib.sha256("\0".join(packages).encode()).hexdigest()[:12]
-    root = cache_dir() / "roots" / f"{suite}-{recipe}"
-    with locked(f"root-{suite}"):
-        if root.exists():
-            return root
-        if not is_root():
-            raise WorldError(f"Elixir of Debian {suite} needs a root file system: run this as root once")
-        root.parent.mkdir(exist_ok=True)
-        with debootstrapped(root.parent / f"{suite}.new", suite, packages) as new:
-            for name in ("var/cache/apt", "usr/share/doc", "usr/share/man"):
-                shutil.rmtree(new / name, ignore_errors=True)
-            new.rename(root)
-    return root
-
-
-def _shared_directories(more: Sequence[Path]) -> list[str]:
+def shared_directories(more: Sequence[Path] = ()) -> list[str]:
+    """Return the directories, none inside another, that a root file system shares with the machine."""
     wanted: list[str | Path] = ["/proc", "/sys", "/dev", "/tmp", "/run"]
     wanted += [REPOSITORY, cache_dir(), Path.home(), Path.cwd()]
     wanted += [directory for directory in (os.environ.get("TMPDIR"), *more) if directory]

@@ -4,7 +4,7 @@ A private engine is a `dockerd` with its own socket, data root, exec root and co
 engine that the machine may have. A *supervisor*, which is a small separate process, starts `dockerd`, and stops it
 when the last user has ended. A user is a process that holds a shared lock on one file. The kernel releases the lock
 when the process ends for any reason. So a run that was killed leaves no engine behind, and no run stops an engine that
-another run still uses.
+another run still uses. Engines of other kinds (`integration/kinds.py`) run in the same way, each in places of its own.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from integration.host import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 START_SECONDS = 90.0
@@ -143,10 +143,12 @@ def configured_host() -> str:
 
 @dataclass(frozen=True)
 class Places:
-    """The files and directories of the private engine that belongs to one cache directory."""
+    """The files and directories of one private engine."""
 
     cache: Path
     run: Path
+    kind: str = ""
+    """A key of `integration.kinds.KINDS`, or nothing for the engine that is started where none answers."""
 
     @property
     def host(self) -> str:
@@ -184,23 +186,28 @@ class Places:
         return self.cache / "engine.log"
 
 
-def places() -> Places:
-    """Return the paths of the private engine. Those of sockets are short, because 107 bytes are the limit (unix(7))."""
-    cache = cache_dir() / "engine"
+def places(kind: str = "") -> Places:
+    """Return the paths of a private engine. Those of sockets are short, because 107 bytes are the limit (unix(7))."""
+    cache = cache_dir() / (f"engine-{kind}" if kind else "engine")
     cache.mkdir(exist_ok=True)
     name = "ndp-" + hashlib.sha256(str(cache).encode()).hexdigest()[:8]
     base = Path("/run") if os.access("/run", os.W_OK) else Path("/tmp")
-    return Places(cache=cache, run=base / name)
+    return Places(cache=cache, run=base / name, kind=kind)
 
 
-def supervisor() -> int | None:
-    """Return the pid of the private engine's supervisor, or `None` if no private engine runs."""
+def supervisor(where: Places) -> int | None:
+    """Return the pid of the engine's supervisor, or `None` if the engine does not run."""
     try:
-        state = json.loads(places().state.read_text())
+        state = json.loads(where.state.read_text())
     except (OSError, ValueError):
         return None
     pid = int(state["pid"])
     return pid if process_start(pid) == state["started"] else None
+
+
+def variables(where: Places) -> dict[str, str]:
+    """Return the environment variables that lead the docker CLI, and the helper, to the running engine."""
+    return dict(json.loads(where.state.read_text())["variables"])
 
 
 @contextlib.contextmanager
@@ -209,12 +216,12 @@ def engine() -> Iterator[str]:
     if _foreign_engine_answers():
         yield configured_host()
         return
-    _install_engine()
+    install_engine()
     if _foreign_engine_answers():  # with systemd, the installation of the package starts an engine
         yield configured_host()
         return
-    with _private_engine() as host:
-        yield host
+    with private_engine(places()) as where:
+        yield where.host
 
 
 def _foreign_engine_answers() -> bool:
@@ -223,50 +230,47 @@ def _foreign_engine_answers() -> bool:
 
 
 @contextlib.contextmanager
-def _private_engine() -> Iterator[str]:
-    where = places()
+def private_engine(where: Places) -> Iterator[Places]:
+    """Provide the private engine of these places while the block runs. What it needs has to be installed."""
     with where.users.open("w") as users:
         # This waits for a supervisor that is about to stop, because it holds the lock exclusively.
         fcntl.flock(users, fcntl.LOCK_SH)
         _start_supervisor(where)
         try:
-            yield where.host
+            yield where
         finally:
-            pid = supervisor()
+            pid = supervisor(where)
             fcntl.flock(users, fcntl.LOCK_UN)
             _wait_for_stop(where, pid)
 
 
-def keep() -> str:
-    """Start the private engine, and keep it running until `stop` is called; return its endpoint."""
-    where = places()
-    _install_engine()
+def keep(where: Places) -> None:
+    """Start the private engine, and keep it running until `stop` is called."""
     with where.users.open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         where.keep.touch()
         _start_supervisor(where)
-    return where.host
 
 
-def stop(*, now: bool = False) -> bool:
+def stop(where: Places, *, now: bool = False) -> bool:
     """Let the private engine stop when its last user has ended, or at once with `now`. Return whether it still runs."""
-    where = places()
     where.keep.unlink(missing_ok=True)
-    pid = supervisor()
+    pid = supervisor(where)
     if pid is None:
-        with locked("engine-start"):
-            if supervisor() is None and where.run.exists():
+        with locked(f"{where.cache.name}-start"):
+            if supervisor(where) is None and where.run.exists():
                 sweep(where)  # its supervisor was killed
         return False
     if now:
         os.kill(pid, signal.SIGTERM)
-        _wait_for_end(pid)
+        _wait_for_end(where, pid)
     else:
         _wait_for_stop(where, pid)
     return process_start(pid) is not None
 
 
-def _install_engine() -> None:
+def install_engine() -> None:
+    """Have `dockerd` on this machine. Raises `WorldError`."""
     if shutil.which("dockerd") and shutil.which("iptables"):
         if is_root():
             return
@@ -281,25 +285,25 @@ def _install_engine() -> None:
 
 def _start_supervisor(where: Places) -> None:
     """Start a supervisor if none runs, and wait until the engine answers. The caller must hold the users' lock."""
-    with locked("engine-start"):
-        if supervisor() is not None:
+    with locked(f"{where.cache.name}-start"):
+        if supervisor(where) is not None:
             return
-        say("starting a private engine")
+        say(f"starting {where.kind or 'a private engine'}")
         where.cache.mkdir(parents=True, exist_ok=True)
         with where.log.open("wb") as log:
             child = subprocess.Popen(
-                [sys.executable, str(Path(__file__).with_name("world.py")), "supervise"],
+                [sys.executable, str(Path(__file__).with_name("world.py")), "supervise", where.kind],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
-        while supervisor() is None:
+        while supervisor(where) is None:
             if child.poll() is not None or time.monotonic() > deadline:
                 child.terminate()
                 end = "\n".join(where.log.read_text(errors="replace").splitlines()[-15:])
-                raise WorldError(f"dockerd does not come up:\n{end}\n(all of it is in {where.log})")
+                raise WorldError(f"{where.kind or 'dockerd'} does not come up:\n{end}\n(all of it is in {where.log})")
             time.sleep(0.05)
 
 
@@ -310,46 +314,60 @@ def _wait_for_stop(where: Places, pid: int | None) -> None:
     deadline = time.monotonic() + 3.0
     while process_start(pid) is not None:
         if where.stopping.exists():
-            _wait_for_end(pid)
+            _wait_for_end(where, pid)
             return
         if where.keep.exists() or time.monotonic() > deadline:
             return
         time.sleep(0.05)
 
 
-def _wait_for_end(pid: int) -> None:
+def _wait_for_end(where: Places, pid: int) -> None:
     deadline = time.monotonic() + 2 * STOP_SECONDS
     while process_start(pid) is not None:
         if time.monotonic() > deadline:
-            raise WorldError(f"the engine's supervisor (pid {pid}) does not end; see {places().log}")
+            raise WorldError(f"the engine's supervisor (pid {pid}) does not end; see {where.log}")
         time.sleep(0.05)
 
 
 # --- the supervisor -------------------------------------------------------------------------------------------------
 
 
-def supervise() -> int:
-    """Run `dockerd` until it has no user, a signal arrives, or it ends by itself (then the exit status is 1)."""
-    where = places()
+@dataclass
+class Started:
+    """What a supervisor has started."""
+
+    daemon: subprocess.Popen[bytes]
+    variables: dict[str, str]
+    """The environment variables that lead the docker CLI, and the helper, to the engine."""
+    owner: int | None = None
+    """The uid that the engine's socket is given to, if it is not to stay root's."""
+    process: int | None = None
+    """The pid that is asked to end, if it is not `daemon` itself."""
+
+
+def supervise(where: Places, start: Callable[[Places], Started]) -> int:
+    """Run an engine until it has no user, a signal arrives, or it ends by itself (then the exit status is 1)."""
     received_signals: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, lambda received, _frame: received_signals.append(received))
     sweep(where)
     where.run.mkdir(mode=0o755, parents=True)
-    daemon = _start_dockerd(where)
+    started = start(where)
     failed = False
     with where.users.open("w") as users:
         try:
             while not received_signals and not _unused(where, users):
-                if daemon.poll() is not None:
+                if started.daemon.poll() is not None:
                     failed = True
                     break
                 if not where.state.exists() and answers(where.host, timeout=1.0):
-                    _write_state(where)
+                    if started.owner is not None:
+                        os.chown(where.host.removeprefix("unix://"), started.owner, started.owner)
+                    _write_state(where, started.variables)
                 time.sleep(0.1)
             where.stopping.touch()
         finally:
-            end(daemon)
+            end(started.daemon, started.process)
             sweep(where)
     return 1 if failed else 0
 
@@ -365,10 +383,10 @@ def _unused(where: Places, users: IO[str]) -> bool:
     return True
 
 
-def _write_state(where: Places) -> None:
+def _write_state(where: Places, variables: dict[str, str]) -> None:
     pid = os.getpid()
     new = where.state.with_suffix(".new")
-    new.write_text(json.dumps({"pid": pid, "started": process_start(pid)}))
+    new.write_text(json.dumps({"pid": pid, "started": process_start(pid), "variables": variables}))
     new.replace(where.state)
 
 
@@ -394,28 +412,39 @@ def dockerd_command(where: Places) -> list[str]:
     ]
 
 
-def _start_dockerd(where: Places) -> subprocess.Popen[bytes]:
-    # dockerd 20.10 keeps a record for every container that ever ran without a network, and needs a tenth of a second
-    # for each record when it starts. After a run of the tests that takes minutes. The file can be removed, because
-    # dockerd makes our networks again at every start.
-    (where.data / "network" / "files" / "local-kv.db").unlink(missing_ok=True)
-    return subprocess.Popen(
+def start_dockerd(where: Places) -> Started:
+    """Start the private `dockerd`, with its output in ours."""
+    forget_networks(where.data)
+    daemon = subprocess.Popen(
         dockerd_command(where),
         stdin=subprocess.DEVNULL,
         stdout=sys.stdout.fileno(),
         stderr=sys.stderr.fileno(),
         preexec_fn=die_with_parent,  # noqa: PLW1509 - this process has one thread
     )
+    return Started(daemon, {"DOCKER_HOST": where.host})
 
 
-def die_with_parent() -> None:
-    """For the child, before it runs its program: end it when the parent ends, however that happens."""
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+def forget_networks(data: Path) -> None:
+    """Remove what a `dockerd` that does not run remembers of networks below its data root.
+
+    dockerd 20.10 keeps a record for every container that ever ran without a network, and needs a tenth of a second for
+    each record when it starts. After a run of the tests that takes minutes. The file can be removed, because dockerd
+    makes our networks again at every start.
+    """
+    for file in (data / "network", *data.glob("*.*/network")):  # with --userns-remap, the directory of the mapped ids
+        (file / "files" / "local-kv.db").unlink(missing_ok=True)
 
 
-def end(daemon: subprocess.Popen[bytes]) -> None:
-    """Let a `dockerd` end."""
-    daemon.terminate()
+def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
+    """For the child, before it runs its program: send it this signal when the parent ends, however that happens."""
+    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
+
+
+def end(daemon: subprocess.Popen[bytes], process: int | None = None) -> None:
+    """Let a daemon end; `process` is the pid that is asked to, if it is not the daemon's own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process or daemon.pid, signal.SIGTERM)
     try:
         daemon.wait(STOP_SECONDS)
     except subprocess.TimeoutExpired:

@@ -1,0 +1,375 @@
+"""Engines of every kind that a Nerves user may have, each started here, in places of its own.
+
+An engine runs in a mount namespace and a process namespace of its own. Its files and its users are mounted over the
+machine's in there, so nothing of the machine is changed; and with its first process, which ends when the supervisor
+does, the kernel ends everything else in there. What is installed are Debian packages. The images are brought in from
+the engine that `engine()` provides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from integration.blind import HIDDEN, copy_images
+from integration.blind import NAME as FAR
+from integration.build_images import ensure_image, ensure_root
+from integration.elixir import shared_directories
+from integration.engine import (
+    START_SECONDS,
+    Api,
+    Places,
+    Started,
+    die_with_parent,
+    dockerd_command,
+    engine,
+    forget_networks,
+    install_engine,
+    places,
+    private_engine,
+    variables,
+)
+from integration.host import WorldError, apt_install, descendants, is_root
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+PERSON = 1000
+"""The uid of who builds, and of who runs a rootless engine."""
+SUBORDINATE_IDS = "person:200000:65536\n"
+"""As in `/etc/subuid`: the ids that the rootless engines and `--userns-remap` give to containers."""
+TRIXIE_PACKAGES = ("docker.io", "iptables", "podman", "runc", "netavark", "python3-minimal", "xz-utils")
+PODMAN_PACKAGES = ("podman", "runc", "netavark", "uidmap")
+TRIXIE = "trixie"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of engine."""
+
+    title: str
+    """For people."""
+    program: str
+    """`dockerd` or `podman`."""
+    packages: tuple[str, ...] = ()
+    suite: str = ""
+    """The Debian release in whose root file system it runs, or nothing for this machine's."""
+    rootless: bool = False
+    maps_users: bool = False
+    tls: bool = False
+    ssh: bool = False
+    blind: bool = False
+    """It sees none of the directories in which people have their projects."""
+
+    @property
+    def user(self) -> int:
+        """The uid of who builds with it. A user who logs in by ssh has to be one whom this machine knows: root."""
+        return 0 if self.ssh else PERSON
+
+
+KINDS = {
+    "docker": Kind("Docker 20.10", "dockerd"),
+    "docker-trixie": Kind("Docker of trixie", "dockerd", suite=TRIXIE),
+    "rootless": Kind("rootless Docker", "dockerd", ("rootlesskit", "uidmap", "slirp4netns"), rootless=True),
+    "userns": Kind("Docker with userns-remap", "dockerd", maps_users=True),
+    "podman": Kind("Podman 4.3", "podman", PODMAN_PACKAGES),
+    "podman-rootless": Kind("rootless Podman 4.3", "podman", (*PODMAN_PACKAGES, "slirp4netns"), rootless=True),
+    "podman-trixie": Kind("Podman of trixie", "podman", suite=TRIXIE),
+    "tls": Kind("Docker with TLS", "dockerd", ("openssl",), tls=True),
+    "ssh": Kind("Docker behind ssh", "dockerd", ("openssh-server", "openssh-client"), ssh=True, blind=True),
+    "ssh-podman": Kind(
+        "Podman behind ssh", "podman", (*PODMAN_PACKAGES, "openssh-server", "openssh-client"), ssh=True, blind=True
+    ),
+    "blind": Kind("Docker that sees no files of ours", "dockerd", blind=True),
+}
+
+
+@dataclass(frozen=True)
+class RunningEngine:
+    """An engine of some kind that answers."""
+
+    kind: Kind
+    host: str
+    """The DOCKER_HOST by which root reaches it directly, to look at it from outside."""
+    variables: dict[str, str]
+    """The environment variables by which the person who builds reaches it."""
+
+
+def prepare(name: str) -> Places:
+    """Install what this kind of engine needs; return its places. Raises `WorldError`."""
+    kind = KINDS[name]
+    if not is_root():
+        raise WorldError(f"{kind.title} can only be started by root")
+    install_engine()
+    apt_install(kind.packages, f"{kind.title} is to be started")
+    if kind.suite:
+        ensure_root(kind.suite, TRIXIE_PACKAGES)
+    return places(name)
+
+
+@contextlib.contextmanager
+def running(name: str, images: Sequence[str] = ()) -> Iterator[RunningEngine]:
+    """Provide an engine of this kind while the block runs, with builder images of these kinds.
+
+    Raises `WorldError` if it cannot be started here.
+    """
+    with private_engine(prepare(name)) as where:
+        if images:
+            bring_images(where, images)
+        yield RunningEngine(KINDS[name], where.host, variables(where))
+
+
+def bring_images(where: Places, images: Sequence[str]) -> list[str]:
+    """Give the engine builder images of these kinds, those that it does not have; return the tags of all."""
+    with engine() as source:
+        tags = [ensure_image(image, source) for image in images]
+        here, there = Api(source), Api(where.host)
+        missing = [tag for tag in tags if _image_id(here, tag) != _image_id(there, tag)]
+        if missing:
+            copy_images(source, where.host, missing)
+    return tags
+
+
+def _image_id(api: Api, tag: str) -> str | None:
+    image = api.json(f"/images/{tag}/json")
+    return None if image is None else str(image["Id"]).removeprefix("sha256:")
+
+
+# --- for the supervisor ---------------------------------------------------------------------------------------------
+
+
+def start(where: Places) -> Started:
+    """Start the engine of these places, with its output in ours."""
+    kind = KINDS[where.kind]
+    where.data.mkdir(parents=True, exist_ok=True)
+    forget_networks(where.data)
+    own = where.run / "own"
+    own.mkdir()
+    for name in ("root", "runroot", "tmp", "home"):
+        (own.parent / name).mkdir()
+    # Who runs a rootless engine has to be able to write at these places.
+    person = PERSON if kind.rootless else 0
+    for path in (where.run, where.data, *(path for path in where.run.iterdir() if path.is_dir())):
+        os.chown(path, person, person)
+    leads = {"DOCKER_HOST": where.host}
+    lines = ["set -e"]
+    # A containerd that the machine runs would be used instead of one in here, and would outlive the engine.
+    lines.append("if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi")
+    lines.append(f"mount --bind {_words(where.cache, own)}")
+    lines += _users(where)
+    command = _podman(where, own) if kind.program == "podman" else dockerd_command(_inside(where, own))
+    if kind.maps_users:
+        command.append("--userns-remap=person")
+    if kind.tls:
+        port = _free_port()
+        leads = {
+            "DOCKER_HOST": f"tcp://127.0.0.1:{port}",
+            "DOCKER_TLS_VERIFY": "1",
+            "DOCKER_CERT_PATH": str(_certificates(where, kind.user)),
+        }
+        files = where.run / "server"
+        command += [f"--host=tcp://127.0.0.1:{port}", "--tlsverify", f"--tlscacert={files}/ca.pem"]
+        command += [f"--tlscert={files}/cert.pem", f"--tlskey={files}/key.pem"]
+    if kind.ssh:
+        leads = _ssh(where, lines)
+    if kind.rootless:
+        command = _as_person(where, command, kind)
+    if kind.suite:
+        lines += _other_root(ensure_root(kind.suite, TRIXIE_PACKAGES), where)
+    if kind.blind:
+        lines.append(f"hostname {FAR}")
+        lines += [f"mount -t tmpfs none {_words(path)}" for path in sorted({*HIDDEN, tempfile.gettempdir()})]
+    # The first process of a process namespace has to collect those that are left alone, which bash does. The kernel
+    # keeps a signal from it unless it has said what to do then.
+    lines += [
+        '"$@" & daemon=$!',
+        "trap 'kill \"$daemon\"' TERM",
+        'while kill -0 "$daemon"; do wait "$daemon" || :; done',
+    ]
+    unshare = ["unshare", "--mount", "--uts", "--pid", "--propagation=private", "--fork", "--kill-child"]
+    daemon = subprocess.Popen(
+        [*unshare, "--mount-proc", "bash", "-c", "\n".join(lines), "bash", *command],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stdout.fileno(),
+        stderr=sys.stderr.fileno(),
+        # unshare does not react to SIGTERM; its child is killed with it.
+        preexec_fn=functools.partial(die_with_parent, signal.SIGKILL),  # noqa: PLW1509 - this process has one thread
+    )
+    return Started(daemon, leads, owner=None if kind.rootless else kind.user, process=_first_child(daemon))
+
+
+def _first_child(daemon: subprocess.Popen[bytes]) -> int:
+    deadline = time.monotonic() + START_SECONDS
+    while not (children := descendants(daemon.pid)):
+        if daemon.poll() is not None or time.monotonic() > deadline:
+            raise WorldError("unshare does not start a process")
+        time.sleep(0.01)
+    return children[0]
+
+
+def _inside(where: Places, own: Path) -> Places:
+    """The same places as a process in the engine's namespace sees them, whoever it belongs to."""
+    return Places(cache=own, run=where.run, kind=where.kind)
+
+
+def _users(where: Places) -> list[str]:
+    """The lines that mount a user database with the person, and with root who may log in by ssh, over the machine's."""
+    files = {
+        "passwd": f"root:x:0:0:root:/root:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
+        f"person:x:{PERSON}:{PERSON}::{where.run}/home:/bin/sh\n",
+        "group": f"root:x:0:\nnogroup:x:65534:\nperson:x:{PERSON}:\n",
+        "shadow": "root:*:19000:0:99999:7:::\nperson:*:19000:0:99999:7:::\n",
+        "subuid": SUBORDINATE_IDS,
+        "subgid": SUBORDINATE_IDS,
+    }
+    lines = []
+    for name, content in files.items():
+        (where.run / name).write_text(content)
+        lines += [f"touch /etc/{name}", f"mount --bind {_words(where.run / name)} /etc/{name}"]
+    return lines
+
+
+def _as_person(where: Places, command: list[str], kind: Kind) -> list[str]:
+    person = f"--reuid={PERSON} --regid={PERSON} --clear-groups".split()
+    environment = [f"HOME={where.run}/home", f"XDG_RUNTIME_DIR={where.run}", f"PATH={os.environ['PATH']}"]
+    if kind.program == "dockerd":
+        # As dockerd-rootless.sh of the package, but on this machine's network: a registry of the tests is on loopback.
+        script = 'rm -f /run/docker /run/containerd /run/xtables.lock; exec "$@"'
+        ups = ["--net=host", "--copy-up=/etc", "--copy-up=/run", "--propagation=rslave"]
+        command = ["rootlesskit", *ups, "sh", "-c", script, "sh", *command]
+    return ["setpriv", *person, "env", "-i", *environment, *command]
+
+
+def _podman(where: Places, own: Path) -> list[str]:
+    """The command line of a Podman service that has everything of its own."""
+    # A machine without CAP_SYS_RESOURCE cannot raise the limits that Podman asks for, and crun refuses hybrid cgroups.
+    wrapper = where.cache / "runtime"
+    wrapper.write_text(
+        "#!/usr/bin/python3\n"
+        "import json, os, sys\n"
+        'bundle = sys.argv[sys.argv.index("--bundle") + 1] if "--bundle" in sys.argv else None\n'
+        "if bundle:\n"
+        '    path = os.path.join(bundle, "config.json")\n'
+        "    config = json.load(open(path))\n"
+        '    config["process"].pop("rlimits", None)\n'
+        '    json.dump(config, open(path, "w"))\n'
+        'os.execv("/usr/sbin/runc", ["runc", *sys.argv[1:]])\n'
+    )
+    wrapper.chmod(0o755)
+    conf = where.run / "containers.conf"
+    conf.write_text(f'[engine]\nruntime = "own"\n[engine.runtimes]\nown = ["{own}/runtime"]\n')
+    registries = where.run / "registries.conf"
+    registries.write_text('unqualified-search-registries = []\n[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n')
+    return [
+        "env",
+        f"CONTAINERS_CONF={conf}",
+        f"CONTAINERS_REGISTRIES_CONF={registries}",
+        "podman",
+        f"--root={own}/data",
+        f"--runroot={where.run}/runroot",
+        f"--tmpdir={where.run}/tmp",
+        "--cgroup-manager=cgroupfs",
+        "--events-backend=file",
+        "--storage-driver=overlay",
+        "system",
+        "service",
+        "--time=0",
+        where.host,
+    ]
+
+
+def _certificates(where: Places, user: int) -> Path:
+    """Make an authority and the certificates of the server and the client; return the client's directory."""
+
+    def openssl(*arguments: str) -> None:
+        subprocess.run(["openssl", *arguments], cwd=where.run, check=True, capture_output=True)
+
+    key = ("-newkey", "rsa:2048", "-nodes")
+    openssl("req", "-x509", *key, "-keyout", "ca-key.pem", "-out", "ca.pem", "-subj", "/CN=authority", "-days", "30")
+    for name, extension in (
+        ("server", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+        ("client", "basicConstraints=CA:FALSE"),
+    ):
+        directory = where.run / name
+        directory.mkdir()
+        (directory / "extension").write_text(f"{extension}\n")
+        (directory / "ca.pem").write_bytes((where.run / "ca.pem").read_bytes())
+        openssl("req", *key, "-keyout", f"{name}/key.pem", "-out", f"{name}/request.pem", "-subj", f"/CN={name}")
+        files = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-extfile", f"{name}/extension")
+        openssl("x509", "-req", *files, "-in", f"{name}/request.pem", "-out", f"{name}/cert.pem", "-days", "30")
+    client = where.run / "client"
+    for path in (client, *client.iterdir()):
+        os.chown(path, user, user)
+    return client
+
+
+def _ssh(where: Places, lines: list[str]) -> dict[str, str]:
+    """Let the lines start an ssh server; return the variables that lead through it."""
+    port = _free_port()
+    for name in ("host", "client"):
+        make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(where.run / name)]
+        subprocess.run(make, check=True, capture_output=True)
+    configuration = {
+        "Port": port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": where.run / "host",
+        "AuthorizedKeysFile": where.run / "client.pub",
+        "PidFile": "none",
+        "UsePAM": "no",
+        "StrictModes": "no",
+        "MaxStartups": "10:30:100",
+    }
+    (where.run / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in configuration.items()))
+    lines += ["mkdir -p /run/sshd", f"/usr/sbin/sshd -D -e -f {_words(where.run / 'sshd_config')} &"]
+    (where.run / "known_hosts").write_text(f"[127.0.0.1]:{port} {(where.run / 'host.pub').read_text()}")
+    # ssh finds the home directory by the user database and not by HOME, so this is a script on the PATH.
+    programs = where.cache / "bin"
+    programs.mkdir(exist_ok=True)
+    options = f"-F none -i {where.run}/client -o IdentitiesOnly=yes -o UserKnownHostsFile={where.run}/known_hosts"
+    (programs / "ssh").write_text(f'#!/bin/sh\nexec /usr/bin/ssh {options} "$@"\n')
+    (programs / "ssh").chmod(0o755)
+    socket_path = where.host.removeprefix("unix://")
+    return {"DOCKER_HOST": f"ssh://root@127.0.0.1:{port}{socket_path}", "PATH": f"{programs}:{os.environ['PATH']}"}
+
+
+def _other_root(root: Path, where: Places) -> list[str]:
+    """The lines after which `root` is the root file system, with the directories in which people have their projects.
+
+    A container's runtime needs a root file system that is mounted (pivot_root(2)), so a chroot would not do.
+    """
+    lines = [f"mount --bind {_words(root, root)}"]
+    lines += [
+        f"mount --bind {_words(where.run / name)} {_words(f'{root}/etc/{name}')}" for name in ("subuid", "subgid")
+    ]
+    for path in shared_directories():
+        lines += [f"mkdir -p {_words(f'{root}{path}')}", f"mount --rbind {_words(path, f'{root}{path}')}"]
+    # The data root is in the cache, which is mounted already. The machine's PATH may name other directories.
+    return [
+        *lines,
+        f"cd {_words(root)}",
+        "pivot_root . mnt",
+        "cd /",
+        "umount --lazy /mnt",
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ]
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _words(*paths: Path | str) -> str:
+    return " ".join(shlex.quote(str(path)) for path in paths)
