@@ -140,6 +140,9 @@ def configured_host() -> str:
 
 # --- the private engine, for its users ------------------------------------------------------------------------------
 
+_supervisors: list[subprocess.Popen[bytes]] = []
+"""Those that this process has started. Python warns of a child that is forgotten while it runs, as these may."""
+
 
 @dataclass(frozen=True)
 class Places:
@@ -298,6 +301,7 @@ def _start_supervisor(where: Places) -> None:
                 stderr=log,
                 start_new_session=True,
             )
+        _supervisors.append(child)
         deadline = time.monotonic() + START_SECONDS
         while supervisor(where) is None:
             if child.poll() is not None or time.monotonic() > deadline:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import tarfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class System:
     app: str = "my_system"
     platform_version: str | None = "1.34.0"
     package_name: str = "my_system"
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """More variables that lead to the engine, where ``host`` alone does not."""
 
     def __post_init__(self) -> None:
         self.write("platform/create-build.sh", CREATE_BUILD, mode=0o755)
@@ -124,7 +126,7 @@ class System:
         """A helper that runs as the system's user."""
         return Helper(
             command=packaged_command(),
-            env={"DOCKER_HOST": self.host, "HOME": str(self.root / "home"), **env},
+            env={"DOCKER_HOST": self.host, "HOME": str(self.root / "home"), **self.variables, **env},
             user=self.uid if os.getuid() == 0 else None,
             stderr=stderr,
         )

@@ -40,7 +40,8 @@ class Shell:
         """What makes the system's user of us."""
         uid = str(self.system.uid)
         become = ["setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
-        return [*become, "env", f"HOME={self.system.root / 'home'}"]
+        variables = [f"{name}={value}" for name, value in self.system.variables.items()]
+        return [*become, "env", f"HOME={self.system.root / 'home'}", *variables]
 
     def open(self, prompt: str = PROMPT, **changes: Any) -> str:
         """Open it, and wait for its prompt; the screen then."""

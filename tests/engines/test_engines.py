@@ -1,0 +1,224 @@
+"""What a person does with an engine, on engines of every kind: the cells of the table in docs/engines.md."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import secrets
+import signal
+import tarfile
+from collections.abc import Callable
+from typing import Any
+
+import docker
+import docker.errors
+import pytest
+from integration.kinds import Kind, RunningEngine
+
+from engines.conftest import Cell
+from nerves_docker_port.port.wire import Atom
+from support.images import NEW
+from support.port import Conversation, wait_until
+from support.registry import Registry
+from support.requests import keyword
+from support.system import System, at_work, ours, owner
+from support.tmux import ensure_tmux
+from terminal.conftest import Shell
+
+PATIENCE = 60
+"""Seconds; only ends a hang."""
+
+STAGES = ["preflight", "create_build", "make", "make_system", "copy"]
+
+# The limit as the kernel has it, with cgroup 1 and 2.
+MEMORY = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
+
+
+def build(system: System, run: str, **changes: Any) -> Conversation:
+    """A build in which make runs a line of shell."""
+    return system.run("build", make_args=[f"RUN={run}"], **changes)
+
+
+@pytest.mark.row("build")
+def test_a_build_brings_an_artifact_and_what_it_wrote_is_the_caller_s(system: System, cell: Cell) -> None:
+    conversation = system.run("build")
+    value = conversation.value()
+    assert conversation.finished == STAGES
+    assert conversation.log_lines == [
+        b">>> create-build nerves_defconfig",
+        b">>> hello 1.0 Building",
+        b">>> system Packing",
+    ]
+    assert value["sha256"] == hashlib.sha256(system.artifact.read_bytes()).hexdigest()
+    assert (system.package / "Config.in").read_text() == "# Add project-specific packages here\n"
+    for path in (system.package / "Config.in", system.build_log, system.artifact):
+        assert owner(path) == (system.uid, system.uid), path
+
+
+@pytest.mark.row("archive")
+def test_another_helper_packs_what_was_built(system: System, cell: Cell) -> None:
+    system.run("build").value()
+    conversation = system.run("archive")
+    assert conversation.finished == ["preflight", "make_system", "copy"]
+    assert conversation.value()["sha256"] == hashlib.sha256(system.artifact.read_bytes()).hexdigest()
+
+
+@pytest.mark.row("reuse")
+def test_archive_right_after_build_reuses_its_artifact(system: System, client: docker.DockerClient, cell: Cell) -> None:
+    with system.helper() as helper:
+        built = helper.request("build", system.args()).value()
+        conversation = helper.request("archive", system.args(), request_id=2)
+    assert conversation.value()["sha256"] == built["sha256"]
+    assert conversation.finished == ["preflight", "check_tree"]
+    assert ours(client, system.volume) == []
+
+
+@pytest.mark.row("clean")
+def test_clean_removes_all_volumes_of_the_system(system: System, client: docker.DockerClient, cell: Cell) -> None:
+    system.run("build").value()
+    assert system.run("clean").value()["removed"] == [system.volume]
+    assert [volume.name for volume in client.volumes.list() if volume.name.startswith(system.volume)] == []
+
+
+@pytest.mark.row("shell")
+def test_a_shell_is_the_caller_s_and_what_was_changed_in_it_comes_back(
+    make_shell: Callable[..., Shell], running_engine: RunningEngine, cell: Cell
+) -> None:
+    ensure_tmux()
+    shell = make_shell(uid=running_engine.kind.user, variables=running_engine.variables)
+    screen = shell.open()
+    assert "no job control" not in screen
+    assert shell.tmux.run("stty size") == "30 100"
+    shell.tmux.run("cd /nerves/env/my_system && echo BR2_arm=y > nerves_defconfig")
+    shell.tmux.enter("exit 3")
+    assert shell.left() == 0
+    defconfig = shell.system.package / "nerves_defconfig"
+    assert defconfig.read_text() == "BR2_arm=y\n"
+    assert owner(defconfig) == (shell.system.uid, shell.system.uid)
+    assert shell.containers() == []
+    shell.assert_sane_terminal()
+
+
+@pytest.mark.row("doctor")
+def test_the_doctor_names_the_engine_and_the_workspace(system: System, kind: Kind, cell: Cell) -> None:
+    with system.helper() as helper:
+        value = helper.request("doctor", system.args()).value()
+    text = str(value["text"])
+    assert value["ok"], text
+    assert system.host in text
+    copied = kind.blind or kind.maps_users
+    assert re.search(rf" workspace +{'copied' if copied else 'mounted'}", text), text
+
+
+@pytest.mark.row("volumes")
+def test_volumes_lists_the_system_s_volume_and_prune_spares_it(
+    system: System, client: docker.DockerClient, cell: Cell
+) -> None:
+    system.run("build").value()
+    args = {**system.args(), Atom("volumes"): []}
+    with system.helper() as helper:
+        listed = helper.request("volumes", args).value()
+        helper.request("volumes", {**args, Atom("prune"): True, Atom("yes"): True}, request_id=2).value()
+    (line,) = [line for line in str(listed["text"]).splitlines() if system.volume in line]
+    assert "0.1.0" in line
+    assert client.volumes.get(system.volume)
+
+
+@pytest.mark.row("image build")
+def test_an_image_is_built_with_its_steps_as_headlines_and_the_failing_one_is_blamed(
+    system: System, client: docker.DockerClient, cell: Cell
+) -> None:
+    tag = f"ndp_test/{secrets.token_hex(6)}:1"
+    try:
+        system.write("my_system/Dockerfile", f"FROM {NEW}\nCOPY tool /tool\nRUN cat /tool; false\n")
+        system.write("my_system/tool", "from the context\n")
+        error = _with_image(system, tag).error
+        assert error is not None
+        assert error["code"] == "image_build_failed"
+        assert "RUN cat /tool; false" in error["message"]
+        system.write("my_system/Dockerfile", f"FROM {NEW}\nCOPY tool /tool\nRUN cat /tool; true\n")
+        conversation = _with_image(system, tag, make_args=["RUN=cat /tool"])
+        conversation.value()
+        steps = [line.decode() for line in conversation.log_lines if line.startswith(b">>> Step")]
+        assert [step.partition(" : ")[0] for step in steps] == [">>> Step 1/3", ">>> Step 2/3", ">>> Step 3/3"]
+        assert system.build_log.read_text().count("from the context\n") == 2
+    finally:
+        if client.images.list(tag):
+            client.images.remove(tag, force=True)
+
+
+def _with_image(system: System, tag: str, **changes: Any) -> Conversation:
+    # Without the docker CLI on the PATH, the API is what the image is built through.
+    path = f"{system.variables.get('PATH', '').partition(':')[0]}:/usr/sbin:/sbin"
+    with system.helper(PATH=path) as helper:
+        config = keyword(create_image=Atom("always"))
+        return helper.request("build", system.args(image=tag, runner_config=config, **changes))
+
+
+@pytest.mark.row("pull")
+def test_a_missing_image_is_pulled(system: System, client: docker.DockerClient, registry: Registry, cell: Cell) -> None:
+    """It has nothing in it, so the build fails after that."""
+    name = f"ndp/{secrets.token_hex(6)}"
+    registry.put_image(name, "1", _layer(), str(client.version()["Arch"]))
+    tag = f"{registry.host}/{name}:1"
+    try:
+        conversation = system.run("build", image=tag)
+        assert conversation.headlines[0] == "Trying to pull image"
+        assert "pull" in conversation.finished
+        assert client.images.get(tag)
+    finally:
+        client.images.remove(tag, force=True)
+
+
+def _layer() -> bytes:
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo("empty"))
+    return packed.getvalue()
+
+
+WAIT = "printf '\\n>>> waiting\\n'; sleep 1000"
+
+
+@pytest.mark.row("cancel")
+def test_a_cancelled_build_leaves_nothing_running(system: System, client: docker.DockerClient, cell: Cell) -> None:
+    with system.helper() as helper:
+        helper.start("build", system.args(make_args=[f"RUN={WAIT}"]))
+        conversation = helper.follow(until_stage="make")
+        assert wait_until(lambda: ">>> waiting" in system.build_log.read_text(), PATIENCE)
+        helper.send((Atom("cancel"), 1))
+        conversation = helper.follow(conversation)
+        assert conversation.error is not None
+        assert conversation.error["code"] == "cancelled"
+        assert ours(client, system.volume) == []
+    system.run("build").value()
+
+
+@pytest.mark.row("kill")
+def test_after_a_killed_helper_the_container_ends_by_itself_and_the_next_build_works(
+    system: System, client: docker.DockerClient, cell: Cell
+) -> None:
+    with system.helper() as helper:
+        short = {"NERVES_DOCKER_PATIENCE": "10"}
+        helper.start("build", system.args(make_args=[f"RUN={WAIT}"], env=short))
+        helper.follow(until_stage="make")
+        assert wait_until(lambda: ">>> waiting" in system.build_log.read_text(), PATIENCE)
+        helper.signal(signal.SIGKILL)
+    assert wait_until(lambda: at_work(client, system.volume) == [], PATIENCE)
+    system.run("build").value()
+
+
+@pytest.mark.row("limits")
+def test_limits_hold_or_a_warning_says_that_they_do_not(system: System, cell: Cell) -> None:
+    conversation = build(system, MEMORY, env={"NERVES_DOCKER_MEMORY": "512M", "NERVES_DOCKER_CPUS": "1"})
+    conversation.value()
+    limited = str(512 * 1024**2) in system.build_log.read_text().splitlines()
+    told = [warning for warning in conversation.warnings if "does not apply the configured" in warning]
+    if limited:
+        assert told == []
+    else:
+        (warning,) = told
+        assert "memory" in warning
+        assert "cpus" in warning
+        cell.text = "It applies no limits here; a warning names the settings."
