@@ -49,9 +49,11 @@ PERSON = 1000
 """The uid of who builds, and of who runs a rootless engine."""
 SUBORDINATE_IDS = "person:200000:65536\n"
 """As in `/etc/subuid`: the ids that the rootless engines and `--userns-remap` give to containers."""
-TRIXIE_PACKAGES = ("docker.io", "iptables", "podman", "runc", "netavark", "python3-minimal", "xz-utils")
-PODMAN_PACKAGES = ("podman", "runc", "netavark", "uidmap")
+TRIXIE_PACKAGES = ("docker.io", "iptables", "podman", "runc", "netavark", "nftables", "python3-minimal", "xz-utils")
+PODMAN_PACKAGES = ("podman", "runc", "netavark", "uidmap", "slirp4netns", "iproute2")
 TRIXIE = "trixie"
+GATEWAY = "10.0.2.2"
+"""slirp4netns leads it to this machine's loopback interface."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,19 @@ class Kind:
     """It sees none of the directories in which people have their projects."""
 
     @property
+    def has_network(self) -> bool:
+        """Whether it has a network of its own, for the bridge and the packet filter rules that would remain otherwise.
+
+        Podman makes them in any case. Docker 26 does not rename a running container if it makes no bridge.
+        """
+        return (self.program == "podman" and not self.rootless) or bool(self.suite)
+
+    @property
+    def loopback(self) -> str:
+        """The address at which it finds what listens on this machine's loopback interface."""
+        return GATEWAY if self.has_network else "127.0.0.1"
+
+    @property
     def user(self) -> int:
         """The uid of who builds with it. A user who logs in by ssh has to be one whom this machine knows: root."""
         return 0 if self.ssh else PERSON
@@ -80,12 +95,12 @@ class Kind:
 
 KINDS = {
     "docker": Kind("Docker 20.10", "dockerd"),
-    "docker-trixie": Kind("Docker of trixie", "dockerd", suite=TRIXIE),
+    "docker-trixie": Kind("Docker of trixie", "dockerd", ("slirp4netns", "iproute2"), suite=TRIXIE),
     "rootless": Kind("rootless Docker", "dockerd", ("rootlesskit", "uidmap", "slirp4netns"), rootless=True),
     "userns": Kind("Docker with userns-remap", "dockerd", maps_users=True),
     "podman": Kind("Podman 4.3", "podman", PODMAN_PACKAGES),
-    "podman-rootless": Kind("rootless Podman 4.3", "podman", (*PODMAN_PACKAGES, "slirp4netns"), rootless=True),
-    "podman-trixie": Kind("Podman of trixie", "podman", suite=TRIXIE),
+    "podman-rootless": Kind("rootless Podman 4.3", "podman", PODMAN_PACKAGES, rootless=True),
+    "podman-trixie": Kind("Podman of trixie", "podman", PODMAN_PACKAGES, suite=TRIXIE),
     "tls": Kind("Docker with TLS", "dockerd", ("openssl",), tls=True),
     "ssh": Kind("Docker behind ssh", "dockerd", ("openssh-server", "openssh-client"), ssh=True, blind=True),
     "ssh-podman": Kind(
@@ -169,6 +184,9 @@ def start(where: Places) -> Started:
     lines.append(f"mount --bind {_words(where.cache, own)}")
     lines += _users(where)
     command = _podman(where, own) if kind.program == "podman" else dockerd_command(_inside(where, own))
+    if kind.has_network:
+        command = [word for word in command if word != "--bridge=none"]
+        command += [f"--insecure-registry={GATEWAY}/32"] if kind.program == "dockerd" else []
     if kind.maps_users:
         command.append("--userns-remap=person")
     if kind.tls:
@@ -185,6 +203,12 @@ def start(where: Places) -> Started:
         leads = _ssh(where, lines)
     if kind.rootless:
         command = _as_person(where, command, kind)
+    if kind.has_network:
+        network = where.run / "network"
+        network.touch()
+        lines += [f"unshare --net={_words(network)} ip link set lo up"]
+        lines += [f"slirp4netns --configure --mtu=65520 --netns-type=path {_words(network)} tap0 &"]
+        command = ["nsenter", f"--net={network}", *command]
     if kind.suite:
         lines += _other_root(ensure_root(kind.suite, TRIXIE_PACKAGES), where)
     if kind.blind:
@@ -271,7 +295,8 @@ def _podman(where: Places, own: Path) -> list[str]:
     conf = where.run / "containers.conf"
     conf.write_text(f'[engine]\nruntime = "own"\n[engine.runtimes]\nown = ["{own}/runtime"]\n')
     registries = where.run / "registries.conf"
-    registries.write_text('unqualified-search-registries = []\n[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n')
+    insecure = "".join(f'[[registry]]\nlocation = "{address}"\ninsecure = true\n' for address in ("127.0.0.1", GATEWAY))
+    registries.write_text(f"unqualified-search-registries = []\n{insecure}")
     return [
         "env",
         f"CONTAINERS_CONF={conf}",

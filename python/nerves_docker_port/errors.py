@@ -412,6 +412,11 @@ DIRECTORY_NOT_SEEN = (
 )
 """What to do where an engine looks for a directory and does not find the one that the person has."""
 
+_NOT_MOUNTABLE = (
+    "Podman cannot mount a path with a comma, a double quote or a line break in it. Rename the directory, or leave "
+    "`workspace: :mounted` out: then the build works on copies."
+)
+
 _SELINUX = (
     "SELinux keeps containers from the directory. Let them have it: `sudo chcon -Rt container_file_t DIRECTORY` for "
     "each directory that the message names, or move the project below your home directory if it is in a directory of "
@@ -426,6 +431,13 @@ _REFUSALS: tuple[tuple[str, Code, str], ...] = (
         r"mounts? denied|not shared from|not known to docker|(directory|file|drive) sharing|drive has not been shared",
         Code.ENGINE_PERMISSION,
         DIRECTORY_NOT_SEEN,
+    ),
+    (
+        # Podman writes the mounts of a request as the CSV text that `podman run --mount` takes, without quotes, and
+        # reads it again: "fill out specgen: b/dl: invalid mount option".
+        r"fill out specgen: .*(invalid mount option|incorrect mount format|parse error on line|bare \\?\"|extraneous)",
+        Code.BAD_REQUEST,
+        _NOT_MOUNTABLE,
     ),
     (
         # Docker: "invalid mount config for type "bind": bind source path does not exist: ..."; "error while creating
@@ -475,6 +487,15 @@ _REFUSALS: tuple[tuple[str, Code, str], ...] = (
         ),
     ),
     (
+        # Podman: "netavark: nftables error: unable to execute nft: No such file or directory (os error 2)".
+        r"unable to execute (nft|iptables)|\b(nft|iptables)[\"']?: (executable file )?(no such file|not found)",
+        Code.INTERNAL,
+        (
+            "The engine's host lacks the program for its firewall rules. Install it there, in the package `nftables` "
+            'or `iptables`, as the message says. `build_runner_config: [network: "host"]` does without it.'
+        ),
+    ),
+    (
         r"exec: .*(no such file|not found)|executable file .* not found",
         Code.IMAGE_UNAVAILABLE,
         (
@@ -513,7 +534,7 @@ def engine_refused(doing: str, reason: str) -> RunnerError:
         if re.search(pattern, reason, re.IGNORECASE | re.DOTALL):
             code, hint = named, remedy
             break
-    kind = NotSeenError if hint == DIRECTORY_NOT_SEEN else RunnerError
+    kind = NotSeenError if hint in (DIRECTORY_NOT_SEEN, _NOT_MOUNTABLE) else RunnerError
     return kind(code, f"The engine reported an error {doing}: {reason}", hint=hint)
 
 

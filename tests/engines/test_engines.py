@@ -56,6 +56,17 @@ def test_a_build_brings_an_artifact_and_what_it_wrote_is_the_caller_s(system: Sy
         assert owner(path) == (system.uid, system.uid), path
 
 
+@pytest.mark.parametrize("name", ["a,b", 'a"b', "a,ro", "a\nb", "a b:c'$x"])
+def test_a_path_with_any_letter_builds(
+    make_system: Callable[..., System], running_engine: RunningEngine, name: str
+) -> None:
+    """Podman cannot mount some of them, so it works on copies."""
+    engine = running_engine
+    system = make_system(uid=engine.kind.user, variables=engine.variables, package_name=name)
+    system.run("build").value()
+    assert (system.package / "Config.in").exists()
+
+
 @pytest.mark.row("archive")
 def test_another_helper_packs_what_was_built(system: System, cell: Cell) -> None:
     system.run("build").value()
@@ -127,7 +138,7 @@ def test_volumes_lists_the_system_s_volume_and_prune_spares_it(
 
 @pytest.mark.row("image build")
 def test_an_image_is_built_with_its_steps_as_headlines_and_the_failing_one_is_blamed(
-    system: System, client: docker.DockerClient, cell: Cell
+    system: System, client: docker.DockerClient, kind: Kind, cell: Cell
 ) -> None:
     tag = f"ndp_test/{secrets.token_hex(6)}:1"
     try:
@@ -136,12 +147,18 @@ def test_an_image_is_built_with_its_steps_as_headlines_and_the_failing_one_is_bl
         error = _with_image(system, tag).error
         assert error is not None
         assert error["code"] == "image_build_failed"
-        assert "RUN cat /tool; false" in error["message"]
+        assert re.search(r"Step 3(/3)? : RUN cat /tool; false", error["message"]), error
         system.write("my_system/Dockerfile", f"FROM {NEW}\nCOPY tool /tool\nRUN cat /tool; true\n")
         conversation = _with_image(system, tag, make_args=["RUN=cat /tool"])
         conversation.value()
         steps = [line.decode() for line in conversation.log_lines if line.startswith(b">>> Step")]
-        assert [step.partition(" : ")[0] for step in steps] == [">>> Step 1/3", ">>> Step 2/3", ">>> Step 3/3"]
+        # Podman does not say how many of its steps are the person's.
+        of = "" if kind.program == "podman" else "/3"
+        assert steps == [
+            f">>> Step 1{of} : FROM {NEW}",
+            f">>> Step 2{of} : COPY tool /tool",
+            f">>> Step 3{of} : RUN cat /tool; true",
+        ]
         assert system.build_log.read_text().count("from the context\n") == 2
     finally:
         if client.images.list(tag):
@@ -157,11 +174,13 @@ def _with_image(system: System, tag: str, **changes: Any) -> Conversation:
 
 
 @pytest.mark.row("pull")
-def test_a_missing_image_is_pulled(system: System, client: docker.DockerClient, registry: Registry, cell: Cell) -> None:
+def test_a_missing_image_is_pulled(
+    system: System, client: docker.DockerClient, registry: Registry, kind: Kind, cell: Cell
+) -> None:
     """It has nothing in it, so the build fails after that."""
     name = f"ndp/{secrets.token_hex(6)}"
     registry.put_image(name, "1", _layer(), str(client.version()["Arch"]))
-    tag = f"{registry.host}/{name}:1"
+    tag = f"{kind.loopback}:{registry.port}/{name}:1"
     try:
         conversation = system.run("build", image=tag)
         assert conversation.headlines[0] == "Trying to pull image"

@@ -9,6 +9,8 @@ from nerves_docker_port.errors import Code
 
 SEEN = "The engine does not see the directories"
 
+MOUNTABLE = "Podman cannot mount a path with a comma"
+
 REFUSALS = [
     ('invalid mount config for type "bind": bind source path does not exist: /home/me/p', "engine_permission", SEEN),
     (
@@ -55,6 +57,15 @@ REFUSALS = [
         "internal",
         "systemctl restart docker",
     ),
+    (
+        "netavark: nftables error: unable to execute nft: No such file or directory (os error 2)",
+        "internal",
+        "lacks the program for its firewall rules",
+    ),
+    ('exec: "iptables": executable file not found in $PATH', "internal", "in the package `nftables` or `iptables`"),
+    ("fill out specgen: b/dl: invalid mount option", "bad_request", MOUNTABLE),
+    ('fill out specgen: parse error on line 1, column 37: bare " in non-quoted-field', "bad_request", MOUNTABLE),
+    ("fill out specgen: incorrect mount format: should be --mount type=<bind|", "bad_request", MOUNTABLE),
     (
         'error mounting "cgroup" to rootfs at "/sys/fs/cgroup": no such file or directory',
         "internal",

@@ -170,3 +170,40 @@ def test_what_a_dockerfile_names_and_the_engine_cannot_reach_is_told() -> None:
     error = errors.image_build_failed("t:1", "D", "Step 2/2 : ADD https://x/y /y", f"failed to GET: {NO_HOST}", "", "l")
     assert "check its network and proxy" in (error.hint or "")
     assert "Mend" not in (error.hint or "")
+
+
+def follow_podman(tmp_path: Path, *lines: str, error: str | None = None) -> tuple[list[bytes], str | None]:
+    """What is shown of a build at Podman, which has each step in an event of its own, and the step to blame."""
+    reporter = Mock()
+    with BuildLog(tmp_path / "build.log", lambda _lines: None) as log:
+        output = image_build._Output(log, reporter)
+        events: list[dict[str, object]] = [{"stream": f"{line}\n"} for line in lines]
+        if error is not None:
+            events.append({"error": error})
+        assert image_build._follow(iter(events), output, Mock(), own_steps=2) == error
+    return [call.args[0] for call in reporter.log.call_args_list], output.failed_step
+
+
+@pytest.mark.parametrize(
+    ("total", "labels"),
+    [
+        (5, ['STEP 4/5: LABEL "nerves-docker-port.a"="b"', 'STEP 5/5: LABEL "nerves-docker-port.c"="d"']),  # 4.3
+        (4, ['STEP 4/4: LABEL "nerves-docker-port.a"="b" "nerves-docker-port.c"="d"']),  # 5.4
+    ],
+)
+def test_podman_s_steps_are_shown_without_our_labels(total: int, labels: list[str], tmp_path: Path) -> None:
+    steps = [f"STEP 1/{total}: FROM base:1", f"STEP 2/{total}: COPY a /", "--> 1bd6", f"STEP 3/{total}: RUN make"]
+    shown, _ = follow_podman(tmp_path, *steps, "STEP 9/9: what make prints", f"STEP 1/{total}: again", *labels)
+    assert shown == [b">>> Step 1 : FROM base:1", b">>> Step 2 : COPY a /", b">>> Step 3 : RUN make"]
+
+
+def test_podman_s_steps_name_their_stage(tmp_path: Path) -> None:
+    lines = ["[1/3] STEP 1/2: FROM a AS one", "[1/3] STEP 2/2: RUN x", "[3/3] STEP 1/4: FROM b"]
+    shown, blamed = follow_podman(tmp_path, *lines, "[3/3] STEP 2/4: COPY --from=one x /", error="no such file")
+    assert shown == [
+        b">>> [1/3] Step 1 : FROM a AS one",
+        b">>> [1/3] Step 2 : RUN x",
+        b">>> [3/3] Step 1 : FROM b",
+        b">>> [3/3] Step 2 : COPY --from=one x /",
+    ]
+    assert blamed == "[3/3] Step 2 : COPY --from=one x /"

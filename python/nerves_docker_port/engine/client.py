@@ -145,6 +145,11 @@ class Engine:
         )
 
     @property
+    def is_podman(self) -> bool:
+        """Whether it is Podman, which speaks the same API."""
+        return any("podman" in str(part.get("Name", "")).lower() for part in self._version.get("Components") or [])
+
+    @property
     def platform(self) -> str | None:
         """What images are pulled, built and run for (``linux/amd64``) if the person has said so."""
         return self.endpoint.platform

@@ -23,7 +23,7 @@ from typing import IO, TYPE_CHECKING
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import credentials, transfer
-from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.engine.client import LABEL, Engine
 from nerves_docker_port.engine.config_file import ConfigFile
 from nerves_docker_port.image.context import Context
 from nerves_docker_port.image.pull import Progress, error_in
@@ -49,6 +49,9 @@ _BUILDER_ALIAS = "builder"
 _CREDENTIALS = ("auths", "credsstore", "credhelpers")
 
 _API_STEP = re.compile(rb"^Step (\d+)/(\d+) : (.*)", re.MULTILINE)
+# Podman's `STEP 2/6: RUN make`, and `[1/2] STEP 2/6: RUN make` in a Dockerfile with several stages.
+_PODMAN_STEP = re.compile(rb"(\[(\d+)/\d+\] )?STEP (\d+)/(\d+): (.*)\n")
+_PODMAN_LABEL = b'LABEL "%s.' % LABEL.encode()
 # `#7 [2/4] RUN make`, in a stage with a name `#7 [builder 2/4] RUN make`.
 _BUILDKIT_STEP = re.compile(rb"^#(\d+) \[(?:([^\]\s]+) +)?(\d+)/(\d+)\] (.*)")
 _BUILDKIT_ERROR = re.compile(rb"^#(\d+) ERROR: (.*)")
@@ -176,6 +179,7 @@ def _follow(
     The builder adds an instruction for each label to the end of the Dockerfile; the person did not write those
     ``own_steps`` and does not see them.
     """
+    podman = _PodmanSteps(output)
     for event in events:
         reason = error_in(event)
         if reason is not None:
@@ -188,12 +192,39 @@ def _follow(
                 number, total = int(match[1]), int(match[2]) - own_steps
                 if number <= total:
                     output.step(b"Step %d/%d : %s" % (number, total, match[3]))
+            podman.take(data)
         elif "status" in event:
             of_layer = progress.take(event)
             if not of_layer or not event.get("progressDetail"):
                 name = f"{event['id']}: " if event.get("id") else ""
                 output.write(f"{name}{event['status']}\n".encode())
     return None
+
+
+class _PodmanSteps:
+    """Finds the steps in Podman's output, which has each in an event of its own.
+
+    What a step prints comes in such events, too, so only the number that is next counts; a stage that nothing needs is
+    left out. How many steps there are is
+    not shown: Podman counts the labels that we have added to the end, older versions each of them and newer ones all of
+    them as one.
+    """
+
+    def __init__(self, output: _Output) -> None:
+        self._output = output
+        self._last = (0, 0, 0)
+
+    def take(self, data: bytes) -> None:
+        """Take the text of one event."""
+        match = _PODMAN_STEP.fullmatch(data)
+        if match is None:
+            return
+        stage, number, total = int(match[2] or 1), int(match[3]), int(match[4])
+        last_stage, last, last_total = self._last
+        if (stage, number, total) == (last_stage, last + 1, last_total) or (stage > last_stage and number == 1):
+            self._last = (stage, number, total)
+            if not match[5].startswith(_PODMAN_LABEL):
+                self._output.step(b"%sStep %d : %s" % (match[1] or b"", number, match[5]))
 
 
 # --- with BuildKit -------------------------------------------------------------------------------------------------
@@ -204,10 +235,8 @@ def _buildx(engine: Engine, environ: Mapping[str, str]) -> str | None:
     wanted = _wants_buildkit(engine, environ)
     if wanted is False:
         return None
-    with engine.failures("while it was asked about itself"):
-        version = engine.api.version(api_version=False)
-    # Podman speaks the API, but builds with something else; its own `docker` wrapper calls that buildx, too.
-    if any("podman" in str(part.get("Name", "")).lower() for part in version.get("Components") or []):
+    # Podman builds with something else; its own `docker` wrapper calls that buildx, too.
+    if engine.is_podman:
         return None
     program = _cli_with_buildx(environ)
     if program is None and wanted:

@@ -26,6 +26,8 @@ from nerves_docker_port.volume.build_volume import ID_FILE
 from nerves_docker_port.workspace.mounted import Workspace, limits
 
 _PROBE = "/probe"
+_NOT_MOUNTABLE = ',"\n'
+"""Podman writes a mount as a line of CSV without quotes, and reads it again."""
 _LONGEST = 4096
 """Bytes of a file that are compared."""
 
@@ -47,6 +49,8 @@ def which(engine: Engine, setting: WorkspaceKind, image: Image, file: Path, *, a
         return Choice(setting, f"`workspace: :{setting}` is configured")
     if engine.capabilities.maps_users:
         return Choice("copied", "the engine maps user ids, so a container could not write your files")
+    if engine.is_podman and any(character in str(file) for character in _NOT_MOUNTABLE):
+        return Choice("copied", "Podman cannot mount a path with a comma, a double quote or a line break in it")
     if is_here(engine) and not ask:
         return Choice("mounted", "the engine runs on this machine")
     if "Docker Desktop" in engine.capabilities.system:
