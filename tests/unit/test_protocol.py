@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import cast
 
 import pytest
 
+from nerves_docker_port.errors import Facts
 from nerves_docker_port.port import hello, protocol
 from nerves_docker_port.port.protocol import (
     Answer,
@@ -105,11 +107,12 @@ def test_a_message_of_the_protocol_page_is_parsed(term: Term, message: protocol.
 
 
 def test_the_cause_of_a_failure_is_added_to_an_error_and_holds_no_atom() -> None:
-    term = Error("step_failed", "No.", cause={"title": "a\x1b[1m", "lines": ("b\a",), "remedy": None}).to_term()
-    assert isinstance(term, tuple)
-    _, error = term
-    _, without = Error("step_failed", "No.").to_term()  # type: ignore[misc]
-    assert error == {**without, "cause": {"title": "a", "lines": ["b\ufffd"], "remedy": None}}  # type: ignore[dict-item]
+    cause: Facts = {"title": "a\x1b[1m", "lines": ("b\a",), "remedy": None}
+    error, without = (
+        cast(tuple[Term, dict[Term, Term]], Error("step_failed", "No.", cause=each).to_term())[1]
+        for each in (cause, None)
+    )
+    assert error == {**without, "cause": {"title": "a", "lines": ["b\ufffd"], "remedy": None}}
     assert decode(encode(error)) == error
 
 
