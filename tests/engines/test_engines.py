@@ -184,7 +184,8 @@ def test_a_missing_image_is_pulled(
     try:
         conversation = system.run("build", image=tag)
         assert conversation.headlines[0] == "Trying to pull image"
-        assert "pull" in conversation.finished
+        assert conversation.error is not None
+        assert "not in the image" in conversation.error["hint"], conversation.error
         assert client.images.get(tag)
     finally:
         client.images.remove(tag, force=True)

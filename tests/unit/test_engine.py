@@ -154,6 +154,21 @@ def test_an_engine_that_applies_no_limit_says_so(field: str, fake: FakeEngine) -
     assert applied() == (field != "MemoryLimit", field != "CpuCfsQuota", field != "SwapLimit")
 
 
+@pytest.mark.parametrize(
+    ("rootless", "cgroups", "applies"), [(True, "1", False), (True, "2", True), (False, "1", True)]
+)
+def test_podman_without_root_applies_limits_only_with_cgroups_of_version_2(
+    fake: FakeEngine, rootless: bool, cgroups: str, applies: bool
+) -> None:
+    """It says of all limits that it has them."""
+    fake.version = {**fake.version, "Components": [{"Name": "Podman Engine", "Version": "4.3.1"}]}
+    fake.info = {"Rootless": rootless, "CgroupVersion": cgroups, "MemoryLimit": True, "CpuCfsQuota": True}
+    engine = Engine.connect({"DOCKER_HOST": fake.host})
+    found = engine.capabilities
+    assert (found.limits_memory, found.limits_cpus, found.limits_swap) == (applies, applies, applies)
+    engine.close()
+
+
 def test_an_engine_that_speaks_newer_versions_is_spoken_to_in_one_that_the_sdk_knows(fake: FakeEngine) -> None:
     fake.version = {"Version": "99.0.0", "ApiVersion": "1.99"}
     engine = Engine.connect({"DOCKER_HOST": fake.host})

@@ -127,21 +127,25 @@ class Engine:
                 self._asking.join()
             info = self._info or self.api.info()
         security = [str(option) for option in info.get("SecurityOptions") or []]
+        # Docker and Podman list "name=rootless" there; Podman before 4.6 says only "Rootless".
+        rootless = any("name=rootless" in option for option in security) or info.get("Rootless") is True
+        # Podman says of all limits that it has them. Without root it has none where cgroups are of version 1
+        # (podman-run(1): "not supported on cgroups V1 rootless systems").
+        limits = not (self.is_podman and rootless and str(info.get("CgroupVersion")) == "1")
         return Capabilities(
             engine_version=str(self._version.get("Version", "unknown")),
             api_version=str(self._version["ApiVersion"]),
             architecture=str(self._version.get("Arch", "")),
-            # Docker and Podman list "name=rootless" there; Podman before 4.6 says only "Rootless".
-            rootless=any("name=rootless" in option for option in security) or info.get("Rootless") is True,
+            rootless=rootless,
             maps_users=any("name=userns" in option for option in security),
             cpus=_count(info.get("NCPU")),
             memory=_count(info.get("MemTotal")),
             name=str(info.get("Name") or ""),
             system=str(info.get("OperatingSystem") or ""),
             kernel=str(info.get("KernelVersion") or ""),
-            limits_memory=info.get("MemoryLimit") is not False,
-            limits_cpus=info.get("CpuCfsQuota") is not False,
-            limits_swap=info.get("SwapLimit") is not False,
+            limits_memory=limits and info.get("MemoryLimit") is not False,
+            limits_cpus=limits and info.get("CpuCfsQuota") is not False,
+            limits_swap=limits and info.get("SwapLimit") is not False,
         )
 
     @property
