@@ -1,4 +1,4 @@
-"""The helper's commands: ``port`` (what the shim starts), ``shell``, ``doctor``, ``explain`` and ``version``.
+"""The helper's commands: ``port`` (what the shim starts), ``shell``, ``doctor``, ``explain``, ``report``, ``version``.
 
 Imports nothing heavy before it must: the shim waits for the hello.
 """
@@ -21,6 +21,7 @@ usage: python -m nerves_docker_port COMMAND
   shell     open a build shell on this terminal; `mix nerves.system.shell` says the whole command
   doctor    find out why a build would not work: the engine, and what a build needs of it
   explain   find the cause of a failed build in its log: `explain build.log`
+  report    say how a build went and where its time went: `report --html FILE`
   version   print the version
 """
 
@@ -53,6 +54,10 @@ def _command(words: list[str]) -> int:
         from nerves_docker_port.record import explain
 
         return explain.main(words[1:])
+    if words[:1] == ["report"]:
+        from nerves_docker_port.record import report
+
+        return report.main(words[1:])
     if words == ["version"]:
         from nerves_docker_port import __version__
 

@@ -1223,6 +1223,23 @@ def ssh_agent(message: str) -> RunnerError:
     )
 
 
+def no_journal(where: str) -> RunnerError:
+    """There is no journal of a build below ``where``."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"No journal of a build is in {where}.",
+        hint="Name the directory of a package that was built with nerves_docker_port, or a directory of journals. A "
+        "build writes its journal into the package: .nerves/artifacts/<name>/journal.",
+    )
+
+
+def no_such_build(build: str) -> RunnerError:
+    """No build has the id ``build``."""
+    return RunnerError(
+        Code.BAD_REQUEST, f"No build has an id that begins with {build}.", hint="`--list` shows the ids of all builds."
+    )
+
+
 def log_unreadable(path: str, reason: str) -> RunnerError:
     """A build's log that somebody asked to have explained cannot be read."""
     return RunnerError(

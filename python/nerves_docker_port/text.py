@@ -50,6 +50,18 @@ def ago(seconds: float) -> str:
     return "just now"
 
 
+def duration(seconds: float) -> str:
+    """How long something took, for a person: ``0.4 s``, ``13 s``, ``12 min 3 s``, ``1 h 2 min``."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 def size(count: float) -> str:
     """Bytes for a person: in units of 1024, as Docker's memory options are."""
     for unit in ("B", "KB", "MB", "GB"):
