@@ -22,7 +22,10 @@ HERE = Path(__file__).resolve().parent
 # The platform version for each kind of image. A build runner derives the working directory and the user from it.
 PLATFORM_VERSIONS = {"old": "1.27.1", "new-1.28.0": "1.28.0", "new": "1.34.0"}
 # These variables are removed from the environment of Mix, because a developer's settings would change the project.
-FOREIGN = ("NERVES_SYSTEM", "NERVES_TOOLCHAIN", "XDG_DATA_HOME", "MIX_ENV", "MIX_TARGET", "MIX_BUILD_PATH", "MAKEFLAGS")
+FOREIGN = (
+    *("NERVES_SYSTEM", "NERVES_TOOLCHAIN", "XDG_DATA_HOME", "MIX_ENV", "MIX_TARGET", "MIX_BUILD_PATH", "MAKEFLAGS"),
+    *("CI", "GITHUB_ACTIONS", "GITLAB_CI", "GITHUB_STEP_SUMMARY"),
+)
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,15 @@ from nerves_docker_port.flows.build import ParkedBuild, archive, build
 from nerves_docker_port.flows.clean import clean
 from nerves_docker_port.flows.shell import prepare_shell
 from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.record import journal, times
 from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Request, from_args, is_interactive
 
 if TYPE_CHECKING:
     from nerves_docker_port.engine.artifact import Artifact
+
+_SLOWEST = 10
+"""Packages that a build names as its slowest."""
 
 
 class Operations:
@@ -40,6 +44,7 @@ class Operations:
         others: dict[str, Callable[[Mapping[Term, Term], Reporter, Cancellation], Term]] = {
             "doctor": self._doctor,
             "volumes": self._volumes,
+            "report": self._report,
         }
         if op in others:
             return others[op](args, reporter, cancellation)
@@ -63,7 +68,7 @@ class Operations:
 
     def _build(self, request: Request, reporter: Reporter, cancellation: Cancellation) -> Term:
         artifact, self._parked = build(request, self._environ, reporter, cancellation)
-        return _to_term(artifact)
+        return _to_term(artifact, request)
 
     def _archive(self, request: Request, reporter: Reporter, cancellation: Cancellation) -> Term:
         parked, self._parked = self._parked, None
@@ -71,7 +76,7 @@ class Operations:
         if parked is not None and parked.session.is_over:
             # Its container ends and is removed by itself. Nobody has to wait for that: `close` does, after the outcome.
             self._parked = parked
-        return _to_term(artifact)
+        return _to_term(artifact, request)
 
     def _shell(
         self, request: Request, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation
@@ -106,6 +111,24 @@ class Operations:
         )
         return {Atom("removed"): list[Term](removed), Atom("text"): text}
 
+    def _report(self, args: Mapping[Term, Term], _reporter: Reporter, _cancellation: Cancellation) -> Term:
+        from nerves_docker_port.record import report
+        from nerves_docker_port.request import report as request
 
-def _to_term(artifact: Artifact) -> Term:
-    return {Atom("path"): str(artifact.path), Atom("size"): artifact.size, Atom("sha256"): artifact.sha256}
+        return {Atom("text"): report.report(request.from_args(args))}
+
+
+def _to_term(artifact: Artifact, request: Request) -> Term:
+    value: dict[Term, Term] = {
+        Atom("path"): str(artifact.path),
+        Atom("size"): artifact.size,
+        Atom("sha256"): artifact.sha256,
+    }
+    latest = next(iter(journal.files(journal.directory(request.names))), None)
+    found = None if latest is None else journal.read(latest)
+    if found is not None:
+        slowest = times.of(found).slowest(_SLOWEST)
+        value["slowest"] = [[package.name, round(package.seconds, 3)] for package in slowest]
+        if found.ccache is not None:
+            value["ccache"] = {"hits": found.ccache.hits, "misses": found.ccache.misses}
+    return value

@@ -370,9 +370,19 @@ def test_record_dir_gets_the_logs_of_build_and_archive(system: System) -> None:
     assert b"system Packing" in (system.root / "record" / "1" / "archive.log").read_bytes()
     assert not system.build_log.exists()
     assert not system.archive_log.exists()
+    kept = [path.suffix for path in (system.root / "record" / "1").iterdir()]
+    assert sorted(kept) == [".html", ".log", ".log", ".msgpack", ".msgpack"]
     error = system.run("build", runner_config=config, make_args=["RUN=exit 3"]).error
     assert error is not None
     assert f"See {system.root}/record/1/build.log." in error["message"]
+
+
+def test_a_record_that_cannot_be_collected_is_a_warning(system: System) -> None:
+    config = keyword(record_dir="../record")
+    system.write("record/report.html/no_file", "")
+    done = system.run("build", runner_config=config)
+    assert done.error is None
+    assert any("The page" in warning and "report.html" in warning for warning in done.warnings)
 
 
 @pytest.mark.parametrize(

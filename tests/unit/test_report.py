@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from nerves_docker_port import errors
+from nerves_docker_port.port.wire import Atom, Term
 from nerves_docker_port.record import journal, report, times
 from nerves_docker_port.record.journal import PackageStep
-from nerves_docker_port.record.report import Wanted
+from nerves_docker_port.request.report import ReportRequest, from_args
 from support import builds
 
 
@@ -19,7 +20,7 @@ def package(name: str, began: float, seconds: float, step: str = "build") -> Pac
 
 
 def text(where: Path, **wanted: object) -> str:
-    return report.report(Wanted(where, **wanted))  # type: ignore[arg-type]
+    return report.report(ReportRequest(where, **wanted))  # type: ignore[arg-type]
 
 
 def test_the_times_are_those_of_build_time_log(tmp_path: Path) -> None:
@@ -186,9 +187,9 @@ def test_the_list_has_the_latest_first_and_a_build_is_chosen_by_its_id(tmp_path:
 
 def test_the_journals_of_a_package_are_found_from_its_directory(tmp_path: Path) -> None:
     path = builds.write(tmp_path / ".nerves" / "artifacts" / "my_system-portable-0.1.0" / "journal")
-    for where in (tmp_path, path.parent.parent, path.parent, path):
+    for where in (path, *list(path.parents)[:5]):
         assert text(where).startswith("my_system 0.1.0: built")
-    for nothing in (tmp_path / "none", tmp_path / ".nerves"):
+    for nothing in (tmp_path / "none", tmp_path.parent):
         with pytest.raises(errors.RunnerError, match="No journal of a build is in"):
             text(nothing)
 
@@ -208,3 +209,15 @@ def test_the_command_ends_with_1_where_there_is_nothing(tmp_path: Path, capsys: 
     builds.write(tmp_path)
     assert report.main([str(tmp_path), "--list"]) == 0
     assert "0123456789ab" in capsys.readouterr().out
+
+
+def test_the_arguments_of_a_request_say_where_to_look_and_what_to_write() -> None:
+    args: dict[Term, Term] = {Atom("package"): None, Atom("cwd"): "/p"}
+    assert from_args(args) == ReportRequest(Path("/p"))
+    args[Atom("names")] = {Atom("build_path"): "/p/.nerves/artifacts/a"}
+    assert from_args(args) == ReportRequest(Path("/p/.nerves/artifacts"))
+    more: dict[Term, Term] = {Atom("where"): "record", Atom("html"): "r.html", Atom("json"): True, Atom("build"): "ab"}
+    assert from_args({**args, **more}) == ReportRequest(Path("/p/record"), "ab", Path("/p/r.html"), as_json=True)
+    assert from_args({**args, Atom("html"): "/r.html", Atom("list"): True}).html == Path("/r.html")
+    with pytest.raises(errors.RunnerError, match="`build` of the request is not a text"):
+        from_args({**args, Atom("build"): 7})

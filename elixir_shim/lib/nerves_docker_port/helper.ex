@@ -9,7 +9,7 @@ defmodule NervesDockerPort.Helper do
   alias NervesDockerPort.{CI, Command, Connection, Console, Protocol}
 
   @typedoc "What the helper can be asked to do."
-  @type op :: :build | :archive | :clean | :shell | :doctor | :volumes
+  @type op :: :build | :archive | :clean | :shell | :doctor | :volumes | :report
 
   # What decides which engine it is and what it is asked for. The helper's nerves_docker_port/engine/endpoint.py says what
   # each is for; one of its tests compares the two lists.

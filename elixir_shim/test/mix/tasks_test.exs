@@ -1,7 +1,7 @@
 defmodule Mix.Tasks.NervesDockerPortTest do
   use NervesDockerPort.HelperCase, async: false
 
-  alias Mix.Tasks.NervesDockerPort.{Doctor, Volumes}
+  alias Mix.Tasks.NervesDockerPort.{Doctor, Report, Volumes}
 
   @variable "NERVES_DOCKER_PORT_COMMAND"
 
@@ -152,9 +152,35 @@ defmodule Mix.Tasks.NervesDockerPortTest do
     end
   end
 
+  describe "report" do
+    test "reports on the latest build of the project, and builds nothing on the way to it", context do
+      in_a_system(context)
+      helper(context, [say({:done, 1, {:ok, %{text: "my_system 0.1.0: built in 3 s"}}})])
+      assert Report.run([]) == :ok
+      assert printed() == ["my_system 0.1.0: built in 3 s"]
+      assert {:request, 1, :report, args} = saved_term(context.request)
+      assert %{package: %{app: :my_system}, where: "", html: "", build: "", json: false, list: false} = args
+      assert Application.get_env(:nerves_docker_port, :test_nerves_env) == ["--disable"]
+    end
+
+    test "options and a directory reach the helper, also outside a project", context do
+      helper(context, [say({:done, 1, {:ok, %{text: "{}"}}})])
+      assert Report.run(~w(--html r.html record --json --list --build ab)) == :ok
+
+      assert {:request, 1, :report,
+              %{package: nil, where: "record", html: "r.html", build: "ab", json: true, list: true}} =
+               saved_term(context.request)
+    end
+
+    test "takes one directory" do
+      assert_raise Mix.Error, ~r/takes one directory: a b$/, fn -> Report.run(["a", "b"]) end
+      assert_raise OptionParser.ParseError, fn -> Report.run(["--yaml"]) end
+    end
+  end
+
   test "mix help has them" do
-    for task <- [Doctor, Volumes] do
-      assert Mix.Task.shortdoc(task) =~ ~r/^(Finds|Lists) .{20,60}$/
+    for task <- [Doctor, Report, Volumes] do
+      assert Mix.Task.shortdoc(task) =~ ~r/^(Finds|Lists|Says) .{20,60}$/
       assert Mix.Task.moduledoc(task) =~ "## Options"
     end
   end

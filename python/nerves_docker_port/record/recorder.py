@@ -83,6 +83,21 @@ def recorded(request: Request, flow: str, reporter: Reporter, log: Path | None =
         raise
     finally:
         kept.close()
+        _collect(request, flow, kept.path, reporter)
+
+
+def _collect(request: Request, flow: str, kept: Path, reporter: Reporter) -> None:
+    """Bring the record to the directory that is set for it, if one is. A failure of that is none of the flow."""
+    directory = request.settings.record_dir
+    if directory is None or flow not in ("build", "archive"):
+        return
+    # Imported where it is needed, because most builds are not recorded elsewhere.
+    from nerves_docker_port.record.collect import collect
+
+    try:
+        collect(kept, directory, flow)
+    except errors.RunnerError as error:
+        reporter.warning(error.message)
 
 
 def _began(request: Request, flow: str, log: Path | None) -> journal.Began:

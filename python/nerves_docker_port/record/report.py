@@ -10,7 +10,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from nerves_docker_port.printing import printable
 from nerves_docker_port.record import journal, times
 from nerves_docker_port.record.journal import Build
 from nerves_docker_port.record.times import Change, Times
+from nerves_docker_port.request.report import ReportRequest
 from nerves_docker_port.text import duration, size
 
 SLOWEST = 15
@@ -29,25 +30,13 @@ CHANGES = 10
 NO_CHANGE = "No package is new or gone, and none took noticeably longer or shorter."
 _WIDTH = 100
 _BAR = 30
+_BELOW = (".nerves/artifacts/*/journal", "artifacts/*/journal", "*/journal", "journal")
+"""Where the journals are below a package's directory, and below each directory on the way."""
 _FLOWS = ("build", "archive")
 """The flows that can be reported on. The others build nothing."""
 
 
-@dataclass(frozen=True)
-class Wanted:
-    """What to report."""
-
-    where: Path
-    """A journal, a directory of journals, or a directory with a package: the package's, or one above its `.nerves`."""
-    build: str = ""
-    """The id of a build, or its beginning; empty for the latest build."""
-    html: Path | None = None
-    """Where to write the page; ``None`` for none."""
-    as_json: bool = False
-    only_list: bool = False
-
-
-def report(wanted: Wanted) -> str:
+def report(wanted: ReportRequest) -> str:
     """What was asked for, as text or JSON. Writes the page, too. Raises ``RunnerError``."""
     builds = [build for build in find(wanted.where) if build.began is not None and build.began.flow in _FLOWS]
     if not builds:
@@ -67,10 +56,10 @@ def report(wanted: Wanted) -> str:
 
 
 def find(where: Path) -> list[Build]:
-    """What the journals at ``where`` (see ``Wanted``) hold, the latest first."""
+    """What the journals at ``where`` (see ``ReportRequest``) hold, the latest first."""
     paths = [where] if where.is_file() else journal.files(where)
     if not paths:
-        kept = [*where.glob(".nerves/artifacts/*/journal"), *where.glob("journal")]
+        kept = [directory for below in _BELOW for directory in where.glob(below)]
         paths = [path for directory in kept for path in journal.files(directory)]
     paths.sort(key=lambda path: path.name, reverse=True)
     return [build for path in paths if (build := journal.read(path)) is not None]
@@ -398,7 +387,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--list", action="store_true", help="list the builds")
     given = parser.parse_args(arguments)
     try:
-        print(report(Wanted(given.where, given.build, given.html, given.json, given.list)))  # noqa: T201
+        print(report(ReportRequest(given.where, given.build, given.html, given.json, given.list)))  # noqa: T201
     except errors.RunnerError as error:
         print(printable(f"nerves_docker_port: {error.message}\n\n{error.hint}"), file=sys.stderr)  # noqa: T201
         return 1
