@@ -1,4 +1,4 @@
-"""The helper's commands: ``port`` (what the shim starts), ``shell``, ``doctor``, ``explain``, ``report``, ``version``.
+"""The helper's commands: ``port``, which the shim starts, and those that a person or Mix runs (``USAGE``).
 
 Imports nothing heavy before it must: the shim waits for the hello.
 """
@@ -19,6 +19,7 @@ usage: python -m nerves_docker_port COMMAND
 
   port      serve the Elixir shim over descriptors 3 and 4 (docs/protocol.md)
   shell     open a build shell on this terminal; `mix nerves.system.shell` says the whole command
+  run       run a command in the build directory on this terminal; for `mix nerves_docker_port.run`
   doctor    find out why a build would not work: the engine, and what a build needs of it
   explain   find the cause of a failed build in its log: `explain build.log`
   report    say how a build went and where its time went: `report --html FILE`
@@ -42,10 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _command(words: list[str]) -> int:
-    if words[:1] == ["shell"]:
+    if words[:1] in (["shell"], ["run"]):
         from nerves_docker_port.shell import command as shell
 
-        return shell.main(words[1:], os.environ)
+        return shell.main(words[1:], os.environ, operation=words[0])
     if words[:1] == ["doctor"]:
         from nerves_docker_port.doctor import examine as doctor
 
@@ -71,7 +72,7 @@ def _port() -> int:
     from nerves_docker_port.port.hello import FD_IN, FD_OUT, say_failure, say_hello, secure_descriptors
 
     try:
-        secure_descriptors()
+        output = secure_descriptors()
     except OSError:
         print(  # noqa: T201
             f"nerves_docker_port: descriptors {FD_IN} and {FD_OUT} are not open: "
@@ -89,7 +90,7 @@ def _port() -> int:
         def load() -> Operations:
             from nerves_docker_port.operations import Operations
 
-            return Operations(os.environ)
+            return Operations(os.environ, output)
 
         status = Session(FD_IN, FD_OUT, load).run()
     except Exception as error:  # noqa: BLE001  # whatever it is, the shim has to be told: it does not see the traceback

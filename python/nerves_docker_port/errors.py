@@ -6,6 +6,7 @@ understood; the session sends it over the port and the shim shows it once, as on
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import Final, TypeAlias
@@ -1049,7 +1050,7 @@ def no_build_tree(package: str, cache: str, last_lines: str | None = None, log: 
     ending = "" if last_lines is None else f"\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n"
     return RunnerError(
         Code.NO_BUILD_TREE,
-        f"There is no build tree of {package} to make an archive from.{ending}",
+        f"There is no build tree of {package} at this engine.{ending}",
         hint=f"Nerves has an artifact of it in {cache} and so does not build it. To build it here, "
         f"run `mix nerves.clean {package}`, then this command again.",
         log=log,
@@ -1118,9 +1119,117 @@ def shell_ended(reason: str) -> RunnerError:
     return RunnerError(Code.CANCELLED, f"The Nerves shell was ended: {reason}.")
 
 
+def command_ended(reason: str) -> RunnerError:
+    """A command in the build directory was ended from outside; ``reason`` says by what."""
+    return RunnerError(Code.CANCELLED, f"The command was ended: {reason}.")
+
+
+def words_not_utf8() -> RunnerError:
+    """A command for a terminal that an engine cannot be told: its API is JSON."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        "The command has a word that is not UTF-8, which is not possible on a terminal.",
+        hint="Without a terminal it is: add `</dev/null` to the line.",
+    )
+
+
+def nobody_reads_output() -> RunnerError:
+    """What a command writes goes to a program that has ended."""
+    return command_ended("the program that read its output has ended")
+
+
 def cancelled(reason: str) -> RunnerError:
     """The flow was cancelled; ``reason`` says by what."""
     return RunnerError(Code.CANCELLED, f"The build was cancelled: {reason}.")
+
+
+COMMAND_OUT_OF_MEMORY = (
+    "A process of the command was ended for want of memory. Give the container or the engine more memory, or let fewer "
+    "jobs run at once (`make -j2`)."
+)
+"""What the person is told beside the exit status of a command."""
+
+
+def not_in_build_tree(path: str, workdir: str) -> RunnerError:
+    """``copy`` of a path that does not lie in the build directory."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"{path!r} is no path in the build directory.",
+        hint=f"Give a path relative to the build directory ({workdir} in the container), for example `images` or "
+        "`build/hello-1.0/config.log`.",
+    )
+
+
+def leads_out_of_build_tree(path: str, target: str, workdir: str) -> RunnerError:
+    """``copy`` of a path with a symbolic link in it that leads somewhere else."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"{path} leads out of the build directory, to {target}: a part of it is a symbolic link.",
+        hint=f"Only what lies in {workdir} can be copied. To see the other file, print it: "
+        f"`mix nerves_docker_port.run -- cat {shlex.quote(target)}`.",
+    )
+
+
+def nothing_to_copy(name: str) -> RunnerError:
+    """``copy`` of a device, a named pipe and the like."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"{name} is neither a file, a directory nor a link.",
+        hint="Only files, directories and links can be copied.",
+    )
+
+
+def not_there_in_build_tree(path: str, workdir: str, target: str = "") -> RunnerError:
+    """``copy`` of a path that is not there, or of a symbolic link to a ``target`` that is not."""
+    why = f": it is a symbolic link to {target}, which is not there" if target else ""
+    directory = path.rpartition("/")[0] or "."
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"There is no {path} in the build directory{why}.",
+        hint=f"Paths are relative to the build directory, {workdir}. To see what is there: "
+        f"`mix nerves_docker_port.run -- ls -la {shlex.quote(directory)}`.",
+    )
+
+
+def no_directory_for_copy(directory: str) -> RunnerError:
+    """``copy`` to a directory that is not there."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"There is no directory {directory} for the copy.",
+        hint=f"Make it first: `mkdir -p {shlex.quote(directory)}`.",
+    )
+
+
+def copy_onto_directory(path: str) -> RunnerError:
+    """``copy`` onto a directory in which something is."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"{path} is a directory with files in it, and the copy would mix with them.",
+        hint="Move or remove it first, or give another name for the copy.",
+    )
+
+
+def copy_onto_file(path: str) -> RunnerError:
+    """``copy`` of a directory onto a file."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"{path} is a file, and a directory is to be copied.",
+        hint="Move or remove it first, or give another name for the copy.",
+    )
+
+
+def copy_broke_off(path: str, reason: str) -> RunnerError:
+    """The engine did not send all of what was to be copied."""
+    return RunnerError(
+        Code.INTERNAL,
+        f"The engine did not hand over the whole of {path}: {reason}.",
+        hint="Nothing was written. Run the command again; if it stays so, the engine's own log says why.",
+    )
+
+
+def not_copied(name: str, reason: str) -> str:
+    """A warning: ``copy`` left something out."""
+    return f"{name} was not copied: {reason}."
 
 
 def bad_request(message: str, hint: str | None = None) -> RunnerError:

@@ -29,8 +29,10 @@ _SLOWEST = 10
 class Operations:
     """The operations of one helper. One request is served at a time."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], output: int) -> None:
+        """``output`` is the descriptor for what a command writes that a person has asked for."""
         self._environ = environ
+        self._output = output
         self._parked: ParkedBuild | None = None
 
     def serve(self, op: str, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation) -> Term:
@@ -40,6 +42,8 @@ class Operations:
             "archive": self._archive,
             "clean": lambda request, *to: {Atom("removed"): list[Term](clean(request, self._environ, *to))},
             "shell": lambda request, *to: self._shell(request, args, *to),
+            "run": lambda request, *to: self._run(request, args, *to),
+            "copy": lambda request, *to: self._copy(request, args, *to),
         }
         others: dict[str, Callable[[Mapping[Term, Term], Reporter, Cancellation], Term]] = {
             "doctor": self._doctor,
@@ -85,6 +89,29 @@ class Operations:
 
         prepare_shell(request, self._environ, reporter, cancellation)
         return {Atom("spec"): str(command.write_spec(args, self._environ))}
+
+    def _run(self, request: Request, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation) -> Term:
+        from nerves_docker_port.flows.run import prepare_run, run
+        from nerves_docker_port.port.output import Output
+        from nerves_docker_port.request import commands
+
+        wanted = commands.command_from_args(args)
+        if wanted.at_terminal:
+            from nerves_docker_port.shell import command
+
+            prepare_run(request, self._environ, reporter, cancellation)
+            return {Atom("spec"): str(command.write_spec(args, self._environ))}
+        show = Output(self._output, cancellation)
+        return {Atom("status"): run(request, wanted.words, self._environ, reporter, cancellation, show)}
+
+    def _copy(
+        self, request: Request, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation
+    ) -> Term:
+        from nerves_docker_port.flows.copy import copy
+        from nerves_docker_port.request import commands
+
+        copied = copy(request, *commands.copy_from_args(args), self._environ, reporter, cancellation)
+        return {Atom("path"): str(copied.path), Atom("size"): copied.size}
 
     def _doctor(self, args: Mapping[Term, Term], _reporter: Reporter, cancellation: Cancellation) -> Term:
         from nerves_docker_port.doctor import examine as doctor

@@ -18,6 +18,7 @@ StageName: TypeAlias = Literal[
     "copy",
     "clean",
     "shell",
+    "run",
     "check_tree",
 ]
 Unit: TypeAlias = Literal["bytes", "layers", "files"]

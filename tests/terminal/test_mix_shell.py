@@ -12,7 +12,7 @@ import shlex
 import shutil
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -96,10 +96,10 @@ class MixShell:
         self._script = directory / "mix"
         self.before = tmux.modes()
 
-    def start(self, pattern: str, **settings: str) -> str:
-        """Type it, and wait for something; the screen then."""
+    def start(self, pattern: str, *, task: Sequence[str] = ("nerves.system.shell",), **settings: str) -> str:
+        """Type it, or another task, and wait for something; the screen then."""
         env = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
-        command = shlex.join(self.world.project.command("nerves.system.shell"))
+        command = shlex.join(self.world.project.command(*task))
         self._script.write_text("\n".join([f"cd {self.world.project.system}", *env, f"exec {command}"]))
         self.tmux.enter(f"clear; sh {self._script}; echo left=$?")
         return self.tmux.wait_for(pattern, COMPILING)
@@ -199,6 +199,62 @@ def test_from_the_first_word_to_the_last(shell: MixShell) -> None:
     assert "** (Mix)" not in shell.tmux.screen(history=True)
     assert shell.world.containers() == []
     assert not spec.parent.exists()
+
+
+def _run(*words: str) -> tuple[str, ...]:
+    return ("nerves_docker_port.run", "--", *words)
+
+
+def test_one_command_gets_the_terminal(shell: MixShell) -> None:
+    system = shell.world.project.system
+    shell.start("^tty: yes 30 100$", task=_run("sh", "-c", "test -t 0 && echo tty: yes $(stty size); exit 143"))
+    assert shell.left() == 143
+    assert "tty: yes 30 100" in (system / "run.log").read_text()
+    shell.start("^ready$", task=_run("sh", "-c", "echo ready; exec sleep 1000"))
+    shell.tmux.press("C-c")
+    assert shell.left() == 130
+    shell.assert_sane_terminal()
+    shell.start("^trapped$", task=_run("sh", "-c", "trap 'echo trapped; exit 7' INT; kill -INT $$"))
+    assert shell.left() == 7
+    shell.start(r"^left=127$", task=_run("no-such-program"))
+    assert "no-such-program: command not found" in shell.tmux.screen(history=True)
+    shell.start(
+        r"\A Mini Buildroot configuration\n(?:.*\n)+100x30  arrows: move",
+        task=("nerves_docker_port.make", "menuconfig", "--get", ".config"),
+    )
+    shell.tmux.resize(90, 25)
+    shell.tmux.wait_for(r"\A Mini Buildroot configuration\n(?:.*\n)+90x25  arrows: move")
+    shell.tmux.press("Space", "s", "q")
+    assert shell.left() == 0
+    assert "BR2_MINI_LOUD" in (system / ".config").read_text()
+    shell.tmux.resize(100, 30)
+    shell.assert_sane_terminal()
+    assert "** (Mix)" not in shell.tmux.screen(history=True)
+    shell.assert_nothing_is_left()
+
+
+def test_a_command_at_the_terminal_that_cannot_begin_or_is_ended(shell: MixShell) -> None:
+    defconfig = shell.world.project.system / "nerves_defconfig"
+    kept = defconfig.read_text()
+    defconfig.unlink()
+    shell.start(r"^left=\d", task=_run("true"))
+    assert shell.left() == 1
+    screen = shell.tmux.screen(history=True)
+    assert "create-build.sh /nerves/env/my_system/nerves_defconfig" in screen
+    assert "ended with exit status 1" in screen
+    defconfig.write_text(kept)
+    shell.start("^ready$", task=_run("sh", "-c", "echo ready; exec sleep 1000"))
+    os.kill(shell.helper(), signal.SIGTERM)
+    assert shell.left() == 143
+    assert "The command was ended: the helper got SIGTERM." in shell.tmux.screen(history=True)
+    shell.assert_sane_terminal()
+    shell.assert_nothing_is_left()
+
+
+def test_an_elixir_that_cannot_give_its_terminal_away_runs_the_command_without(old_shell: MixShell) -> None:
+    old_shell.start("^no terminal$", task=_run("sh", "-c", "test -t 1 || echo no terminal; exit 5"))
+    assert old_shell.left() == 5
+    assert "The command gets no terminal: Mix cannot give its terminal away" in old_shell.tmux.screen(history=True)
 
 
 def test_the_container_is_as_the_stock_runners(shell: MixShell) -> None:

@@ -9,7 +9,7 @@ defmodule NervesDockerPort.Helper do
   alias NervesDockerPort.{CI, Command, Connection, Console, Protocol}
 
   @typedoc "What the helper can be asked to do."
-  @type op :: :build | :archive | :clean | :shell | :doctor | :volumes | :report
+  @type op :: :build | :archive | :clean | :shell | :run | :copy | :doctor | :volumes | :report
 
   # What decides which engine it is and what it is asked for. The helper's nerves_docker_port/engine/endpoint.py says what
   # each is for; one of its tests compares the two lists.
@@ -48,7 +48,7 @@ defmodule NervesDockerPort.Helper do
 
   Raises `Mix.Error` where the helper cannot be started, breaks the protocol or dies, and where its outcome is an error.
   """
-  @spec request(op(), map() | (() -> map()), keyword()) :: term()
+  @spec request(op(), map() | (-> map()), keyword()) :: term()
   def request(op, args, options \\ []) do
     command = Keyword.get_lazy(options, :command, &Command.resolve/0)
     conversation = parked(command) || start(command)

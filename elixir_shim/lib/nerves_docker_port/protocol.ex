@@ -18,7 +18,7 @@ defmodule NervesDockerPort.Protocol do
     # events
     ~w(headline log stage started finished progress warning)a,
     # stages
-    ~w(preflight pull build_image create_build make make_system copy clean shell check_tree)a,
+    ~w(preflight pull build_image create_build make make_system copy clean shell run check_tree)a,
     # progress
     ~w(what current total unit bytes layers files)a,
     # questions
@@ -30,7 +30,7 @@ defmodule NervesDockerPort.Protocol do
     ~w(volume_busy step_failed out_of_memory disk_full no_network no_build_tree artifact_missing cancelled bad_request)a,
     ~w(protocol_mismatch internal)a,
     # values
-    ~w(path size sha256 stages removed spec text json)a,
+    ~w(path size sha256 stages removed spec status text json)a,
     [true, false, nil]
   ]
 

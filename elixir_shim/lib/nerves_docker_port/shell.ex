@@ -1,6 +1,6 @@
 defmodule NervesDockerPort.Shell do
   @moduledoc """
-  Gives the person's terminal to the helper for a build shell.
+  Gives the person's terminal to the helper, for a build shell or for one command.
 
   The port prepares: engine, image, questions, volume. Its helper has no terminal, so a second one, in the foreground, opens
   the shell: `shell SPEC`, with the file that the first one left. Erlang gives the terminal away only through what
@@ -25,23 +25,19 @@ defmodule NervesDockerPort.Shell do
       %{spec: spec} when is_binary(spec) ->
         # Asked for again: only now is it known which Python runs the helper.
         command = Keyword.get_lazy(options, :command, &Command.resolve/0)
-        hand_over(command, spec, request)
+        open_prepared(command, spec, request)
 
       other ->
         Mix.raise("The helper prepared the shell well, but named no file: #{inspect(other)}")
     end
   end
 
-  defp hand_over(command, spec, request) do
+  defp open_prepared(command, spec, request) do
     case interactive_cmd(request.terminal) do
       {:ok, interactive_cmd} ->
-        [program | arguments] = Command.words(command, ["shell", spec] ++ surroundings())
-
-        try do
-          {_output, status} = apply(interactive_cmd, :cmd, [program, arguments])
-          outcome(status, spec)
-        after
-          remove(spec)
+        case hand_over(interactive_cmd, command, "shell", spec) do
+          {:ok, _status} -> :ok
+          {:error, message, _status} -> Mix.raise(message)
         end
 
       {:error, reason} ->
@@ -53,7 +49,27 @@ defmodule NervesDockerPort.Shell do
     end
   end
 
-  defp interactive_cmd(terminal) do
+  @doc """
+  Has the helper do `operation` on this terminal, as the file `spec` says, and removes the file.
+
+  Returns the exit status that the helper names, or an error in words and the exit status of the helper's process.
+  `interactive_cmd` is the module from `interactive_cmd/1`.
+  """
+  @spec hand_over(module(), Command.t(), String.t(), Path.t()) ::
+          {:ok, non_neg_integer()} | {:error, String.t(), non_neg_integer()}
+  def hand_over(interactive_cmd, command, operation, spec) do
+    [program | arguments] = Command.words(command, [operation, spec] ++ surroundings())
+    {_output, status} = apply(interactive_cmd, :cmd, [program, arguments])
+    outcome(status, operation, spec)
+  after
+    remove(spec)
+  end
+
+  @doc """
+  Returns the module that can give the terminal of Mix away, or why there is none, as the end of a sentence.
+  """
+  @spec interactive_cmd(Console.terminal()) :: {:ok, module()} | {:error, String.t()}
+  def interactive_cmd(terminal) do
     module = Module.concat([@interactive_cmd])
 
     cond do
@@ -101,19 +117,18 @@ defmodule NervesDockerPort.Shell do
     ["--mix", System.pid()] ++ terminal
   end
 
-  defp outcome(0, _spec), do: :ok
-
-  defp outcome(status, spec) do
-    with {:ok, bytes} <- File.read(spec <> ".outcome"),
-         {:ok, {:error, %{message: message} = error}} when is_binary(message) <-
-           Protocol.decode(bytes) do
-      Mix.raise(Helper.words(error))
+  # The helper leaves its outcome in a file: an exit status may be that of a command or of the helper itself.
+  defp outcome(status, operation, spec) do
+    with {:ok, bytes} <- File.read(spec <> ".outcome"), {:ok, outcome} <- Protocol.decode(bytes) do
+      case outcome do
+        {:ok, %{status: status}} when is_integer(status) -> {:ok, status}
+        {:error, %{message: _} = error} -> {:error, Helper.words(error), status}
+      end
     else
       _none ->
-        Mix.raise(
-          "The helper of the build shell ended before it was done (exit status #{status}). " <>
-            "Its container is removed, and the build directory is kept."
-        )
+        {:error,
+         "The helper of the #{if operation == "run", do: "command", else: "build shell"} ended before it was done " <>
+           "(exit status #{status}). Its container is removed, and the build directory is kept.", status}
     end
   end
 

@@ -1,7 +1,7 @@
 defmodule Mix.Tasks.NervesDockerPortTest do
   use NervesDockerPort.HelperCase, async: false
 
-  alias Mix.Tasks.NervesDockerPort.{Doctor, Report, Volumes}
+  alias Mix.Tasks.NervesDockerPort.{Copy, Doctor, Make, Report, Run, Volumes}
 
   @variable "NERVES_DOCKER_PORT_COMMAND"
 
@@ -182,6 +182,97 @@ defmodule Mix.Tasks.NervesDockerPortTest do
     for task <- [Doctor, Report, Volumes] do
       assert Mix.Task.shortdoc(task) =~ ~r/^(Finds|Lists|Says) .{20,60}$/
       assert Mix.Task.moduledoc(task) =~ "## Options"
+    end
+  end
+
+  describe "run, make and copy" do
+    setup %{directory: directory} do
+      cwd = File.cwd!()
+      File.cd!(directory)
+      on_exit(fn -> File.cd!(cwd) end)
+    end
+
+    test "the command is passed on as it is, and its exit status is that of Mix", context do
+      in_a_system(context)
+
+      for {arguments, command} <- [
+            {["--", "sh", "-c", "exit 3", "--get", "x"], ["sh", "-c", "exit 3", "--get", "x"]},
+            {["make", "-n", "--", "all"], ["make", "-n", "--", "all"]}
+          ] do
+        helper(context, [say({:done, 1, {:ok, %{status: 3}}})])
+        assert catch_exit(Run.run(arguments)) == {:shutdown, 3}
+        assert {:request, 1, :run, args} = saved_term(context.request)
+        assert %{command: ^command, package: %{app: :my_system}} = args
+        File.rm!(context.request)
+      end
+    end
+
+    test "make is short for it", context do
+      in_a_system(context)
+      helper(context, [say({:done, 1, {:ok, %{status: 0}}})])
+      assert Make.run(["savedefconfig", "V=1"]) == :ok
+      assert {:request, 1, :run, %{command: command}} = saved_term(context.request)
+      assert command == ["make", "savedefconfig", "V=1"]
+      File.rm!(context.request)
+      assert Make.run(["--", "-n", "all"]) == :ok
+      assert {:request, 1, :run, %{command: ["make", "-n", "all"]}} = saved_term(context.request)
+    end
+
+    test "what would be refused after the command is refused before it", context do
+      in_a_system(context)
+      File.mkdir_p!("legal-info/old")
+      helper(context, [])
+
+      assert_raise Mix.Error, ~r/legal-info is a directory with files in it already/, fn ->
+        Make.run(["legal-info", "--get", "legal-info/"])
+      end
+
+      for path <- ["", ".", "..", "a/..", "/"] do
+        assert_raise Mix.Error, ~r/--get takes the path/, fn -> Run.run(["--get", path, "true"]) end
+      end
+
+      refute File.exists?(context.request)
+    end
+
+    test "nothing is fetched after a command that failed", context do
+      in_a_system(context)
+      helper(context, [say({:done, 1, {:ok, %{status: 1}}})])
+      assert catch_exit(Run.run(["--get", "images", "--", "false"])) == {:shutdown, 1}
+      assert {:request, 1, :run, _args} = saved_term(context.request)
+    end
+
+    test "a copy goes where the person says, seen from the working directory", context do
+      in_a_system(context)
+
+      for {target, absolute} <- [
+            {"linux.config", "linux.config"},
+            {"out/", "out/"},
+            {"sub/../x", "x"}
+          ] do
+        path = Path.join(context.directory, "copied")
+        helper(context, [say({:done, 1, {:ok, %{path: path, size: 3}}})])
+        assert Copy.run(["build/linux/.config", target]) == :ok
+        assert {:request, 1, :copy, args} = saved_term(context.request)
+        assert args.source == "build/linux/.config"
+        assert args.target == File.cwd!() <> "/" <> absolute
+        assert printed() == ["Copied build/linux/.config to #{path}"]
+        File.rm!(context.request)
+      end
+    end
+
+    test "say how they are used", context do
+      in_a_system(context)
+      assert_raise Mix.Error, ~r/takes a command/, fn -> Run.run([]) end
+      assert_raise Mix.Error, ~r/takes a target/, fn -> Make.run(["--get", "images"]) end
+      assert_raise Mix.Error, ~r/takes a path in the build directory/, fn -> Copy.run(["images"]) end
+      assert_raise OptionParser.ParseError, fn -> Run.run(["--fetch", "x", "true"]) end
+      assert_raise OptionParser.ParseError, fn -> Make.run(["all", "-j2"]) end
+    end
+
+    test "need a system", context do
+      helper(context, [])
+      assert_raise Mix.Error, ~r/There is no Nerves system here/, fn -> Run.run(["true"]) end
+      assert_raise Mix.Error, ~r/There is no Nerves system here/, fn -> Copy.run(["a", "b"]) end
     end
   end
 end

@@ -17,6 +17,7 @@ from typing import cast
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.engine.container import Spec
 from nerves_docker_port.image import ensure as images
 from nerves_docker_port.record import journal
 from nerves_docker_port.record.log import BuildLog
@@ -87,14 +88,19 @@ class Job:
         """Run the steps to a good end. Each is a stage of the flow. Raises ``RunnerError``."""
         failure = self.attempt(steps)
         if failure is not None:
-            raise _failure(self, steps[failure.step], failure)
+            raise failed_step(self, steps[failure.step], failure)
 
     def finish(self, final: Step) -> bool:
         """Run the session's final step; whether it ended well, and the session with it. Raises ``RunnerError``."""
         return self.attempt([final], is_final=True) is None
 
-    def attempt(self, steps: Sequence[Step], *, is_final: bool = False) -> Failure | None:
-        """Run the steps, up to the first that fails; how that failed."""
+    def attempt(
+        self, steps: Sequence[Step], on_output: Callable[[bytes], None] | None = None, *, is_final: bool = False
+    ) -> Failure | None:
+        """Run the steps, up to the first that fails; how that failed.
+
+        ``on_output`` gets their output in place of the log.
+        """
         if not steps:
             return None
         with ExitStack() as under_way:
@@ -106,7 +112,7 @@ class Job:
                 if index + 1 < len(steps):
                     self._begin(steps[index + 1], under_way)
 
-            tell = (self.log.write, on_end, self._say_gap, self.cancellation)
+            tell = (on_output or self.log.write, on_end, self._say_gap, self.cancellation)
             failure = self.session.finish(*tell) if is_final else self.session.run(steps, *tell)
             self.log.end_step()
             if failure is not None:
@@ -202,24 +208,24 @@ def open_session(
     *,
     steps: Sequence[Step] = (),
     final: Step | None = None,
-    console: tuple[int, int] | None = None,
+    spec: Callable[[Workspace, str], Spec] | None = None,
 ) -> tuple[Prepared, Session]:
-    """A session on the build volume, at a terminal of the size ``console`` or with ``steps`` to run first.
+    """A session on the build volume, with ``steps`` to run first, or the one whose container ``spec`` describes.
 
-    ``final`` is the step that ``Job.finish`` runs.
+    ``spec`` gets the workspace and the token of the marks. ``final`` is the step that ``Job.finish`` runs.
     With it comes what is prepared, now with the workspace that the session has: where the engine turns out not to see
     the directories of this machine, and no setting forces it, it gets copies of them. ``tell`` gets warnings. The
     caller ends the session. Raises ``RunnerError`` ``:volume_busy``.
     """
     try:
-        return prepared, _open(prepared, flow, cancellation, tell, steps, final, console)
+        return prepared, _open(prepared, flow, cancellation, tell, steps, final, spec)
     except errors.NotSeenError:
         if prepared.request.settings.workspace != "auto" or prepared.workspace.is_copy:
             raise
     from nerves_docker_port.workspace.copied import CopiedWorkspace
 
     elsewhere = replace(prepared, workspace=CopiedWorkspace.in_place_of(prepared.engine, prepared.workspace))
-    return elsewhere, _open(elsewhere, flow, cancellation, tell, steps, final, console)
+    return elsewhere, _open(elsewhere, flow, cancellation, tell, steps, final, spec)
 
 
 def _open(
@@ -229,20 +235,20 @@ def _open(
     tell: Callable[[str], None],
     steps: Sequence[Step],
     final: Step | None,
-    console: tuple[int, int] | None,
+    spec: Callable[[Workspace, str], Spec] | None,
 ) -> Session:
     token = new_token()
     workspace, engine = prepared.workspace, prepared.engine
-    spec = workspace.session(flow, steps, final, token) if console is None else workspace.shell(console, token)
+    made = workspace.session(flow, steps, final, token) if spec is None else spec(workspace, token)
     cancellation.check()
     session = Session(
         engine,
         workspace.volume,
-        spec,
+        made,
         token=token,
         patience=workspace.request.settings.patience,
         questions=workspace.questions(engine, token, tell, cancellation),
-        doing=f"while it ran the container {spec.name}",
+        doing=f"while it ran the container {made.name}",
     )
     try:
         session.begin(cancellation)
@@ -254,18 +260,28 @@ def _open(
 
 @contextmanager
 def job_on(
-    prepared: Prepared, session: Session, log: BuildLog, reporter: Recorder, cancellation: Cancellation
+    prepared: Prepared,
+    session: Session,
+    log: BuildLog,
+    reporter: Recorder,
+    cancellation: Cancellation,
+    *,
+    brings_back: bool = True,
 ) -> Iterator[Job]:
-    """A flow's work on a session."""
+    """A flow's work on a session.
+
+    Without ``brings_back``, the session's own program brings what was changed in a copied package to the host.
+    """
     reporter.record(*prepared.as_records())
     job = Job(prepared.workspace, session, log, reporter, cancellation)
     try:
         yield job
     finally:
-        job.bring_back()
+        if brings_back:
+            job.bring_back()
 
 
-def _failure(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
+def failed_step(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
     """What to say of a step that ended badly, from its status and the log."""
     kind, told, facts = _cause(job)
     failed = _step_error(job, step, failure, kind, told)

@@ -57,7 +57,13 @@ def shell(
         # The terminal is the shell's until it has ended.
         warnings: list[str] = []
         try:
-            prepared, session = open_session(prepared, "shell", cancellation, warnings.append, console=terminal.size)
+            prepared, session = open_session(
+                prepared,
+                "shell",
+                cancellation,
+                warnings.append,
+                spec=lambda workspace, token: workspace.shell(terminal.size, token),
+            )
         except BaseException:
             prepared.engine.close()
             raise

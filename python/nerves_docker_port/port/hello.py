@@ -19,19 +19,24 @@ FD_OUT = 4
 PROTOCOL_VERSION = 1
 
 
-def secure_descriptors() -> None:
-    """Make sure that only the protocol uses descriptors 3 and 4.
+def secure_descriptors() -> int:
+    """Make sure that only the protocol uses descriptors 3 and 4; return another descriptor of the standard output.
 
     Programs that libraries start (credential helpers, ssh) do not inherit them. Standard input becomes ``/dev/null``.
-    Standard output becomes a copy of standard error, so a stray ``print`` is visible and does no harm. Raises
-    ``OSError`` if 3 or 4 is not open.
+    Standard output becomes a copy of standard error, so a stray ``print`` is visible and does no harm. What it was is
+    for the output of a command that a person has asked for. Raises ``OSError`` if 3 or 4 is not open.
     """
     for fd in (FD_IN, FD_OUT):
         os.set_inheritable(fd, False)
-    null = os.open(os.devnull, os.O_RDONLY)
+    null = os.open(os.devnull, os.O_RDWR)
+    try:
+        output = os.dup(1)
+    except OSError:
+        output = os.dup(null)
     os.dup2(null, 0)
     os.close(null)
     os.dup2(2, 1)
+    return output
 
 
 def say_hello() -> None:

@@ -17,7 +17,7 @@ from nerves_docker_port import errors, stages
 from nerves_docker_port.port.wire import Atom, Opaque, Term, WireError
 from nerves_docker_port.printing import printable
 
-Op: TypeAlias = Literal["build", "archive", "clean", "shell", "doctor", "volumes", "report"]
+Op: TypeAlias = Literal["build", "archive", "clean", "shell", "run", "copy", "doctor", "volumes", "report"]
 StageName: TypeAlias = stages.StageName
 Unit: TypeAlias = stages.Unit
 

@@ -105,13 +105,17 @@ class BuildLog:
 
     def write(self, data: bytes) -> None:
         """Keep ``data`` and show the headlines in it. Raises ``RunnerError`` ``:disk_full``."""
+        self.keep(data)
+        self._show(self._headlines.feed(data))
+
+    def keep(self, data: bytes) -> None:
+        """Keep ``data``, and show nothing of it. Raises ``RunnerError`` ``:disk_full``."""
         view = memoryview(data)
         try:
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
             raise self._error(error) from error
-        self._show(self._headlines.feed(data))
 
     def note(self, text: str) -> None:
         """Keep a line of our own, so that a reader of the file knows what happened to it."""

@@ -41,16 +41,20 @@ trap 'ndp_missed=0' USR1
 trap 'echo >&7' USR2
 trap 'echo final >&7' URG
 trap 'ndp_ending=stopped' TERM
+# A program that is started in the background ignores SIGINT and SIGQUIT, and so would all that it starts. The person's
+# shell and the steps must not.
 if [ -t 0 ]; then
   # The shell of a person at the terminal: keys such as Ctrl-C are for the programs in the foreground, not for this one.
   trap : INT QUIT TSTP HUP
-  # A program that is started in the background ignores SIGINT and SIGQUIT. The person's shell must not inherit that.
   (
     trap - INT QUIT TSTP HUP USR1 USR2 URG TERM
     exec "$@"
   ) <&0 &
 else
-  "$@" </dev/null &
+  (
+    trap - INT QUIT
+    exec "$@"
+  ) </dev/null &
 fi
 ndp_below=$!
 
@@ -64,6 +68,8 @@ while [ -z "$ndp_ending" ]; do
   if ! kill -0 "$ndp_below" 2>/dev/null; then
     wait "$ndp_below"
     ndp_status=$?
+    # Where Ctrl-C came at once with its end, bash 5.2 has lost the status and says -1.
+    [ "$ndp_status" -ge 0 ] || ndp_status=130
     [ "$ndp_status" = 0 ] && [ ! -t 0 ] || ndp_say below "$ndp_status"
     exit "$ndp_status"
   fi

@@ -1,4 +1,4 @@
-"""The command `shell SPEC`: a build shell on this terminal, as `mix nerves.system.shell` has prepared it.
+"""The commands `shell SPEC` and `run SPEC`: a build shell or one command on this terminal, as Mix has prepared it.
 
 Responsible for the file that says which shell (SPEC), for signals, and for how it all ends; the flow is in `flows`.
 docs/protocol.md ("The shell") is the contract with the Mix side.
@@ -21,7 +21,7 @@ from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import endpoint
 from nerves_docker_port.port import wire
-from nerves_docker_port.port.protocol import Error
+from nerves_docker_port.port.protocol import Error, Ok
 from nerves_docker_port.port.wire import Atom, Term
 from nerves_docker_port.printing import printable
 from nerves_docker_port.shell.guardian import Guardian
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
 
 _ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+_DESCRIPTIONS = {
+    "shell": "Open a prepared build shell.",
+    "run": "Run a prepared command in the build directory.",
+}
 
 _DIRECTORY = "nerves-shell-"
 _FILE = "spec"
@@ -83,10 +88,13 @@ def remove_spec(path: Path) -> None:
             path.parent.rmdir()
 
 
-def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run the command; its exit status: 0 when the person left the shell, however that ended."""
-    parser = argparse.ArgumentParser(prog="nerves_docker_port shell", description="Open a prepared build shell.")
-    parser.add_argument("spec", metavar="SPEC", type=Path, help="the file that `mix nerves.system.shell` names")
+def main(arguments: Sequence[str], environ: Mapping[str, str], *, operation: str = "shell") -> int:
+    """Run the command ``operation``; its exit status.
+
+    For ``shell`` it is 0 when the person left the shell, however that ended; for ``run`` it is that of the command.
+    """
+    parser = argparse.ArgumentParser(prog=f"nerves_docker_port {operation}", description=_DESCRIPTIONS[operation])
+    parser.add_argument("spec", metavar="SPEC", type=Path, help="the file that Mix names")
     parser.add_argument("--mix", type=int, metavar="PID", help=argparse.SUPPRESS)
     parser.add_argument("--terminal", metavar="DEVICE", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
@@ -94,15 +102,17 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     ends = _Ends()
     outer = Outer(given.terminal, given.mix)
     try:
-        _open(spec, environ, ends, outer)
+        status = _open(spec, environ, ends, outer, operation)
     except errors.RunnerError as error:
-        ended = _in_words(error)
+        ended = _in_words(error, operation)
         if given.mix is None:
             _tell(ended)
         elif not outer.is_gone():
-            _keep(ended, spec)
+            _keep(Error(ended.code.value, ended.message, ended.hint, ended.log), spec)
         return 1 if ends.signal is None else 128 + ends.signal
-    return 0
+    if given.mix is not None:
+        _keep(Ok({Atom("status"): status}), spec)
+    return status
 
 
 class _Ends:
@@ -125,7 +135,7 @@ class _Ends:
         self._signals.start(on_signal)
 
 
-def _open(spec: Path, environ: Mapping[str, str], ends: _Ends, outer: Outer) -> None:
+def _open(spec: Path, environ: Mapping[str, str], ends: _Ends, outer: Outer, operation: str) -> int:
     terminal = Terminal()
     args, engine = read_spec(spec)
     kept = {name: value for name, value in environ.items() if name not in endpoint.VARIABLES}
@@ -137,7 +147,6 @@ def _open(spec: Path, environ: Mapping[str, str], ends: _Ends, outer: Outer) -> 
             raise errors.cancelled("the terminal was closed") from error
         # Not earlier: the guardian is forked before there is a second thread.
         ends.start(conversation)
-        from nerves_docker_port.flows.shell import shell
         from nerves_docker_port.request import request
 
         # The terminal that counts is this one.
@@ -149,7 +158,16 @@ def _open(spec: Path, environ: Mapping[str, str], ends: _Ends, outer: Outer) -> 
                 reporter.warning(errors.SIZE_NOT_FOLLOWED)
             try:
                 with conversation:
-                    shell(wanted, {**kept, **engine}, reporter, ends.cancellation, conversation)
+                    to = ({**kept, **engine}, reporter, ends.cancellation, conversation)
+                    if operation == "run":
+                        from nerves_docker_port.flows.run import run_on_terminal
+                        from nerves_docker_port.request import commands
+
+                        return run_on_terminal(wanted, commands.command_from_args(args).words, *to)
+                    from nerves_docker_port.flows.shell import shell
+
+                    shell(wanted, *to)
+                    return 0
             finally:
                 # A shell that could not be opened, because a build runs, can be tried again. Where Mix waits, Mix
                 # removes the file.
@@ -157,9 +175,10 @@ def _open(spec: Path, environ: Mapping[str, str], ends: _Ends, outer: Outer) -> 
                     remove_spec(spec)
 
 
-def _in_words(error: errors.RunnerError) -> errors.RunnerError:
+def _in_words(error: errors.RunnerError, operation: str) -> errors.RunnerError:
     if error.code is errors.Code.CANCELLED:
-        return errors.shell_ended(error.message.rpartition(": ")[2].rstrip("."))
+        reason = error.message.rpartition(": ")[2].rstrip(".")
+        return errors.command_ended(reason) if operation == "run" else errors.shell_ended(reason)
     return error
 
 
@@ -170,11 +189,10 @@ def _tell(error: errors.RunnerError) -> None:
         print(f"\n{printable(text)}", file=sys.stderr)  # noqa: T201
 
 
-def _keep(error: errors.RunnerError, spec: Path) -> None:
-    """Leave the error for Mix, which shows it."""
-    outcome = Error(error.code.value, error.message, error.hint, error.log).to_term()
+def _keep(outcome: Ok | Error, spec: Path) -> None:
+    """Leave the outcome for Mix."""
     with suppress(OSError):
-        spec.with_suffix(".outcome").write_bytes(wire.encode(outcome))
+        spec.with_suffix(".outcome").write_bytes(wire.encode(outcome.to_term()))
 
 
 class _Plain:

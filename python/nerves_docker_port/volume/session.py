@@ -283,12 +283,17 @@ class Session:
         self,
         converse: Callable[[Stream, Callable[[int, int], None]], None],
         cancellation: Cancellation,
+        on_output: Callable[[bytes], None] = lambda _: None,
+        *,
+        steps: int = 1,
     ) -> Failure | None:
         """Run the container, which has a console, to its end, with somebody at the other end of its terminal.
 
         ``converse`` gets the stream of that terminal, and what tells the engine another size (rows, columns); it
-        returns when the stream ends. It is called again after a connection was lost. The result is ``None`` where the
-        program at the terminal ended with status 0. Raises ``RunnerError``.
+        returns when the stream ends. It is called again after a connection was lost. ``on_output`` gets all that the
+        terminal gets. The result is ``None`` where the program at the terminal ended with status 0. The program may
+        have several ``steps`` and tell how they ended with marks; where there is no mark, it was the last one that
+        failed. Raises ``RunnerError``.
         """
         assert self._terminal is not None
         stream = self._terminal
@@ -303,6 +308,8 @@ class Session:
             self._answer()
             data = b"".join(shown)
             shown.clear()
+            if data:
+                on_output(data)
             return data
 
         with self._failures():
@@ -323,6 +330,12 @@ class Session:
                         stream = reached
                         continue
                     ended = reached
+                said = [mark for mark in self._marks if mark.number > 0]
+                if said:
+                    # What a step says of its own end is surer than what the programs around it know.
+                    ended = Failure(said[-1].number - 1, said[-1].status, out_of_memory=said[-1].killed > 0)
+                else:
+                    ended = replace(ended, step=steps - 1)
                 return None if ended.status == 0 else ended
 
     # --- Life --------------------------------------------------------------------------------------------------

@@ -99,14 +99,14 @@ def _one(tar: tarfile.TarFile, member: tarfile.TarInfo, package: Path, base: _Ba
         applied.warnings.append(errors.not_brought_back(member.name, "it is neither a file nor a symbolic link"))
         return
     try:
-        with _directory(package, parts[:-1]) as directory:
+        with directory_below(package, parts[:-1]) as directory:
             _place(tar, member, directory, package, parts, base, applied)
-    except _LinkError as error:
+    except LinkError as error:
         reason = f"here, {error} is not a directory, so the path leads somewhere else"
         applied.warnings.append(errors.not_brought_back(member.name, reason))
 
 
-class _LinkError(Exception):
+class LinkError(Exception):
     """A directory on the way to a file is a link, or no directory; its text is the path."""
 
 
@@ -208,8 +208,11 @@ def _beside(directory: int, name: str, new: Content) -> str | None:
 
 
 @contextmanager
-def _directory(package: Path, parts: tuple[str, ...]) -> Iterator[int]:
-    """The directory below the package, open; made where it is missing. No link is followed on the way."""
+def directory_below(package: Path, parts: tuple[str, ...]) -> Iterator[int]:
+    """The directory below ``package``, open; made where it is missing. No link is followed on the way.
+
+    Raises ``LinkError``, and ``OSError``.
+    """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     current = os.open(package, flags)
     try:
@@ -220,7 +223,7 @@ def _directory(package: Path, parts: tuple[str, ...]) -> Iterator[int]:
                 inner = os.open(part, flags | os.O_NOFOLLOW, dir_fd=current)
             except OSError as error:
                 if error.errno in _SYMLINK_ERRORS:
-                    raise _LinkError("/".join(parts[: index + 1])) from error
+                    raise LinkError("/".join(parts[: index + 1])) from error
                 raise
             os.close(current)
             current = inner

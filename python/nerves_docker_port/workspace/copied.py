@@ -103,8 +103,8 @@ class CopiedWorkspace(Workspace):
         # where that user may not write, become_caller.sh makes no file to find it out.)
         return [*bash("prepare", *begin, "become_caller.sh"), *receive, "image", token, *caller, "/"]
 
-    def _shell(self, token: str) -> list[str]:
-        return [*bash("changes", *_CHANGES), token, self.package_dir, *super()._shell(token)]
+    def _at_terminal(self, program: list[str], token: str) -> list[str]:
+        return [*bash("changes", *_CHANGES), token, self.package_dir, *program]
 
     def _mounts(self) -> list[Mount]:
         return [

@@ -90,11 +90,28 @@ class Workspace:
 
     def shell(self, console: tuple[int, int], token: str) -> Spec:
         """The container with a shell in the build directory, at a terminal of so many rows and columns."""
-        return replace(self._spec("shell", self._shell(token), token), console=console)
+        shell = [*bash("shell", "shell.sh"), *self._create_build]
+        return replace(self._spec("shell", self._at_terminal(shell, token), token), console=console)
 
-    def _shell(self, _token: str) -> list[str]:
-        """The words of the program that is the shell."""
-        return [*bash("shell", "shell.sh"), f"{PLATFORM}/{CREATE_BUILD}", self.defconfig, self.workdir]
+    def command(self, words: Sequence[str], console: tuple[int, int], token: str) -> Spec:
+        """The container with one command in the build directory, at a terminal of so many rows and columns."""
+        run = [*bash("run", "run.sh"), token, *self._create_build, *words]
+        return replace(self._spec("run", self._at_terminal(run, token), token), console=console)
+
+    def reading(self, token: str) -> Spec:
+        """The container through which the build directory is read: it sees nothing else, and its steps run as root."""
+        spec = self._spec("copy", (), token)
+        steps = [*bash("read", "say.sh", "here.sh"), token, *bash("steps", "steps.sh")]
+        steps += to_arguments(token, (), None)
+        return replace(spec, command=steps, mounts=spec.mounts[:1], env=())
+
+    @property
+    def _create_build(self) -> list[str]:
+        return [f"{PLATFORM}/{CREATE_BUILD}", self.defconfig, self.workdir]
+
+    def _at_terminal(self, program: list[str], _token: str) -> list[str]:
+        """The words of the program at a session's terminal, which runs ``program``."""
+        return program
 
     @property
     def input_dirs(self) -> list[str]:

@@ -1,0 +1,121 @@
+"""One command in the build directory, as the user and in the container of a build step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from nerves_docker_port import errors
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.flows.job import Job, failed_step, job_on, log_opened_on_use, open_session, prepare
+from nerves_docker_port.flows.shell import Terminal
+from nerves_docker_port.record.recorder import recorded
+from nerves_docker_port.record.reporter import Reporter
+from nerves_docker_port.request.request import Request
+from nerves_docker_port.volume import lock
+from nerves_docker_port.volume.lock import session_name
+from nerves_docker_port.volume.session import Failure
+from nerves_docker_port.volume.steps import Step
+from nerves_docker_port.workspace.mounted import CREATE_BUILD, PLATFORM, Workspace
+
+LOG = "run.log"
+"""The name of the log."""
+
+
+def run(
+    request: Request,
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    reporter: Reporter,
+    cancellation: Cancellation,
+    show: Callable[[bytes], None],
+) -> int:
+    """Run the command ``words`` without a terminal; its exit status. ``show`` gets all that it writes.
+
+    Raises ``RunnerError``: the build directory cannot be prepared, or the command did not come to an end of its own.
+    """
+    log = request.log_dir / LOG
+    with recorded(request, "run", reporter, log) as recorder, ExitStack() as stack:
+        open_log = stack.enter_context(log_opened_on_use(log, recorder))
+        prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
+        stack.callback(prepared.engine.close)
+        first = [_create_build(prepared.workspace)]
+        prepared, session = open_session(prepared, "run", cancellation, recorder.warning, steps=first)
+        stack.callback(session.end)
+        job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation))
+        job.run(first)
+
+        def on_output(data: bytes) -> None:
+            job.log.keep(data)
+            show(data)
+
+        # On its own, so that nothing of what create-build.sh writes is taken for the command's.
+        return _status(job, job.attempt([Step("run", words)], on_output))
+
+
+def prepare_run(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> None:
+    """Have everything in order for ``run_on_terminal``, so that nothing is asked, pulled or refused there."""
+    log = request.log_dir / LOG
+    with recorded(request, "run", reporter, log) as recorder, log_opened_on_use(log, recorder) as open_log:
+        prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
+        with lock.held(prepared.engine, prepared.workspace.volume, "run", prepared.workspace.image.id):
+            pass
+        prepared.engine.close()
+
+
+def run_on_terminal(
+    request: Request,
+    words: Sequence[str],
+    environ: Mapping[str, str],
+    reporter: Reporter,
+    cancellation: Cancellation,
+    terminal: Terminal,
+) -> int:
+    """Run the command ``words`` with the person's terminal as its own; its exit status.
+
+    The log gets what the terminal gets. Raises ``RunnerError`` as ``run`` does.
+    """
+    # What was to be asked about the image was asked when the command was prepared.
+    opened = replace(request, settings=replace(request.settings, pull="missing", create_image="never"))
+    log = request.log_dir / LOG
+    with recorded(opened, "run", reporter, log) as recorder, ExitStack() as stack:
+        open_log = stack.enter_context(log_opened_on_use(log, recorder))
+        prepared = prepare(opened, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
+        stack.callback(prepared.engine.close)
+        # The terminal is the command's until it has ended.
+        warnings: list[str] = []
+        stack.callback(_tell, recorder, warnings)
+        prepared, session = open_session(
+            prepared,
+            "run",
+            cancellation,
+            warnings.append,
+            spec=lambda workspace, token: workspace.command(words, terminal.size, token),
+        )
+        stack.callback(session.end)
+        job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation, brings_back=False))
+        failure = session.run_on_terminal(terminal, cancellation, job.log.keep, steps=2)
+        if failure is not None and failure.step == 0:
+            raise failed_step(job, _create_build(prepared.workspace), failure)
+        return _status(job, failure)
+
+
+def _tell(reporter: Reporter, warnings: Sequence[str]) -> None:
+    for text in warnings:
+        reporter.warning(text)
+
+
+def _create_build(workspace: Workspace) -> Step:
+    return Step("create_build", [f"{PLATFORM}/{CREATE_BUILD}", workspace.defconfig, workspace.workdir])
+
+
+def _status(job: Job, failure: Failure | None) -> int:
+    """The command's exit status, unless somebody else ended it."""
+    if failure is None:
+        return 0
+    if failure.by_somebody:
+        raise errors.container_gone(session_name(job.workspace.volume))
+    if failure.out_of_memory:
+        job.reporter.warning(errors.COMMAND_OUT_OF_MEMORY)
+    return failure.status

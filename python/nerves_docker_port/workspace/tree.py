@@ -1,0 +1,273 @@
+"""Files and directories out of the build tree to the host: where they are, where they go, and how they are written.
+
+Everything is written below a temporary name beside its place and renamed in the end, so there is never a half of it.
+The container is not trusted: no name in what it sends leads out of the copy, and none leads through a symbolic link.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import posixpath
+import secrets
+import shutil
+import stat
+import tarfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from nerves_docker_port import errors
+from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine import archive
+from nerves_docker_port.engine.archive import Member
+from nerves_docker_port.engine.container import NoContainerError
+from nerves_docker_port.record.reporter import Reporter
+from nerves_docker_port.volume.lock import session_name
+from nerves_docker_port.volume.session import Session
+from nerves_docker_port.volume.steps import Step
+from nerves_docker_port.workspace.changes import LinkError, directory_below
+from nerves_docker_port.workspace.mounted import Workspace, bash
+from nerves_docker_port.workspace.packing import TEMPORARY
+
+_BLOCK = 1 << 20
+_PERMISSIONS = 0o777
+"""Those that are kept. The build's setuid programs would run here as the person who copies them."""
+
+_NOT_THERE, _OUTSIDE = 3, 4
+"""Exit statuses of scripts/find.sh."""
+
+_REPORT_EVERY = 0.5
+"""Seconds between two reports of progress."""
+
+
+@dataclass(frozen=True)
+class Copied:
+    """What was brought to the host."""
+
+    path: Path
+    size: int
+    """Bytes of all files together."""
+    warnings: list[str] = field(default_factory=list)
+    """In words for the person: what could not be copied."""
+
+
+def path_in_tree(given: str, workdirs: tuple[str, ...]) -> str:
+    """``given`` as a path relative to the build directory, of which ``workdirs`` are the possible names.
+
+    Raises ``RunnerError`` ``:bad_request`` where it leads out, as far as the words tell.
+    """
+    path = posixpath.normpath(given) if given else given
+    for workdir in workdirs:
+        if path == workdir or path.startswith(f"{workdir}/"):
+            path = posixpath.relpath(path, workdir)
+    if not path or path.startswith("/") or path.split("/")[0] == "..":
+        raise errors.not_in_build_tree(given, workdirs[0])
+    return path
+
+
+def place_for(path: str, target: str, name: str) -> Path:
+    """Where ``path`` goes: ``target``, or into it where it is a directory or is said to be one.
+
+    ``name`` is that of the build directory itself. Raises ``RunnerError`` ``:bad_request``.
+    """
+    place = Path(target)
+    if place.is_dir() or target.endswith("/"):
+        place = place / (posixpath.basename(path) if path != "." else name)
+    if not place.parent.is_dir():
+        raise errors.no_directory_for_copy(str(place.parent))
+    return place
+
+
+def bring(
+    session: Session, workspace: Workspace, path: str, place: Path, reporter: Reporter, cancellation: Cancellation
+) -> Copied:
+    """Bring ``path`` of the build directory to ``place``, whole or not at all.
+
+    The session has run no step. Raises ``RunnerError``.
+    """
+    found = _find(session, workspace, path, cancellation)
+    engine = session.engine
+    try:
+        with (
+            engine.failures("while it handed over files of the build tree"),
+            archive.tree(engine, session.container, found, cancellation) as members,
+        ):
+            if members is None:
+                raise errors.not_there_in_build_tree(path, workspace.workdir)
+            return write(members, place, _Progress(path, reporter, cancellation))
+    except NoContainerError as error:
+        raise errors.container_gone(session_name(workspace.volume)) from error
+    except tarfile.TarError as error:
+        cancellation.check()
+        raise errors.copy_broke_off(path, str(error)) from error
+    except errors.RunnerError:
+        # A cancellation closes the connection, which looks like a lost engine.
+        cancellation.check()
+        raise
+
+
+def _find(session: Session, workspace: Workspace, path: str, cancellation: Cancellation) -> str:
+    """The path in the container, without symbolic links in it."""
+    said = bytearray()
+    step = Step("find", [*bash("find", "find.sh"), workspace.workdir, path])
+    # The container's command has no step: it would be JSON, and a path need not be UTF-8.
+    for steps in ([], [step]):
+        failure = session.run(steps, said.extend, lambda _: None, lambda _: None, cancellation)
+    found = os.fsdecode(bytes(said).partition(b"\0")[0])
+    if failure is None:
+        return found
+    if failure.status == _OUTSIDE:
+        raise errors.leads_out_of_build_tree(path, found, workspace.workdir)
+    if failure.status == _NOT_THERE:
+        raise errors.not_there_in_build_tree(path, workspace.workdir, found)
+    raise errors.container_gone(session_name(workspace.volume))
+
+
+class _Progress:
+    """Tells the person how much has been copied, and looks whether the flow was cancelled."""
+
+    def __init__(self, path: str, reporter: Reporter, cancellation: Cancellation) -> None:
+        self._what = f"Copying {path}"
+        self._reporter = reporter
+        self._cancellation = cancellation
+        self._next = time.monotonic() + _REPORT_EVERY
+
+    def __call__(self, size: int) -> None:
+        self._cancellation.check()
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + _REPORT_EVERY
+            self._reporter.progress(self._what, size, None, "bytes")
+
+
+def write(members: Iterator[Member], place: Path, progress: Callable[[int], None]) -> Copied:
+    """Write the members of a tar file, whose first is the file or directory itself, as ``place``.
+
+    A file takes the place of a file; a directory takes that of nothing, or of an empty directory. ``progress`` gets the
+    bytes so far. Raises ``RunnerError``, and ``tarfile.TarError`` where ``members`` is damaged or breaks off.
+    """
+    if place.is_dir() and not place.is_symlink() and any(place.iterdir()):
+        raise errors.copy_onto_directory(str(place))
+    partial = place.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    with _host_failures(place):
+        try:
+            writer = _Writer(partial, progress)
+            for member, content in members:
+                writer.add(member, content)
+            writer.finish()
+            is_directory = partial.is_dir() and not partial.is_symlink()
+            if is_directory and os.path.lexists(place) and not place.is_dir():
+                raise errors.copy_onto_file(str(place))
+            partial.rename(place)
+        finally:
+            _remove(partial)
+    return Copied(place, writer.size, writer.warnings)
+
+
+class _Writer:
+    """Writes members, the first of them as ``path``, which must not be there."""
+
+    def __init__(self, path: Path, progress: Callable[[int], None]) -> None:
+        self._directory = path.parent
+        self._name = path.name
+        self._progress = progress
+        self._root: str | None = None
+        """What the first member is called in the tar file."""
+        self._directories: list[tuple[tuple[str, ...], tarfile.TarInfo]] = []
+        self.size = 0
+        self.warnings: list[str] = []
+
+    def add(self, member: tarfile.TarInfo, content: IO[bytes] | None) -> None:
+        """Write one member."""
+        self._progress(self.size)
+        parts = self._parts(member.name)
+        try:
+            with directory_below(self._directory, parts[:-1]) as directory:
+                self._place(member, content, directory, parts)
+        except LinkError as error:
+            raise tarfile.ReadError(f"{member.name} lies behind the link {error}") from error
+
+    def finish(self) -> None:
+        """Give the directories their modes and times, the innermost first: until then they have to be writable."""
+        if self._root is None:
+            raise tarfile.ReadError("it is empty")
+        if not os.path.lexists(self._directory / self._name):
+            raise errors.nothing_to_copy(self._root)
+        for parts, member in reversed(self._directories):
+            with directory_below(self._directory, parts) as directory:
+                os.utime(directory, (member.mtime, member.mtime))
+                os.fchmod(directory, member.mode & _PERMISSIONS)
+
+    def _parts(self, name: str) -> tuple[str, ...]:
+        parts = name.rstrip("/").split("/")
+        if self._root is None:
+            self._root = parts[0]
+        if parts[0] != self._root or any(part in ("", ".", "..") for part in parts):
+            raise tarfile.ReadError(f"{name} is not below {self._root}")
+        return (self._name, *parts[1:])
+
+    def _place(
+        self, member: tarfile.TarInfo, content: IO[bytes] | None, directory: int, parts: tuple[str, ...]
+    ) -> None:
+        name = parts[-1]
+        try:
+            if member.isdir():
+                os.mkdir(name, 0o700, dir_fd=directory)
+                self._directories.append((parts, member))
+            elif member.issym():
+                os.symlink(member.linkname, name, dir_fd=directory)
+                os.utime(name, (member.mtime, member.mtime), dir_fd=directory, follow_symlinks=False)
+            elif member.islnk():
+                other = self._parts(member.linkname)
+                with directory_below(self._directory, other[:-1]) as source:
+                    os.link(other[-1], name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
+            elif member.isreg():
+                self._file(member, content, directory, name)
+            else:
+                self.warnings.append(errors.not_copied(member.name, "it is neither a file, a directory nor a link"))
+        except FileExistsError:
+            # A file system that does not tell upper and lower case apart (macOS): the kernel has such names.
+            self.warnings.append(errors.not_copied(member.name, "there is another file of this name already"))
+
+    def _file(self, member: tarfile.TarInfo, content: IO[bytes] | None, directory: int, name: str) -> None:
+        descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
+        with os.fdopen(descriptor, "wb") as file:
+            while content is not None and (data := content.read(_BLOCK)):
+                file.write(data)
+                self.size += len(data)
+                self._progress(self.size)
+            file.flush()
+            os.fchmod(descriptor, member.mode & _PERMISSIONS)
+            os.utime(descriptor, (member.mtime, member.mtime))
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or directory of ours with all that is in it, whatever modes that has; not there is fine."""
+
+    def allow(function: Callable[[str], object], path: str, _error: object) -> None:
+        with suppress(OSError):
+            os.chmod(os.path.dirname(path), stat.S_IRWXU)  # noqa: PTH101, PTH120
+            os.chmod(path, stat.S_IRWXU)  # noqa: PTH101
+            function(path)
+
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, onerror=allow)
+    else:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _host_failures(place: Path) -> Iterator[None]:
+    """Our words for what the host's file system refuses."""
+    try:
+        yield
+    except OSError as error:
+        # What the HTTP client raises has no number.
+        if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
+            raise
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.disk_full(f"No space is left on the host for {place}.") from error
+        raise errors.not_writable(str(place.parent), "The directory", os.strerror(error.errno)) from error
