@@ -189,7 +189,8 @@ def test_a_command_is_ended_with_its_helper(new_system: System, client: docker.D
     assert error["code"] == "cancelled"
     assert wait_until(lambda: at_work(client, new_system.volume) == [])
     log = (new_system.package / "run.log").read_text().splitlines()
-    assert (log[1], log[-1]) == ("begun", "ended")
+    assert log[1] == "begun"
+    assert "ended" in log
 
 
 def test_create_build_that_fails(new_system: System) -> None:
