@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format package unit pytest exunit coverage matrix soak bench lock audit dist clean
+.PHONY: demo test lint format package unit pytest exunit coverage matrix soak bench nerves dialyzer lock audit hex dist clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -15,6 +15,8 @@ DIST ?= dist
 WORLD := $(PYTHON) integration/world.py
 # Most tests wait for an engine, so three at a time keep two cores busy.
 WORKERS ?= 3
+# For `make nerves`: a version that the newest Nerves runs on.
+ELIXIR ?= trixie
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 PYTEST := $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 LOCKING := --quiet --upgrade --python-version 3.10 --generate-hashes --no-header
@@ -77,6 +79,7 @@ lint: $(VENV)/.ready
 	$(BIN)/vermin --quiet --no-tips --violations --target=3.10- python/nerves_docker_port
 	$(WORLD) tools shellcheck shfmt
 	scripts="$$($(SCRIPTS))"; shellcheck .ci/run $$scripts; $(SHFMT) --diff .ci/run $$scripts
+	PATH="$(CURDIR)/$(BIN):$$PATH" actionlint
 	$(WORLD) run --elixir host -- sh -c 'cd elixir_shim && mix format --check-formatted'
 
 format: $(VENV)/.ready
@@ -91,6 +94,20 @@ package: $(PACKAGED)
 $(PACKAGED): $(HELPER_SOURCES) | $(VENV)/.ready
 	$(BIN)/python python/package_helper.py elixir_shim/priv/python
 	touch $@
+
+## dialyzer: the types of the shim; no result is ignored by accident
+dialyzer:
+	$(PYTHON) integration/dialyzer.py
+
+## nerves: the demo and the tests of Mix with real Nerves, for example NERVES_PATH=... NERVES_DEPS_PATH=... MIX_HOME=...
+nerves: package
+	test -f "$(NERVES_PATH)/mix.exs" || { echo 'NERVES_PATH has to be a checkout of Nerves: see CONTRIBUTING.md' >&2; exit 1; }
+	HEX_OFFLINE=1 $(PYTHON) integration/demo.py --elixir $(ELIXIR)
+	HEX_OFFLINE=1 $(WORLD) run $(IMAGES) --elixir $(ELIXIR) -- $(PYTEST) tests/mix/test_tasks.py tests/mix/test_mix.py
+
+## hex: the Hex package, into build/hex
+hex: package
+	$(WORLD) run --elixir host -- $(BIN)/python python/package_hex.py build/hex
 
 ## dist: the Python distribution, as a wheel and as sources, into dist/
 dist: $(RELEASE)/.ready
@@ -119,4 +136,4 @@ $(RELEASE)/.ready: requirements/release.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(RELEASE) $(DIST) elixir_shim/priv/python elixir_shim/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RELEASE) $(DIST) build elixir_shim/priv/python elixir_shim/_build .mypy_cache .pytest_cache .ruff_cache .hypothesis

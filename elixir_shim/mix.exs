@@ -2,6 +2,11 @@ defmodule NervesDockerPort.MixProject do
   use Mix.Project
 
   @version "0.1.0"
+  # Where the repository is published. The links in the documentation lead there.
+  @source_url "https://github.com/nerves-project/nerves_docker_port"
+
+  # In the repository, the documents are one directory up. `make hex` puts them beside this file.
+  @documents if(File.dir?(Path.join(__DIR__, "docs")), do: ".", else: "..")
 
   def project do
     [
@@ -13,42 +18,81 @@ defmodule NervesDockerPort.MixProject do
       # Nerves compiles its own packages before it builds a system, and nothing else. So we are one: else a `mix compile`
       # with nothing compiled yet would not find the build runner.
       nerves_package: [type: :package],
+      name: "nerves_docker_port",
       description: "Builds Nerves systems on a Docker engine, without the docker CLI",
+      source_url: @source_url,
       package: package(),
-      docs: docs()
+      docs: docs(),
+      dialyzer: [flags: [:unmatched_returns, :error_handling, :extra_return, :missing_return]]
     ]
   end
 
   # No application of its own: everything runs inside Mix.
   def application, do: []
 
+  # With Elixir 1.14, which does not read this, put MIX_ENV=tools before these tasks.
+  def cli, do: [preferred_envs: [docs: :tools, credo: :tools, dialyzer: :tools]]
+
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_env), do: ["lib"]
 
   # Nerves is not listed although it is called: it is the system's own dependency, which calls us at run time, and every
   # call to it is resolved then. So neither is compiled before the other, and a Nerves from a path needs no `override`.
-  # ExDoc is there only for those who write documentation, so that compiling and testing need no Hex.
+  #
+  # `mix deps.get` fetches these tools, and only the tasks that use them need them: they have an environment of their own, so
+  # compiling and testing works without them. Without Hex, Mix cannot even read such a list; then there is none.
   defp deps do
-    if System.get_env("NERVES_DOCKER_PORT_DOCS") do
-      [{:ex_doc, "~> 0.34", only: :docs, runtime: false}]
+    if Code.ensure_loaded?(Hex) do
+      [
+        {:credo, "~> 1.7", only: :tools, runtime: false},
+        {:dialyxir, "~> 1.4", only: :tools, runtime: false},
+        {:ex_doc, "~> 0.34", only: :tools, runtime: false}
+      ]
     else
       []
     end
   end
 
+  # NOTICE says which license is whose.
   defp package do
     [
-      licenses: ["Apache-2.0"],
-      links: %{"Nerves" => "https://nerves-project.org"},
-      files: ["lib", "priv/python", "mix.exs", ".formatter.exs", "README.md", "LICENSE"]
+      licenses: ["Apache-2.0", "BSD-3-Clause", "MIT", "MPL-2.0"],
+      links: %{"GitHub" => @source_url, "Nerves" => "https://nerves-project.org"},
+      files:
+        ~w(lib priv mix.exs .formatter.exs docs) ++
+          ~w(README.md CHANGELOG.md CONTRIBUTING.md RELEASE.md SECURITY.md LICENSE NOTICE),
+      exclude_patterns: [~r/__pycache__/]
     ]
   end
 
   defp docs do
     [
-      main: "NervesDockerPort",
+      main: "readme",
       source_ref: "v#{@version}",
-      extras: ["README.md"]
+      source_url_pattern: "#{@source_url}/blob/v#{@version}/elixir_shim/%{path}#L%{line}",
+      extras: pages(),
+      assets: %{Path.join(@documents, "docs/images") => "docs/images"},
+      groups_for_extras: [
+        "For contributors": ~r{(architecture|protocol|CONTRIBUTING|RELEASE|SECURITY)\.md},
+        Guides: ~r{docs/}
+      ],
+      groups_for_modules: [
+        "For a system's mix.exs": [NervesDockerPort, NervesDockerPort.BuildRunner],
+        "The request": [NervesDockerPort.Request, NervesDockerPort.Project, NervesDockerPort.Shell],
+        "The helper": [
+          NervesDockerPort.Command,
+          NervesDockerPort.Helper,
+          NervesDockerPort.Connection,
+          NervesDockerPort.Protocol
+        ],
+        "The terminal": [NervesDockerPort.Console]
+      ]
     ]
+  end
+
+  defp pages do
+    page = &Path.join(@documents, &1)
+    guides = Path.wildcard(page.("docs/*.md"))
+    [page.("README.md")] ++ guides ++ Enum.map(~w(CONTRIBUTING.md RELEASE.md SECURITY.md CHANGELOG.md), page)
   end
 end

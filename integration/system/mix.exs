@@ -8,7 +8,7 @@ defmodule MySystem.MixProject do
   #   MINI_RUNNER           another build runner: "Nerves.Artifact.BuildRunners.Docker"
   #   MINI_SHIM_PATH        another place of nerves_docker_port
   #   MINI_PLATFORM_PATH    another place of the platform, and MINI_PLATFORM_VERSION, its version
-  #   NERVES_HEX=1          Nerves and its dependencies from Hex; or
+  #   NERVES_HEX=1          Nerves and its dependencies from Hex, MINI_NERVES says which ("~> 1.13.2"); or
   #   NERVES_PATH           a checkout of Nerves, and with it
   #   NERVES_DEPS_PATH      a directory of checkouts of its dependencies, for where Hex cannot be reached.
   #                         Without any it is the stand-in, which needs neither Hex nor the nerves_bootstrap archive.
@@ -95,7 +95,7 @@ defmodule MySystem.MixProject do
 
   defp nerves do
     if System.get_env("NERVES_HEX") do
-      {:nerves, "~> 1.11", runtime: false}
+      {:nerves, System.get_env("MINI_NERVES", "~> 1.11"), runtime: false}
     else
       {:nerves, path: @nerves_path, runtime: false}
     end

@@ -135,7 +135,7 @@ defmodule NervesDockerPort.Console do
   Returns the milliseconds until `idle/1` is due.
   """
   @spec patience(t()) :: non_neg_integer()
-  def patience(console), do: max(0, console.dot_at - now())
+  def patience(%__MODULE__{dot_at: dot_at}) when is_integer(dot_at), do: max(0, dot_at - now())
 
   @doc """
   Writes a dot, or the progress that was not printed yet. The caller calls it when nothing was printed for a while.
