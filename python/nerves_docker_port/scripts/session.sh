@@ -70,7 +70,9 @@ while [ -z "$ndp_ending" ]; do
     ndp_status=$?
     # Where Ctrl-C came at once with its end, bash 5.2 has lost the status and says -1.
     [ "$ndp_status" -ge 0 ] || ndp_status=130
-    [ "$ndp_status" = 0 ] && [ ! -t 0 ] || ndp_say below "$ndp_status"
+    if [ "$ndp_status" != 0 ] || [ -t 0 ]; then
+      ndp_say below "$ndp_status"
+    fi
     exit "$ndp_status"
   fi
   ndp_missed=$((ndp_missed + 1))
