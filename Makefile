@@ -18,6 +18,8 @@ WORKERS ?= 3
 # For `make nerves`: a version that the newest Nerves runs on.
 ELIXIR ?= trixie
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
+# What needs no real engine: a fake one, or only a listener.
+NO_ENGINE := tests/unit tests/faults/test_fake_engine.py $(addprefix tests/engine/test_,dockerignore.py endpoint.py tls.py)
 PYTEST := $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 LOCKING := --quiet --upgrade --python-version 3.10 --generate-hashes --no-header
 IMAGES := --image new --image new-1.28.0 --image old
@@ -47,7 +49,7 @@ pytest: package
 ## coverage: the lines and branches of the helper that the tests without a real engine run
 coverage: $(VENV)/.ready
 	rm -f .coverage*
-	$(BIN)/python -m coverage run -m pytest $(SIDE_BY_SIDE) tests/unit tests/faults/test_fake_engine.py
+	$(BIN)/python -m coverage run -m pytest $(SIDE_BY_SIDE) $(NO_ENGINE)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
 

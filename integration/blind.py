@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import secrets
 import shutil
 import subprocess
 import tempfile
@@ -45,7 +46,9 @@ class BlindEngine:
 @contextlib.contextmanager
 def blind_engine(source: str, images: Sequence[str]) -> Iterator[BlindEngine]:
     """Such an engine for as long as the block lasts, with these images of the engine at `source`."""
-    cache = Path(tempfile.mkdtemp(prefix="ndp-blind-", dir="/var/tmp"))
+    # containerd's name for the engine is made from it: letters and digits, and no "_" at the beginning of a word.
+    cache = Path(f"/var/tmp/ndp-blind-{secrets.token_hex(4)}")
+    cache.mkdir(mode=0o700)
     where = Places(cache=cache, run=Path("/run") / cache.name)
     hidden = {*HIDDEN, tempfile.gettempdir()}
     script = f'hostname {NAME}; for d in {" ".join(sorted(hidden))}; do mount -t tmpfs none "$d"; done; exec "$@"'

@@ -19,7 +19,7 @@ import pytest
 from nerves_docker_port.port.wire import Atom
 from support.fake_engine import FakeEngine
 from support.images import NEW, OLD
-from support.port import Helper, packaged_command
+from support.port import Helper, packaged_command, wait_until
 from support.requests import keyword
 from support.system import System
 
@@ -136,8 +136,11 @@ def test_a_healthy_engine(
     assert {"python", "memory", "leftovers"} <= {finding["topic"] for finding in report.findings}
     # Nothing is left of it.
     assert {str(path) for path in system.root.rglob("*")} == before
-    assert [c.name for c in client.containers.list(all=True) if "doctor" in str(c.name)] == []
-    assert {v.name for v in client.volumes.list() if len(v.name or "") == 64} <= volumes
+    # Other tests may examine something at the same time.
+    assert wait_until(
+        lambda: [c for c in client.containers.list(all=True, ignore_removed=True) if "doctor" in str(c.name)] == [], 60
+    )
+    assert wait_until(lambda: {v.name for v in client.volumes.list() if len(v.name or "") == 64} <= volumes, 60)
 
 
 def test_the_volume_of_the_project_has_its_size_and_age(system: System) -> None:

@@ -138,6 +138,7 @@ def test_what_is_in_use_is_kept(two_versions: System, client: docker.DockerClien
         user.remove(force=True)
 
 
+@pytest.mark.alone  # another test with `--all` could remove it first
 def test_volumes_of_other_packages_that_are_gone_are_removed_only_with_all(
     make_system: MakeSystem, client: docker.DockerClient
 ) -> None:

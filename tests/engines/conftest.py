@@ -68,6 +68,14 @@ def open_host(running_engine: RunningEngine) -> str:
     return running_engine.variables["DOCKER_HOST"]
 
 
+@pytest.fixture(scope="session")
+def client(host: str) -> Iterator[docker.DockerClient]:
+    """Looks at this engine. That of the other tests may be there already, and looks at theirs."""
+    client = docker.DockerClient(base_url=host)
+    yield client
+    client.close()
+
+
 @pytest.fixture
 def system(make_system: Callable[..., System], running_engine: RunningEngine, client: docker.DockerClient) -> System:
     """A system of the person who may use the engine."""

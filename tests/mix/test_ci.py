@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -12,8 +13,8 @@ from integration.project import Project, lay_out
 
 from support.images import NEW
 
-GITHUB = {"CI": "true", "GITHUB_ACTIONS": "true"}
-GITLAB = {"CI": "true", "GITLAB_CI": "true"}
+GITHUB: dict[str, Any] = {"CI": "true", "GITHUB_ACTIONS": "true"}
+GITLAB: dict[str, Any] = {"CI": "true", "GITLAB_CI": "true"}
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ HERE: dict[str, Any] = {"name": platform.node(), "kernel": os.uname().release}
 def engine(url: str = "unix:///var/run/docker.sock", **capabilities: Any) -> Engine:
     """An engine that may be looked at, and fails when it is asked anything."""
     known = Capabilities("20.10", "1.41", "amd64", rootless=False, **capabilities)
-    return cast(Engine, SimpleNamespace(endpoint=SimpleNamespace(url=url), capabilities=known))
+    return cast(Engine, SimpleNamespace(endpoint=SimpleNamespace(url=url), capabilities=known, is_podman=False))
 
 
 @pytest.mark.parametrize("setting", ["mounted", "copied"])
