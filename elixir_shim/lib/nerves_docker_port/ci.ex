@@ -225,7 +225,10 @@ defmodule NervesDockerPort.CI do
 
   # CommonMark: a backslash before any ASCII punctuation character makes it that character alone.
   defp escaped(text) do
-    text |> Console.printable() |> String.replace(~r/\s+/u, " ") |> String.replace(~r/[!-\/:-@\[-`{-~]/, "\\\\\\0")
+    text
+    |> Console.printable()
+    |> String.replace(~r/\s+/u, " ")
+    |> String.replace(~r/[!-\/:-@\[-`{-~]/, "\\\\\\0")
   end
 
   # CommonMark: what is within `<pre>` is HTML up to `</pre>`, whatever lines are in it.

@@ -48,7 +48,7 @@ defmodule NervesDockerPort.Helper do
 
   Raises `Mix.Error` where the helper cannot be started, breaks the protocol or dies, and where its outcome is an error.
   """
-  @spec request(op(), map() | (-> map()), keyword()) :: term()
+  @spec request(op(), map() | (() -> map()), keyword()) :: term()
   def request(op, args, options \\ []) do
     command = Keyword.get_lazy(options, :command, &Command.resolve/0)
     conversation = parked(command) || start(command)
