@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -283,8 +283,9 @@ def test_a_step_that_ends_after_a_term_is_told_and_no_other_begins(status: int) 
 def test_a_step_that_is_stopped_is_waited_for_without_work() -> None:
     with running(["sh", "-c", "echo up; kill -STOP $$; echo on"]) as script:
         assert script.read(3) == b"up\n"
-        (step,) = _children(script.process.pid)
-        assert wait_until(lambda: _stat(step)[0] == "T", 30)
+        # The script also starts a `sleep` now and then.
+        assert wait_until(lambda: _stopped_children(script.process.pid), 30)
+        (step,) = _stopped_children(script.process.pid)
         before = _ticks(script.process.pid)
         assert not wait_until(lambda: script.process.poll() is not None, 1)
         # Of a hundred.
@@ -306,6 +307,15 @@ def _ticks(pid: int) -> int:
 
 def _children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _stopped_children(pid: int) -> list[int]:
+    found = []
+    for child in _children(pid):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if _stat(child)[0] == "T":
+                found.append(child)
+    return found
 
 
 # --- Steps on their way ----------------------------------------------------------------------------------------
