@@ -75,8 +75,11 @@ defmodule NervesDockerPort.Console do
   @spec new(keyword()) :: t()
   def new(options \\ []) do
     console = struct!(__MODULE__, Keyword.take(options, [:dot_every, :line_every, :columns]))
-    ci = CI.new()
-    restart_silence(if ci, do: %{console | ci: ci, columns: nil}, else: console)
+
+    case CI.new() do
+      nil -> restart_silence(console)
+      ci -> restart_silence(%{console | ci: ci, columns: nil})
+    end
   end
 
   @doc """

@@ -69,7 +69,7 @@ defmodule NervesDockerPort.Helper do
         value(outcome, op, args)
 
       {:error, message} ->
-        value({:error, message}, op, args)
+        fail(message, nil, op, args)
     end
   end
 
@@ -77,28 +77,30 @@ defmodule NervesDockerPort.Helper do
     args.()
   rescue
     error in Mix.Error ->
-      value({:error, error.message}, op, %{})
+      fail(error.message, nil, op, %{})
   end
 
   defp arguments(_op, args), do: args
 
-  defp value({:error, message}, op, args), do: value({:failed, message, nil}, op, args)
-
-  defp value(outcome, op, args) do
-    # A CI shows builds; the other operations are a person's.
-    ci? = op in [:build, :archive]
-    app = with %{package: %{app: app}} <- args, do: app, else: (_unknown -> nil)
-
-    case outcome do
-      {:ok, value} ->
-        if ci?, do: CI.passed(app, value)
-        value
-
-      {:failed, message, cause} ->
-        if ci?, do: CI.failed(app, message, cause)
-        Mix.raise(message)
-    end
+  defp value({:ok, value}, op, args) do
+    if ci?(op), do: CI.passed(app(args), value)
+    value
   end
+
+  defp value({:error, message}, op, args), do: fail(message, nil, op, args)
+  defp value({:failed, message, cause}, op, args), do: fail(message, cause, op, args)
+
+  @spec fail(String.t(), map() | nil, op(), term()) :: no_return()
+  defp fail(message, cause, op, args) do
+    if ci?(op), do: CI.failed(app(args), message, cause)
+    Mix.raise(message)
+  end
+
+  # A CI shows builds; the other operations are a person's.
+  defp ci?(op), do: op in [:build, :archive]
+
+  defp app(%{package: %{app: app}}), do: app
+  defp app(_args), do: nil
 
   # Whatever goes wrong on this side, the helper goes.
   defp or_close(conversation, function) do
