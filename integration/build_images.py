@@ -29,7 +29,7 @@ REPOSITORY = "nerves_docker_port/builder"
 BASE = "nerves_docker_port/base:bookworm"
 RECIPE = "nerves_docker_port.recipe"
 SUITE = "bookworm"
-PACKAGES = ("gcc", "libc6-dev", "make", "openssh-client", "procps", "sudo", "vim-tiny", "xz-utils")
+PACKAGES = ("ccache", "gcc", "libc6-dev", "make", "openssh-client", "procps", "sudo", "vim-tiny", "xz-utils")
 # These directories are removed from the base: no build needs them, and they are half of its size.
 USELESS = (
     *("usr/share/doc", "usr/share/man", "usr/share/info", "usr/share/locale"),

@@ -1143,6 +1143,47 @@ def cancelled(reason: str) -> RunnerError:
     return RunnerError(Code.CANCELLED, f"The build was cancelled: {reason}.")
 
 
+def ccache_not_used(defconfig: str) -> str:
+    """A warning: a cache is configured, but Buildroot is not told to use one."""
+    return (
+        f"The compiler cache is configured, but this system does not use it: BR2_CCACHE=y is not in {defconfig}. Add "
+        "that line to turn the cache on."
+    )
+
+
+def ccache_no_answer(address: str) -> str:
+    """A warning: the team's store cannot be reached from the container."""
+    return (
+        f"The compile cache {address} does not answer in the container, so this build does without it. See that the "
+        "address is right, that the store runs, and that containers reach it (`network` and `extra_hosts` in "
+        "build_runner_config)."
+    )
+
+
+def ccache_refused(address: str, answer: str) -> str:
+    """A warning: the team's store answers, but with an error."""
+    return (
+        f"The compile cache {address} refuses this build, which does without it: {answer!r}. A password or token "
+        "for it belongs into the variable NERVES_DOCKER_CCACHE_PASSWORD."
+    )
+
+
+def ccache_slow(address: str, milliseconds: int, limit: int) -> str:
+    """A warning: the team's store answers too slowly to be of use."""
+    return (
+        f"The compile cache {address} took {milliseconds} ms to answer, so this build does without it: above {limit} "
+        "ms the cache would cost more than it saves. Use a store that is nearer."
+    )
+
+
+def ccache_lost(address: str) -> str:
+    """A warning: the team's store answered at first, but not to the end."""
+    return (
+        f"The compile cache {address} stopped answering during the build, which did without it from then on. See "
+        "whether the store still runs."
+    )
+
+
 COMMAND_OUT_OF_MEMORY = (
     "A process of the command was ended for want of memory. Give the container or the engine more memory, or let fewer "
     "jobs run at once (`make -j2`)."

@@ -280,11 +280,20 @@ def run(engine: Engine, spec: Spec, cancellation: Cancellation) -> tuple[int, by
 def put_file(engine: Engine, container: str, path: str, data: bytes) -> None:
     """Write a file of root's into the container's own layer. Raises ``NoContainerError``."""
     directory, name = posixpath.split(path)
+    put_files(engine, container, directory, {name: data})
+
+
+def put_files(engine: Engine, container: str, directory: str, files: Mapping[str, bytes]) -> None:
+    """Write files of root's into a directory of the container's own layer, in this order.
+
+    Raises ``NoContainerError``.
+    """
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w") as tar:
-        member = tarfile.TarInfo(name)
-        member.size, member.mode = len(data), 0o644
-        tar.addfile(member, io.BytesIO(data))
+        for name, data in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mode = len(data), 0o644
+            tar.addfile(member, io.BytesIO(data))
     with there():
         engine.api.put_archive(container, directory, packed.getvalue())
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nerves_docker_port import scripts
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import resources
+from nerves_docker_port.flows import compile_cache
 from nerves_docker_port.flows.job import Job, Prepared, job_on, log_opened_on_use, open_session, prepare
 from nerves_docker_port.record import journal
 from nerves_docker_port.record.recorder import Recorder, recorded
@@ -19,6 +20,7 @@ from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume.session import Session
 from nerves_docker_port.volume.steps import Step
+from nerves_docker_port.workspace import cache
 from nerves_docker_port.workspace.mounted import PLATFORM, Workspace
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ def build(
         steps = [
             Step("create_build", [f"{PLATFORM}/create-build.sh", workspace.defconfig, workspace.workdir]),
             Step("make", ["make", *request.make_args]),
+            *compile_cache.after(request.settings),
             *_packing(workspace),
         ]
         check = _check(workspace)
@@ -81,8 +84,10 @@ def build(
         with job_on(prepared, session, open_log(), recorder, cancellation) as job:
             for text in resources.advice(prepared.engine.capabilities, request.settings, request.names.download_dir):
                 recorder.warning(text)
+            cache.check(request, recorder.warning)
             recorder.headline("Starting Build... (this may take a while)")
-            job.run(steps)
+            with compile_cache.counted(job):
+                job.run(steps)
             artifact = _copy(job)
         if not session.park():
             return artifact, None

@@ -35,7 +35,7 @@ from nerves_docker_port.workspace.mounted import Workspace
 HEADLINES = {"make_system": "Creating artifact archive"}
 """What a person is told when a step begins."""
 
-QUIET = frozenset({"note_inputs", "bring_back"})
+QUIET = frozenset({"note_inputs", "bring_back", "ccache_count"})
 """Steps that are no stage of a flow: a person need not know of them."""
 
 

@@ -17,7 +17,8 @@ from typing import Final, Literal, TypeAlias, TypeVar, get_args
 
 from nerves_docker_port import errors
 from nerves_docker_port.port.wire import Atom, Term
-from nerves_docker_port.request import host_config, terms
+from nerves_docker_port.request import host_config, remote_cache, terms
+from nerves_docker_port.request.remote_cache import RemoteCache
 
 Ssh: TypeAlias = Literal["dir", "agent"]
 Pull: TypeAlias = Literal["missing", "always", "never"]
@@ -46,6 +47,9 @@ SETTINGS: Final = (
     "record_dir",
 )
 """The keys that have a variable."""
+
+CCACHE_PARTS: Final = ("dir", "remote", "read_only", "max_size")
+"""What ``ccache`` may consist of; each has a variable of its own. ``password`` has only a variable."""
 
 KEYS: Final = ("docker", *SETTINGS, "host_config")
 """All keys. ``docker`` is read in request.py."""
@@ -76,6 +80,10 @@ _VARIABLE_EXAMPLES: Final = {
     "pass_env": "GITHUB_TOKEN,HTTP_PROXY",
     "mounts": "/home/me/patches:/patches:ro",
     "dns": "10.0.0.1,10.0.0.2",
+    "ccache_dir": "true",
+    "ccache_remote": "redis://cache.example.com",
+    "ccache_read_only": "true",
+    "ccache_max_size": "20G",
     "extra_hosts": "mirror:10.0.0.2,engine:host-gateway",
     "record_dir": "/tmp/record",
 }
@@ -108,6 +116,10 @@ class Settings:
     mounts: tuple[HostMount, ...] = ()
     ccache: Path | None = None
     """The host's directory for Buildroot's ccache."""
+    remote_cache: RemoteCache | None = None
+    """The compile cache that a team shares."""
+    ccache_max_size: int | None = None
+    """Bytes; ``None`` leaves it to ccache."""
     cpus: Decimal | None = None
     memory: int | None = None
     """Bytes; ``None`` is as much as the engine has."""
@@ -172,6 +184,7 @@ def parse(
         **{key: _Given(key, value) for key, value in config.items()},
         **_overrides(variables),
     }
+    given = {**_ccache_parts(given.pop("ccache", None)), **given}
 
     def read(key: str, parser: Callable[[_Given], T], default: D) -> T | D:
         return parser(given[key]) if key in given else default
@@ -188,7 +201,9 @@ def parse(
         # What is given a value here goes before what comes from outside.
         env={**passed, **read("env", _env, {})},
         mounts=read("mounts", lambda value: _mounts(value, path, f"/nerves/env/{app}"), ()),
-        ccache=read("ccache", lambda value: _ccache(value, path, download_dir.parent / "ccache"), None),
+        ccache=read("ccache_dir", lambda value: _ccache(value, path, download_dir.parent / "ccache"), None),
+        remote_cache=read("ccache_remote", lambda value: _remote_cache(value, given), None),
+        ccache_max_size=read("ccache_max_size", _max_size, None),
         cpus=read("cpus", _cpus, None),
         memory=read("memory", _memory, None),
         swap=read("swap", _swap, None),
@@ -216,28 +231,35 @@ class _Given:
     key: str
     value: Term
     is_variable: bool = False
+    within: str = ""
+    """The key of the configuration that this is a part of."""
 
     @property
     def where(self) -> str:
         """The key or the variable, in words."""
-        return f"The variable {self._variable}" if self.is_variable else f"{CONFIG}: [{self.key}: ...]"
+        return f"The variable {self._variable}" if self.is_variable else f"{CONFIG}: [{self._path}: ...]"
 
     def wrong(self, allowed: str, *, example: str, given: str | None = None) -> errors.RunnerError:
         """The error for this value, or for the part of it that ``given`` names. ``example`` is one for the config."""
         if self.is_variable:
             example = f"{self._variable}={_VARIABLE_EXAMPLES.get(self.key) or example.strip(':').strip(chr(34))}"
         else:
-            example = f"{self.key}: {example}"
+            example = f"{self._path}: {example}" + ("]" if self.within else "")
         return errors.wrong_setting(self.where, given or terms.inspect(self.value), allowed, example)
 
     @property
     def _variable(self) -> str:
         return PREFIX + self.key.upper()
 
+    @property
+    def _path(self) -> str:
+        return f"{self.within}: [{self.key.removeprefix(f'{self.within}_')}" if self.within else self.key
+
 
 def _overrides(variables: Mapping[str, str]) -> dict[str, _Given]:
     """The settings that variables give. An empty variable is as if it were not set."""
-    allowed = {PREFIX + key.upper(): key for key in SETTINGS}
+    parts = [f"ccache_{part}" for part in (*CCACHE_PARTS, "password")]
+    allowed = {PREFIX + key.upper(): key for key in (*SETTINGS, *parts)}
     found = {}
     for name, value in variables.items():
         if not name.startswith(PREFIX):
@@ -353,6 +375,58 @@ def _taken(target: str, package_target: str) -> str | None:
 
 def _is_within(path: str, directory: str) -> bool:
     return directory == "/" or path == directory or path.startswith(directory + "/")
+
+
+def _ccache_parts(given: _Given | None) -> dict[str, _Given]:
+    """The parts of ``ccache``: what is no keyword list is the directory."""
+    if given is None:
+        return {}
+    pairs = terms.pairs(given.value) if isinstance(given.value, list | dict) and given.value else None
+    if pairs is None:
+        return {"ccache_dir": given}
+    found: dict[str, _Given] = {}
+    for name, value in pairs:
+        if name not in CCACHE_PARTS:
+            near = errors.nearest(name, CCACHE_PARTS)
+            raise errors.unknown_setting(f"{name}:", given.where, [f"{part}:" for part in CCACHE_PARTS], near, ":")
+        if value is not None:
+            found.setdefault(f"ccache_{name}", _Given(f"ccache_{name}", value, within="ccache"))
+    return found
+
+
+def _remote_cache(given: _Given, settings: Mapping[str, _Given]) -> RemoteCache | None:
+    if given.value is False or terms.word(given.value) in _NO:
+        return None
+    example = '"redis://cache.example.com"'
+    text, password = terms.text(given.value), settings.get("ccache_password")
+    if not text:
+        raise given.wrong(remote_cache.ALLOWED, example=example)
+    try:
+        return remote_cache.parse(
+            text,
+            password=None if password is None else str(password.value).strip("\r\n"),
+            may_have_secrets=given.is_variable,
+            read_only="ccache_read_only" in settings and _yes_or_no(settings["ccache_read_only"]),
+        )
+    except remote_cache.AddressError as error:
+        # Not shown: it may hold a password.
+        raise given.wrong(str(error), example=example, given="another address") from error
+
+
+def _yes_or_no(given: _Given) -> bool:
+    word = terms.word(given.value) or ""
+    if given.value is True or word in _YES:
+        return True
+    if given.value is False or word in _NO:
+        return False
+    raise given.wrong("true or false", example="true")
+
+
+def _max_size(given: _Given) -> int:
+    size = terms.size(given.value)
+    if not size:
+        raise given.wrong('a size such as "20G"', example='"20G"')
+    return size
 
 
 def _ccache(given: _Given, path: Callable[[str], Path], default: Path) -> Path | None:

@@ -24,6 +24,7 @@ from nerves_docker_port.volume.build_volume import ID_FILE, labels_of
 from nerves_docker_port.volume.lock import container_labels, session_name
 from nerves_docker_port.volume.session import STATE, Questions
 from nerves_docker_port.volume.steps import Step, to_arguments
+from nerves_docker_port.workspace import cache
 
 PLATFORM = "/nerves/env/platform"
 DOWNLOADS = "/nerves/dl"
@@ -120,14 +121,18 @@ class Workspace:
         return [self.package_dir, PLATFORM, *configured]
 
     def questions(
-        self, engine: Engine, token: str, _tell: Callable[[str], None], _cancellation: Cancellation
+        self, engine: Engine, token: str, tell: Callable[[str], None], _cancellation: Cancellation
     ) -> Questions:
         """What answers the scripts of a session with this ``token``; ``tell`` gets warnings."""
 
         def elsewhere(_container: str, _asked: str) -> None:
             raise errors.other_directory(str(self.request.package.path))
 
-        return {"owner": lambda made, _asked: self._answer_owner(engine, made, token), "elsewhere": elsewhere}
+        return {
+            "owner": lambda made, _asked: self._answer_owner(engine, made, token),
+            "elsewhere": elsewhere,
+            **cache.questions(engine, self.request.settings, tell),
+        }
 
     def bringing_back(self, _token: str) -> list[Step]:
         """The steps that bring what was changed in the package's directory to the host: here, it is there already."""
@@ -176,6 +181,8 @@ class Workspace:
         return [inside, content, script and container_path(PLATFORM, script)]
 
     def _spec(self, flow: str, below: Sequence[str], token: str) -> Spec:
+        if self.request.settings.remote_cache is not None:
+            below = [*bash("ccache", "say.sh", "ccache.sh"), token, *below]
         return Spec(
             name=session_name(self.volume),
             image=self.image.id,
@@ -196,7 +203,10 @@ class Workspace:
         if settings.ssh_agent is not None:
             env["SSH_AUTH_SOCK"] = SSH_AGENT
         # A setting may say another TERM; of the others it cannot (settings.py).
-        return [f"{name}={value}" for name, value in {**self.proxies, **env, **settings.env}.items()]
+        return [
+            f"{name}={value}"
+            for name, value in {**self.proxies, **env, **cache.environment(settings), **settings.env}.items()
+        ]
 
     def _mounts(self) -> list[Mount]:
         return [

@@ -1,0 +1,54 @@
+"""What the compile cache has brought a flow: counted behind its steps, told to the person, kept in the journal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from nerves_docker_port import errors
+from nerves_docker_port.flows.job import Job
+from nerves_docker_port.record import journal
+from nerves_docker_port.request.settings import Settings
+from nerves_docker_port.volume.steps import Step
+from nerves_docker_port.workspace import cache
+from nerves_docker_port.workspace.mounted import bash
+
+
+def after(settings: Settings) -> list[Step]:
+    """The step behind the last that compiles, where a cache is configured."""
+    return [Step("ccache_count", bash("ccache-count", "ccache_count.sh"))] if cache.is_on(settings) else []
+
+
+@contextmanager
+def counted(job: Job) -> Iterator[None]:
+    """Tell what the cache did in the body, whose steps have those of ``after`` among them, however the body ends."""
+    counting = after(job.request.settings)
+    try:
+        yield
+    except errors.RunnerError:
+        if counting and not job.cancellation.requested:
+            # What the body failed at is what matters.
+            with suppress(errors.RunnerError):
+                job.attempt(counting)
+                _tell(job)
+        raise
+    if counting:
+        with suppress(errors.RunnerError):
+            _tell(job)
+
+
+def _tell(job: Job) -> None:
+    engine, store = job.session.engine, job.request.settings.remote_cache
+    with engine.failures("while the compile cache's figures were read"):
+        found = cache.counted(engine, job.session.container)
+    if found is None:
+        return
+    remote = None if store is None else found.remote_hits
+    job.reporter.record(journal.Ccache(found.hits, found.misses, remote))
+    compiled = found.hits + found.misses
+    if compiled:
+        share = f"{100 * found.hits / compiled:.0f} % hits ({found.hits} of {compiled}"
+        where = "" if store is None else f", {found.remote_hits} of them from {store.address}"
+        job.reporter.headline(f"Compiler cache: {share}{where})")
+    if found.lost and store is not None:
+        job.reporter.warning(errors.ccache_lost(store.address))

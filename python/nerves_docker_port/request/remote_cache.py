@@ -1,0 +1,134 @@
+"""A compile cache that a team shares: ccache's remote storage, as a person names it and as ccache wants it.
+
+ccache's documentation has the addresses and their attributes (https://ccache.dev/manual/4.7.5.html, "Remote storage
+backends"). Buildroot's host-ccache and Debian's speak Redis and HTTP, both without TLS.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+ALLOWED: Final = "redis://HOST[:PORT][/DATABASE] or http://HOST[:PORT][/PATH]"
+"""The addresses that are possible, for a person."""
+
+_PORTS: Final = {"redis": 6379, "http": 80}
+
+_TIMEOUTS: Final = {"connect-timeout": "250", "operation-timeout": "1000"}
+"""Milliseconds. ccache's own are 100 and 10,000: a store that hangs would cost ten seconds for each compilation."""
+
+_SECRET: Final = ("bearer-token", "header")
+"""Attributes that hold a secret, or may."""
+
+
+class AddressError(ValueError):
+    """An address that cannot be used; its text completes "... is wanted": it says what is allowed, and no secret."""
+
+
+@dataclass(frozen=True)
+class RemoteCache:
+    """A remote storage of ccache's."""
+
+    address: str
+    """For a person: without user, password and attributes."""
+    host: str
+    port: int
+    storage: str = field(repr=False)
+    """The value of ccache's ``remote_storage``, the password included."""
+    question: bytes = field(repr=False)
+    """What the store is asked to find out whether it can be used, the password included."""
+    answers: int
+    """How many lines of the answer matter."""
+    good: str
+    """A POSIX extended regular expression that each of these lines matches where the store can be used."""
+
+
+def parse(text: str, *, password: str | None, may_have_secrets: bool, read_only: bool) -> RemoteCache:
+    """The remote cache at the address ``text``. Raises ``AddressError``.
+
+    ``password`` goes before one in the address; without a user in the address, it is a bearer token for HTTP.
+    """
+    address, *given = text.strip().split("|")
+    attributes = dict(item.partition("=")[::2] for item in given)
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError as error:
+        raise AddressError(ALLOWED) from error
+    scheme, host = parts.scheme, parts.hostname
+    if scheme not in _PORTS or not host or parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
+        raise AddressError(ALLOWED)
+    user, secret = unquote(parts.username or ""), parts.password and unquote(parts.password)
+    if scheme == "redis" and user and parts.password is None and password is None:
+        # ccache's own form for Redis: `redis://PASSWORD@HOST`.
+        user, secret = "", user
+    if not may_have_secrets and (secret or any(name in attributes for name in _SECRET)):
+        raise AddressError(
+            "an address without a password or token, because a configuration is no place for it: set the variable "
+            "NERVES_DOCKER_CCACHE_PASSWORD"
+        )
+    secret = secret if password is None else password
+    if scheme == "http" and user and not secret:
+        raise AddressError("an address without a user, or the user's password in NERVES_DOCKER_CCACHE_PASSWORD")
+    if scheme == "redis" and not re.fullmatch(r"(/[0-9]*)?", parts.path):
+        raise AddressError(f"{ALLOWED}, the database being a number")
+    if scheme == "http" and secret and not user:
+        attributes["bearer-token"], secret = _quoted(secret), None
+    if secret and ":" in secret and not user:
+        # ccache would take what stands before the colon for a user; `default` is the one that Redis 6 means, too.
+        user = "default"
+    if read_only:
+        attributes["read-only"] = "true"
+    attributes = {**_TIMEOUTS, **attributes}
+    bare = f"[{host}]" if ":" in host else host
+    where = f"{bare}{'' if port is None else f':{port}'}{parts.path}"
+    login = "".join(f"{_quoted(word)}{mark}" for word, mark in ((user, ":"), (secret, "@")) if word)
+    words = [f"{name}={value}" if value else name for name, value in attributes.items()]
+    ask = _ask_redis if scheme == "redis" else _ask_http
+    question, answers, good = ask(bare, parts.path, user, secret, attributes)
+    return RemoteCache(
+        address=f"{scheme}://{where}",
+        host=host,
+        port=_PORTS[scheme] if port is None else port,
+        storage="|".join([f"{scheme}://{login}{where}", *words]),
+        question=question,
+        answers=answers,
+        good=good,
+    )
+
+
+def _quoted(text: str) -> str:
+    """Text as a part of an address: ccache's configuration gives a meaning to blanks, ``|`` and ``$``, too."""
+    return quote(text, safe="")
+
+
+_Question = tuple[bytes, int, str]
+
+
+def _ask_redis(_host: str, path: str, user: str, password: str | None, _attributes: Mapping[str, str]) -> _Question:
+    # https://redis.io/docs/latest/develop/reference/protocol-spec/: arrays of bulk strings; an error begins with `-`.
+    commands = [["PING"]]
+    if path.strip("/"):
+        commands.insert(0, ["SELECT", path.strip("/")])
+    if password:
+        commands.insert(0, ["AUTH", *([user] if user else []), password])
+    return b"".join(map(_resp, commands)), len(commands), r"^\+"
+
+
+def _resp(words: list[str]) -> bytes:
+    packed = [b"$%d\r\n%b\r\n" % (len(word.encode()), word.encode()) for word in words]
+    return b"*%d\r\n%b" % (len(words), b"".join(packed))
+
+
+def _ask_http(host: str, path: str, user: str, password: str | None, attributes: Mapping[str, str]) -> _Question:
+    # A key that no result has. A store that can be used says that it is not there.
+    lines = [f"GET {path.rstrip('/')}/00/nerves-docker-port HTTP/1.1", f"Host: {host}", "Connection: close"]
+    if password:
+        lines.append("Authorization: Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
+    elif "bearer-token" in attributes:
+        lines.append(f"Authorization: Bearer {unquote(attributes['bearer-token'])}")
+    return "".join(f"{line}\r\n" for line in [*lines, ""]).encode(), 1, r"^HTTP/[0-9.]+ (2[0-9][0-9]|404)"
