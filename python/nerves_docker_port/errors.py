@@ -1184,6 +1184,14 @@ def ccache_lost(address: str) -> str:
     )
 
 
+def ccache_failed(address: str, failed: int, compiled: int) -> str:
+    """A warning: the team's store answered, but did not serve every compilation."""
+    return (
+        f"The compile cache {address} failed for {failed} of {compiled} compilations: it was away or slow for a "
+        "while, or may not be written. If it may only be read, say so: `read_only: true`."
+    )
+
+
 COMMAND_OUT_OF_MEMORY = (
     "A process of the command was ended for want of memory. Give the container or the engine more memory, or let fewer "
     "jobs run at once (`make -j2`)."

@@ -32,6 +32,8 @@ ELSEWHERE = {
     "mix nerves_docker_port.volumes --prune my_system-": "removes a named volume: test_tasks.py does",
     "mix nerves_docker_port.volumes --all --prune other_system-": "removes a named volume: test_tasks.py does",
     "python3 -I -X utf8 priv/python shell SPEC": "the form of a command, which tests/terminal uses",
+    "python3 -I -X utf8 priv/python run SPEC": "the form of a command, which tests/terminal uses",
+    "mix nerves_docker_port.run -- make menuconfig": "needs a terminal: tests/terminal/test_mix_shell.py",
     "apt-get install ": ".ci/run does it on a fresh machine",
     "NERVES_DOCKER_CPUS=4 NERVES_DOCKER_PULL=always ": "asks a registry: test_settings.py and test_images.py",
     "export DOCKER_HOST=": "names an example's host: tests/engine/test_endpoint.py, test_tls.py and test_ssh.py",

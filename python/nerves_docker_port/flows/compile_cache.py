@@ -50,5 +50,7 @@ def _tell(job: Job) -> None:
         share = f"{100 * found.hits / compiled:.0f} % hits ({found.hits} of {compiled}"
         where = "" if store is None else f", {found.remote_hits} of them from {store.address}"
         job.reporter.headline(f"Compiler cache: {share}{where})")
-    if found.lost and store is not None:
+    if store is not None and found.lost:
         job.reporter.warning(errors.ccache_lost(store.address))
+    elif store is not None and found.errors:
+        job.reporter.warning(errors.ccache_failed(store.address, found.errors, compiled))

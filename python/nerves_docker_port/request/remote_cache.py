@@ -85,11 +85,12 @@ def parse(text: str, *, password: str | None, may_have_secrets: bool, read_only:
         attributes["read-only"] = "true"
     attributes = {**_TIMEOUTS, **attributes}
     bare = f"[{host}]" if ":" in host else host
-    where = f"{bare}{'' if port is None else f':{port}'}{parts.path}"
+    place = bare if port is None else f"{bare}:{port}"
+    where = f"{place}{parts.path}"
     login = "".join(f"{_quoted(word)}{mark}" for word, mark in ((user, ":"), (secret, "@")) if word)
     words = [f"{name}={value}" if value else name for name, value in attributes.items()]
     ask = _ask_redis if scheme == "redis" else _ask_http
-    question, answers, good = ask(bare, parts.path, user, secret, attributes)
+    question, answers, good = ask(place, parts.path, user, secret, attributes)
     return RemoteCache(
         address=f"{scheme}://{where}",
         host=host,
@@ -109,7 +110,7 @@ def _quoted(text: str) -> str:
 _Question = tuple[bytes, int, str]
 
 
-def _ask_redis(_host: str, path: str, user: str, password: str | None, _attributes: Mapping[str, str]) -> _Question:
+def _ask_redis(_place: str, path: str, user: str, password: str | None, _attributes: Mapping[str, str]) -> _Question:
     # https://redis.io/docs/latest/develop/reference/protocol-spec/: arrays of bulk strings; an error begins with `-`.
     commands = [["PING"]]
     if path.strip("/"):
@@ -124,9 +125,9 @@ def _resp(words: list[str]) -> bytes:
     return b"*%d\r\n%b" % (len(words), b"".join(packed))
 
 
-def _ask_http(host: str, path: str, user: str, password: str | None, attributes: Mapping[str, str]) -> _Question:
+def _ask_http(place: str, path: str, user: str, password: str | None, attributes: Mapping[str, str]) -> _Question:
     # A key that no result has. A store that can be used says that it is not there.
-    lines = [f"GET {path.rstrip('/')}/00/nerves-docker-port HTTP/1.1", f"Host: {host}", "Connection: close"]
+    lines = [f"GET {path.rstrip('/')}/00/nerves-docker-port HTTP/1.1", f"Host: {place}", "Connection: close"]
     if password:
         lines.append("Authorization: Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
     elif "bearer-token" in attributes:
