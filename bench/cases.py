@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from bench import mix, ours, stock
+from bench import cache, mix, ours, stock
 from bench.measure import Case, Limit, Sample
 from bench.place import WORKDIRS, Log, Place
 from integration.project import Project
@@ -164,4 +164,5 @@ ALL: dict[str, Callable[[Place], Iterator[Case]]] = {
     "memory": memory,
     "latency": latency,
     "copy": copy,
+    "cache": cache.shared_cache,
 }
