@@ -70,6 +70,7 @@ matrix: exunit-bookworm exunit-trixie exunit-sid
 soak: package
 	NDP_RANDOM_CANCELLATIONS=1000 $(WORLD) run --image new -- $(BIN)/python -m pytest -s tests/faults/test_real_engine.py -k random
 	NDP_RACES=100 $(WORLD) run --image new -- $(BIN)/python -m pytest -s tests/faults/test_real_engine.py -k 'instant or same'
+	NDP_KILLS=100 $(WORLD) run --image new -- $(BIN)/python -m pytest -s tests/engine/test_record.py -k killed
 
 ## bench: everything side by side in one run; ratios, not seconds
 bench: package

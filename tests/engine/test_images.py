@@ -270,6 +270,8 @@ class Silent:
     def progress(self, what: str, current: int, total: int | None, unit: str) -> None:
         self.progressed += 1
 
+    def status(self, status: object) -> None: ...
+
     def warning(self, text: str) -> None:
         self.warnings.append(text)
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -55,6 +55,7 @@ class Conversation:
     stages: list[tuple[str, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     progress: list[dict[str, Any]] = field(default_factory=list)
+    status: list[dict[str, Any]] = field(default_factory=list)
     questions: list[str] = field(default_factory=list)
     ok: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
@@ -164,9 +165,14 @@ class Helper:
         return self.follow(answers=answers)
 
     def follow(
-        self, conversation: Conversation | None = None, *, until_stage: str | None = None, answers: Sequence[bool] = ()
+        self,
+        conversation: Conversation | None = None,
+        *,
+        until_stage: str | None = None,
+        until: Callable[[Conversation], bool] = lambda _: False,
+        answers: Sequence[bool] = (),
     ) -> Conversation:
-        """Collect messages up to the outcome, or up to the start of a stage."""
+        """Collect messages up to the outcome, to the start of a stage, or to a status after which ``until`` holds."""
         conversation = conversation or Conversation()
         left = list(answers)
         while True:
@@ -186,6 +192,10 @@ class Helper:
                     conversation.warnings.append(text)
                 case (Atom("event"), _, (Atom("progress"), dict() as progress)):
                     conversation.progress.append(plain(progress))
+                case (Atom("event"), _, (Atom("status"), dict() as status)):
+                    conversation.status.append(plain(status))
+                    if until(conversation):
+                        return conversation
                 case (Atom("ask"), _, ref, (Atom("yes_no"), str() as text, _)):
                     conversation.questions.append(text)
                     self.send((Atom("answer"), ref, left.pop(0)))

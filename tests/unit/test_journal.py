@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import resource
 from pathlib import Path
 
 import msgpack
@@ -146,6 +147,25 @@ def test_large_journals_are_kept_as_far_as_they_fit(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(journal, "KEPT_BYTES", 10_000)
     paths = [write(tmp_path, journal.Headline("x" * 4000)) for _ in range(5)]
     assert journal.files(tmp_path) == sorted(paths[-3:], reverse=True)
+
+
+def test_what_no_room_was_left_for_is_counted_and_the_rest_is_readable(tmp_path: Path) -> None:
+    """The limit of a file's size cuts a write in the middle, as a full disk does."""
+    kept = Journal(tmp_path, "build")
+    kept.write(journal.Headline("before"))
+    unlimited = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (kept.path.stat().st_size + 10, unlimited[1]))
+    try:
+        kept.write(journal.Headline("cut"), journal.Headline("gone"))
+        kept.write(journal.Headline("gone, too"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
+    kept.write(journal.Headline("after"))
+    kept.close()
+    build = journal.read(kept.path)
+    assert build is not None
+    assert [text for _, text in build.headlines] == ["before", "after"]
+    assert build.lost == 3
 
 
 def test_a_journal_that_cannot_be_written_raises_nothing(tmp_path: Path) -> None:

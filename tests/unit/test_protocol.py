@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from nerves_docker_port import stages
 from nerves_docker_port.port import hello, protocol
 from nerves_docker_port.port.protocol import (
     Answer,
@@ -21,6 +22,7 @@ from nerves_docker_port.port.protocol import (
     Progress,
     Request,
     Stage,
+    Status,
     Warning,  # noqa: A004
     parse,
 )
@@ -51,6 +53,23 @@ PAGE = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text()
                         Atom("current"): 3,
                         Atom("total"): None,
                         Atom("unit"): Atom("layers"),
+                    },
+                ),
+            ),
+        ),
+        (
+            Event(1, Status(stages.Status(61.5, (("a Building", 2.0004),), 3, 9, None))),
+            (
+                Atom("event"),
+                1,
+                (
+                    Atom("status"),
+                    {
+                        Atom("elapsed"): 61_500,
+                        Atom("tasks"): [("a Building", 2000)],
+                        Atom("done"): 3,
+                        Atom("total"): 9,
+                        Atom("left"): None,
                     },
                 ),
             ),

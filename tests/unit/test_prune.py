@@ -17,7 +17,7 @@ from nerves_docker_port.port.wire import Atom, Term
 from nerves_docker_port.record import journal
 from nerves_docker_port.request import request, volumes
 from nerves_docker_port.request.request import Package
-from nerves_docker_port.stages import StageName, Unit
+from nerves_docker_port.stages import StageName, Status, Unit
 from nerves_docker_port.volume import build_volume, machine, prune
 from support.fake_engine import FakeEngine
 from support.requests import arguments
@@ -41,6 +41,8 @@ class Person:
     def stage_finished(self, name: StageName, milliseconds: int) -> None: ...
 
     def progress(self, what: str, current: int, total: int | None, unit: Unit) -> None: ...
+
+    def status(self, status: Status) -> None: ...
 
     def warning(self, text: str) -> None: ...
 

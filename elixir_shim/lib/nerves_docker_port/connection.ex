@@ -15,7 +15,7 @@ defmodule NervesDockerPort.Connection do
 
   alias NervesDockerPort.{Command, Protocol}
 
-  # The number of lines that may wait before `:log` and `:progress` events are dropped: several screens of headlines. Events
+  # The number of lines that may wait before `:log`, `:progress` and `:status` events are dropped: several screens of headlines. Events
   # are not counted, because one of them holds as many lines as the helper has read at once: thousands on a busy machine.
   @max_waiting 1_000
 
@@ -171,7 +171,8 @@ defmodule NervesDockerPort.Connection do
     ArgumentError -> :ok
   end
 
-  defp handle_decoded({:ok, {:event, id, {kind, _}} = message}, state) when kind in [:log, :progress] do
+  defp handle_decoded({:ok, {:event, id, {kind, _}} = message}, state)
+       when kind in [:log, :progress, :status] do
     if state.lines < @max_waiting do
       enqueue(%{state | lines: state.lines + lines(message)}, {:message, message})
     else
@@ -195,11 +196,11 @@ defmodule NervesDockerPort.Connection do
   end
 
   # It is drawn in one, whatever a helper puts into it.
-  defp lines({:event, _id, {kind, _}}) when kind in [:log, :progress], do: 1
+  defp lines({:event, _id, {kind, _}}) when kind in [:log, :progress, :status], do: 1
   defp lines(_message), do: 0
 
   # Nobody misses progress.
-  defp missing({:event, _id, {:progress, _}}), do: 0
+  defp missing({:event, _id, {kind, _}}) when kind in [:progress, :status], do: 0
   defp missing(log), do: lines(log)
 
   defp enqueue(state, item), do: %{state | waiting: :queue.in(item, state.waiting)}

@@ -12,15 +12,31 @@ defmodule NervesDockerPort.Console do
 
   In a CI (`NervesDockerPort.CI`) there is no terminal, whatever standard output is: nothing is coloured, and each stage is
   a group of lines.
+
+  While a build runs, the last line of the terminal is the live line: the elapsed time, what is under way, how many packages
+  are built, and the time left (`NervesDockerPort.LiveLine`). It is drawn again every second, always for the width that the
+  terminal has then. Other output goes above it. Where there is a live line, there are no dots. Without a terminal, the same
+  is a plain line every minute. If `NO_COLOR` is set, nothing has a colour.
   """
 
-  alias NervesDockerPort.CI
+  alias NervesDockerPort.{CI, LiveLine}
 
   # Milliseconds without output after which a dot is printed, as the stock runner does.
   @dot_every 10_000
 
   # Milliseconds between two lines of progress without a terminal: a pull of one hour prints 120 lines in the log of a CI.
   @line_every 30_000
+
+  # Milliseconds between two drawings of the live line: it shows seconds.
+  @draw_every 1_000
+
+  # Milliseconds between two lines that say where the build is, without a terminal.
+  @status_every 60_000
+
+  # The cursor stays at the beginning of the live line. If the terminal becomes narrower, it wraps the line, and the cursor
+  # is still where the line begins: so everything from there on is erased, and no part of the line remains.
+  @erase "\r\e[J"
+  @erase_rest "\e[J\r"
 
   # The largest width of the progress bar, in columns. A wider bar is not easier to read.
   @max_bar 30
@@ -31,26 +47,41 @@ defmodule NervesDockerPort.Console do
             line_every: @line_every,
             line_at: nil,
             unprinted: nil,
+            status: nil,
+            status_every: @status_every,
+            status_at: nil,
             columns: :ask,
             ci: nil
 
   @typedoc """
   The state of the console: which line is open on the terminal, when the next dot and the next line of progress are due,
-  and the last progress that was not printed yet. Times are in milliseconds.
+  and the last progress that was not printed yet. `status` is the last status and when it came. `status_at` says when it is
+  shown again. Times are in milliseconds.
   """
   @opaque t :: %__MODULE__{
-            open: nil | :dots | :progress,
+            open: nil | :dots | :progress | :status,
             dot_every: pos_integer(),
             dot_at: integer(),
             line_every: non_neg_integer(),
             line_at: integer() | nil,
             unprinted: String.t() | nil,
+            status: {LiveLine.status(), integer()} | nil,
+            status_every: pos_integer(),
+            status_at: integer() | nil,
             columns: pos_integer() | nil | :ask,
             ci: CI.t() | nil
           }
 
-  @typedoc "Whether a person can answer questions, the width of the terminal in columns, and whether it shows colours."
-  @type terminal :: %{interactive: boolean(), columns: pos_integer(), ansi: boolean()}
+  @typedoc """
+  Whether a person can answer questions, the width of the terminal in columns, whether it shows colours, and whether a status
+  can be shown, which is always so.
+  """
+  @type terminal :: %{
+          interactive: boolean(),
+          columns: pos_integer(),
+          ansi: boolean(),
+          status: boolean()
+        }
 
   @typedoc "An event, as in `docs/protocol.md`."
   @type event ::
@@ -58,6 +89,7 @@ defmodule NervesDockerPort.Console do
           | {:log, binary()}
           | {:stage, atom(), :started | {:finished, non_neg_integer()}}
           | {:progress, map()}
+          | {:status, LiveLine.status()}
           | {:warning, String.t()}
 
   defguardp is_count(value) when is_integer(value) and value >= 0
@@ -69,12 +101,13 @@ defmodule NervesDockerPort.Console do
 
     * `:dot_every` - the milliseconds without output before a dot (default: 10 000)
     * `:line_every` - the milliseconds between two lines of progress without a terminal (default: 30 000)
+    * `:status_every` - the milliseconds between two lines with the status without a terminal (default: 60 000)
     * `:columns` - the width of the terminal in columns, or `nil` if there is no terminal; by default, the width is read from
       the terminal each time progress is shown
   """
   @spec new(keyword()) :: t()
   def new(options \\ []) do
-    console = struct!(__MODULE__, Keyword.take(options, [:dot_every, :line_every, :columns]))
+    console = struct!(__MODULE__, Keyword.take(options, [:dot_every, :line_every, :status_every, :columns]))
 
     case CI.new() do
       nil -> restart_silence(console)
@@ -87,27 +120,28 @@ defmodule NervesDockerPort.Console do
   """
   @spec show(t(), event() | term()) :: {:ok, t()} | :unknown
   def show(console, {:headline, text}) when is_binary(text) do
-    console = end_line(console)
-    info(console, :inverse, "|Docker| " <> printable(text))
-    Mix.shell().info("")
-    {:ok, restart_silence(console)}
+    {:ok, print(console, [coloured(console, :inverse, "|Docker| " <> printable(text)), ""])}
   end
 
   def show(console, {:log, bytes}) when is_binary(bytes) do
-    console = end_line(console)
-    Mix.shell().info(printable(bytes))
-    {:ok, restart_silence(console)}
+    {:ok, print(console, [printable(bytes)])}
   end
 
   def show(console, {:warning, text}) when is_binary(text) do
-    console = end_line(console)
-    info(console, :yellow, printable(text))
-    {:ok, restart_silence(console)}
+    {:ok, print(console, [coloured(console, :yellow, printable(text))])}
   end
 
   def show(console, {:progress, %{what: what, current: current, unit: unit} = progress})
       when is_binary(what) and is_count(current) do
     {:ok, progress(console, printable(what), current, Map.get(progress, :total), unit)}
+  end
+
+  def show(console, {:status, status}) do
+    if LiveLine.status?(status) do
+      {:ok, show_status(%{console | status: {status, now()}})}
+    else
+      :unknown
+    end
   end
 
   # Outside of a CI the start of a stage is not printed, because the headlines already say what is being done.
@@ -117,8 +151,9 @@ defmodule NervesDockerPort.Console do
 
   def show(console, {:stage, stage, {:finished, milliseconds}})
       when is_atom(stage) and is_count(milliseconds) do
-    # Print the last progress of the stage. The next stage begins with its own progress.
-    console = %{print_progress(console) | line_at: nil}
+    # Print the last progress of the stage. The next stage begins with its own progress and its own status.
+    console = if console.open == :status, do: end_line(console), else: console
+    console = %{print_progress(console) | line_at: nil, status: nil}
     {:ok, group(console, &CI.close(&1, stage, milliseconds))}
   end
 
@@ -138,19 +173,30 @@ defmodule NervesDockerPort.Console do
   Returns the milliseconds until `idle/1` is due.
   """
   @spec patience(t()) :: non_neg_integer()
-  def patience(%__MODULE__{dot_at: dot_at}) when is_integer(dot_at), do: max(0, dot_at - now())
+  def patience(%__MODULE__{open: :status} = console), do: max(0, console.status_at - now())
+
+  def patience(%__MODULE__{status: {_status, _at}, open: open} = console) when open != :progress,
+    do: max(0, min(console.dot_at, console.status_at) - now())
+
+  def patience(console), do: max(0, console.dot_at - now())
 
   @doc """
-  Writes a dot, or the progress that was not printed yet. The caller calls it when nothing was printed for a while.
+  Writes a dot, or the progress that was not printed yet, or the status again. The caller calls it when `patience/1` is over.
   """
   @spec idle(t()) :: t()
-  # An open progress bar stays on the terminal, so there is no dot.
-  def idle(%__MODULE__{open: :progress} = console), do: restart_silence(console)
+  def idle(%__MODULE__{open: open, status: {_status, _at}} = console) when open != :progress do
+    if open == :status or console.status_at <= now(), do: show_status(console), else: silent(console)
+  end
 
-  def idle(%__MODULE__{unprinted: text} = console) when text != nil,
+  def idle(console), do: silent(console)
+
+  # An open progress bar stays on the terminal, so there is no dot.
+  defp silent(%__MODULE__{open: :progress} = console), do: restart_silence(console)
+
+  defp silent(%__MODULE__{unprinted: text} = console) when text != nil,
     do: console |> print_progress() |> restart_silence()
 
-  def idle(console) do
+  defp silent(console) do
     if Mix.shell() == Mix.Shell.IO do
       IO.write(".")
       restart_silence(%{console | open: :dots})
@@ -166,7 +212,7 @@ defmodule NervesDockerPort.Console do
   def finish(console), do: console |> end_line() |> group(&CI.close/1)
 
   @doc """
-  Ends an open line of dots, or erases an open progress bar.
+  Ends an open line of dots, or erases an open progress bar or the live line.
   """
   @spec end_line(t()) :: t()
   def end_line(%__MODULE__{open: nil} = console), do: console
@@ -179,6 +225,11 @@ defmodule NervesDockerPort.Console do
   # The person does not need the progress of a finished task, so the next line replaces it.
   def end_line(%__MODULE__{open: :progress} = console) do
     IO.write("\r\e[K")
+    %{console | open: nil}
+  end
+
+  def end_line(%__MODULE__{open: :status} = console) do
+    IO.write(@erase)
     %{console | open: nil}
   end
 
@@ -235,7 +286,13 @@ defmodule NervesDockerPort.Console do
   @spec terminal() :: terminal()
   def terminal do
     ci? = CI.service() != nil
-    %{interactive: not ci? and interactive?(), columns: columns() || 80, ansi: not ci? and IO.ANSI.enabled?()}
+
+    %{
+      interactive: not ci? and interactive?(),
+      columns: columns() || 80,
+      ansi: not ci? and IO.ANSI.enabled?(),
+      status: true
+    }
   end
 
   @doc """
@@ -262,9 +319,6 @@ defmodule NervesDockerPort.Console do
     end
   end
 
-  defp info(%__MODULE__{ci: nil}, style, text), do: Mix.shell().info([style, text, :reset])
-  defp info(_in_ci, _style, text), do: Mix.shell().info(text)
-
   defp group(%__MODULE__{ci: nil} = console, _change), do: console
 
   defp group(console, change) do
@@ -274,12 +328,79 @@ defmodule NervesDockerPort.Console do
     restart_silence(%{console | ci: ci})
   end
 
-  defp progress(console, what, current, total, unit) do
+  # Prints whole lines: above the live line if there is one, and in one write with it, so that it does not flicker.
+  defp print(%__MODULE__{open: :status} = console, lines) do
+    case width(console) do
+      nil ->
+        console |> end_line() |> print(lines)
+
+      width ->
+        text = for line <- lines, do: [IO.ANSI.format(line), "\n"]
+        IO.write([@erase, text, live_line(console, width), "\r"])
+        restart_silence(%{console | status_at: now() + @draw_every})
+    end
+  end
+
+  defp print(console, lines) do
+    console = end_line(console)
+    Enum.each(lines, &Mix.shell().info/1)
+    restart_silence(console)
+  end
+
+  # See https://no-color.org. What a CI keeps is read as plain text, too.
+  defp coloured(console, colour, text) do
+    if console.ci == nil and System.get_env("NO_COLOR", "") == "", do: [colour, text, :reset], else: text
+  end
+
+  # A progress bar has the line until its stage has finished.
+  defp show_status(%__MODULE__{open: :progress} = console), do: console
+
+  defp show_status(console) do
+    case width(console) do
+      nil ->
+        show_status_without_terminal(console)
+
+      width ->
+        console = if console.open == :dots, do: end_line(console), else: console
+        IO.write(["\r", live_line(console, width), @erase_rest])
+        restart_silence(%{console | open: :status, status_at: now() + @draw_every})
+    end
+  end
+
+  defp show_status_without_terminal(%__MODULE__{open: :status} = console) do
+    console |> end_line() |> show_status_without_terminal()
+  end
+
+  defp show_status_without_terminal(%__MODULE__{status_at: nil} = console) do
+    %{console | status_at: now() + console.status_every}
+  end
+
+  defp show_status_without_terminal(console) do
+    if console.status_at <= now() do
+      print(%{console | status_at: now() + console.status_every}, [live_line(console, :infinity)])
+    else
+      console
+    end
+  end
+
+  defp live_line(%__MODULE__{status: {status, at}}, width) do
+    LiveLine.text(status, now() - at, width)
+  end
+
+  # The columns that a line of the terminal may take, or `nil` if no line can be drawn again there. A line that takes all
+  # columns would wrap on some terminals.
+  defp width(console) do
     columns = if console.columns == :ask, do: columns(), else: console.columns
 
-    if Mix.shell() == Mix.Shell.IO and IO.ANSI.enabled?() and columns != nil do
-      console = if console.open == :dots, do: end_line(console), else: console
-      IO.write("\r" <> progress_line(what, current, total, unit, columns - 1) <> "\e[K")
+    if Mix.shell() == Mix.Shell.IO and IO.ANSI.enabled?() and columns != nil, do: columns - 1
+  end
+
+  defp progress(console, what, current, total, unit) do
+    width = width(console)
+
+    if width != nil do
+      console = if console.open in [:dots, :status], do: end_line(console), else: console
+      IO.write("\r" <> progress_line(what, current, total, unit, width) <> "\e[K")
       restart_silence(%{console | open: :progress})
     else
       console = %{console | unprinted: "#{what}: #{amount(current, total, unit)}"}

@@ -16,11 +16,13 @@ defmodule NervesDockerPort.Protocol do
     # hello
     ~w(protocol version python os_pid)a,
     # events
-    ~w(headline log stage started finished progress warning)a,
+    ~w(headline log stage started finished progress status warning)a,
     # stages
     ~w(preflight pull build_image create_build make make_system copy clean shell run check_tree)a,
     # progress
     ~w(what current total unit bytes layers files)a,
+    # status
+    ~w(elapsed tasks done left)a,
     # questions
     ~w(yes_no)a,
     # outcomes

@@ -24,7 +24,7 @@ defmodule NervesDockerPort.ConsoleTest do
 
     capture_io(fn ->
       console =
-        Enum.reduce(events, Console.new(Keyword.take(options, [:columns, :line_every])), fn
+        Enum.reduce(events, Console.new(Keyword.take(options, [:columns, :line_every, :status_every])), fn
           :idle, console ->
             Console.idle(console)
 
@@ -129,6 +129,56 @@ defmodule NervesDockerPort.ConsoleTest do
 
   test "progress that comes to nothing is not said" do
     assert seen([pulling(1, 2), {:warning, "w"}], colours: false, columns: nil) == "w\n"
+  end
+
+  defp at(task, changes \\ %{}) do
+    {:status, Map.merge(%{elapsed: 60_000, tasks: [{task, 0}], done: 1, total: 9, left: nil}, changes)}
+  end
+
+  test "the live line is the last line, below all that is printed, and leaves nothing" do
+    events = [at("a Building"), {:log, ">>> a\n>>> b"}, at("b Building"), {:warning, "w"}, {:headline, "H"}]
+
+    line = &"1:00 | #{&1} Building 0:00 | 1 of 9 packages | time left unknown"
+
+    assert seen(events, colours: true, columns: 80) ==
+             "\r#{line.("a")}\e[J\r" <>
+               "\r\e[J>>> a\n>>> b\n#{line.("a")}\r" <>
+               "\r#{line.("b")}\e[J\r" <>
+               "\r\e[J\e[33mw\e[0m\e[0m\n#{line.("b")}\r" <>
+               "\r\e[J\e[7m|Docker| H\e[0m\e[0m\n\n#{line.("b")}\r" <> "\r\e[J"
+  end
+
+  test "where there is a live line there are no dots" do
+    assert seen([:idle, at("a"), :idle, :idle], colours: true, columns: 80) =~ ~r/^\.\n\r1:00 [^.]*$/
+  end
+
+  test "the live line goes at the end of the stage, and gives its place to a progress bar" do
+    events = [at("a"), {:stage, :make, {:finished, 1}}, {:log, ">>> x"}, pulling(1, nil), at("b"), :idle]
+
+    assert seen(events, colours: true, columns: 60) ==
+             "\r1:00 | a 0:00 | 1 of 9 packages | time left unknown\e[J\r\r\e[J>>> x\n" <>
+               "\rPulling image, 1 of 2 layers: 0.0 MB\e[K\r\e[K"
+  end
+
+  test "without a terminal, a plain line says now and then where the build is" do
+    events = [at("a"), {:sleep, 60}, at("b"), :idle, {:log, ">>> x"}, at("c"), {:sleep, 60}, :idle]
+
+    assert seen(events, colours: false, columns: nil, status_every: 50) =~
+             ~r/^1:00 \| b 0:00 \| 1 of 9 packages \| time left unknown\n\.\n>>> x\n1:00 \| c 0:00 [^\n]*\n$/
+
+    assert seen(events, colours: false, columns: nil) == ".\n>>> x\n.\n"
+  end
+
+  test "with NO_COLOR nothing has a colour" do
+    System.put_env("NO_COLOR", "1")
+    on_exit(fn -> System.delete_env("NO_COLOR") end)
+
+    assert seen([{:headline, "H"}, {:warning, "w"}, at("a"), {:warning, "v"}], colours: true, columns: 6) ==
+             "|Docker| H\n\nw\n\r1:00\e[J\r\r\e[Jv\n1:00\r\r\e[J"
+  end
+
+  test "what is no status is not shown" do
+    assert Console.show(Console.new(), {:status, %{elapsed: 1}}) == :unknown
   end
 
   test "a quiet shell prints nothing" do

@@ -51,7 +51,7 @@ defmodule NervesDockerPort.RequestTest do
     assert request.names |> Map.keys() |> Enum.sort() ==
              ~w(artifact build_path cache_path download_dir download_path extension)a
 
-    assert request.terminal |> Map.keys() |> Enum.sort() == ~w(ansi columns interactive)a
+    assert request.terminal |> Map.keys() |> Enum.sort() == ~w(ansi columns interactive status)a
   end
 
   test "asks Nerves for the names" do

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import docker.errors
@@ -298,6 +299,37 @@ def put_files(engine: Engine, container: str, directory: str, files: Mapping[str
         engine.api.put_archive(container, directory, packed.getvalue())
 
 
+def read_file_and_time(
+    engine: Engine, container: str, path: str, timeout: float | None = None
+) -> tuple[bytes, float | None]:
+    """The content of a small file of the container, and when the engine answered.
+
+    The time is by the engine's own clock: seconds since 1970, to half a second.
+
+    ``None`` where the answer has no date. ``timeout`` is how many seconds the engine may take.
+    """
+    with there():
+        response = engine.api.get(
+            engine.url(f"/containers/{container}/archive"),
+            params={"path": path},
+            headers={"Accept-Encoding": "identity"},
+            timeout=timeout or engine.api.timeout,
+        )
+        check(response)
+    with tarfile.open(fileobj=io.BytesIO(response.content)) as tar:
+        member = tar.next()
+        content = None if member is None else tar.extractfile(member)
+        return b"" if content is None else content.read(), _date(response)
+
+
+def _date(response: requests.Response) -> float | None:
+    try:
+        # The date is cut to whole seconds.
+        return parsedate_to_datetime(response.headers["Date"]).timestamp() + 0.5
+    except (KeyError, ValueError):
+        return None
+
+
 @dataclass(frozen=True)
 class End:
     """How a container ended, as far as the engine's events tell."""
@@ -345,13 +377,7 @@ class Output:
 
     def __init__(self, engine: Engine, container: str) -> None:
         """Attach. Raises ``NoContainerError``, and what the SDK and requests raise."""
-        api = engine.api
-        self._response = api.post(
-            engine.url(f"/containers/{container}/attach"),
-            params={"stream": 1, "stdout": 1, "stderr": 1},
-            stream=True,
-            timeout=api.timeout,
-        )
+        self._response = self._ask(engine, container)
         with there():
             check(self._response)
         # The answer had to come in time; a build may be silent for as long as it likes.
@@ -360,6 +386,14 @@ class Output:
         self._header = b""
         self._remaining = 0
         self._gather = False
+
+    def _ask(self, engine: Engine, container: str) -> requests.Response:
+        return engine.api.post(
+            engine.url(f"/containers/{container}/attach"),
+            params={"stream": 1, "stdout": 1, "stderr": 1},
+            stream=True,
+            timeout=engine.api.timeout,
+        )
 
     @property
     def is_whole(self) -> bool:
@@ -408,6 +442,26 @@ class Output:
     def close(self) -> None:
         """Give the connection back, read to its end or not."""
         self._response.close()
+
+
+class CommandOutput(Output):
+    """What a further program in a container writes to its standard output."""
+
+    def __init__(self, engine: Engine, container: str, command: Sequence[str], user: str) -> None:
+        """Start ``command`` as ``user``. Raises ``NoContainerError``, and what the SDK and requests raise."""
+        self._command = command
+        self._user = user
+        super().__init__(engine, container)
+
+    def _ask(self, engine: Engine, container: str) -> requests.Response:
+        with there():
+            made = engine.api.exec_create(container, list(self._command), stderr=False, user=self._user)
+        return engine.api.post(
+            engine.url(f"/exec/{made['Id']}/start"),
+            json={"Detach": False, "Tty": False},
+            stream=True,
+            timeout=engine.api.timeout,
+        )
 
 
 def attach_terminal(engine: Engine, container: str) -> Stream:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import re
 import shlex
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,7 +20,7 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import Spec
 from nerves_docker_port.image import ensure as images
-from nerves_docker_port.record import journal
+from nerves_docker_port.record import build_time, journal
 from nerves_docker_port.record.log import BuildLog
 from nerves_docker_port.record.recorder import Recorder
 from nerves_docker_port.record.reporter import stage
@@ -30,7 +31,7 @@ from nerves_docker_port.volume.lock import session_name
 from nerves_docker_port.volume.session import Failure, Session
 from nerves_docker_port.volume.steps import Step, new_token
 from nerves_docker_port.workspace.choose import open_workspace
-from nerves_docker_port.workspace.mounted import Workspace
+from nerves_docker_port.workspace.mounted import Workspace, bash
 
 HEADLINES = {"make_system": "Creating artifact archive"}
 """What a person is told when a step begins."""
@@ -87,6 +88,8 @@ class Job:
     def run(self, steps: Sequence[Step]) -> None:
         """Run the steps to a good end. Each is a stage of the flow. Raises ``RunnerError``."""
         failure = self.attempt(steps)
+        if self.reporter.has_seen_packages:
+            self._record_package_steps()
         if failure is not None:
             raise failed_step(self, steps[failure.step], failure)
 
@@ -120,6 +123,18 @@ class Job:
                 under_way.pop_all()
             return failure
 
+    def _record_package_steps(self) -> None:
+        """Keep the times of the packages' steps, as Buildroot itself has noted them in the build directory."""
+        found = self.session.read_file(f"{self.workspace.workdir}/{build_time.FILE}")
+        if found is None:
+            return
+        content, engine_time = found
+        ahead = 0.0 if engine_time is None else engine_time - time.time()
+        # The engine tells its time in whole seconds. A smaller difference is none that we could know of.
+        clock = journal.Clock(0.0 if abs(ahead) <= 1 else round(ahead, 1))
+        steps = build_time.steps(content, self.reporter.opened_at + clock.ahead)
+        self.reporter.record(clock, *steps)
+
     def bring_back(self) -> None:
         """Bring what was changed in a copy of the package's directory to the host, if there is a copy.
 
@@ -136,6 +151,10 @@ class Job:
                 self.reporter.warning(errors.changes_stay(f"the program for it ended with status {failure.status}."))
 
     def _begin(self, step: Step, under_way: ExitStack) -> None:
+        if step.name == "make":
+            self.reporter.tracker.ask(
+                lambda what: self.session.output_of([*bash("packages", "packages.sh"), what], self.workspace.user)
+            )
         if step.name in HEADLINES:
             self.reporter.headline(HEADLINES[step.name])
         if step.name not in QUIET:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 
+from nerves_docker_port import stages
 from nerves_docker_port.port import protocol, wire
 
 QUEUE_LIMIT = 4 * 1024 * 1024
@@ -47,6 +48,13 @@ class Outbox:
                 return
             self._report_dropped()
             self._put(wire.encode(protocol.Event(request, protocol.Log(lines)).to_term()))
+
+    def send_status(self, request: int, status: stages.Status) -> None:
+        """Queue a status event of ``request``, or drop it: a later one tells the same and more."""
+        frame = wire.encode(protocol.Event(request, protocol.Status(status)).to_term())
+        with self._condition:
+            if self._waiting_bytes <= QUEUE_LIMIT:
+                self._put(frame)
 
     def close(self, timeout: float) -> None:
         """Write the frames that still wait, for at most ``timeout`` seconds."""

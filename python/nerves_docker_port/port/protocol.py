@@ -85,6 +85,30 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
+class Status:
+    """Where a build is; the peer shows it in place of the one before."""
+
+    status: stages.Status
+
+    def to_term(self) -> Term:
+        told = self.status
+        return (
+            Atom("status"),
+            {
+                Atom("elapsed"): _milliseconds(told.elapsed),
+                Atom("tasks"): [(printable(text), _milliseconds(seconds)) for text, seconds in told.tasks],
+                Atom("done"): told.done,
+                Atom("total"): told.total,
+                Atom("left"): None if told.left is None else _milliseconds(told.left),
+            },
+        )
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(0, round(seconds * 1000))
+
+
+@dataclass(frozen=True, slots=True)
 class Warning:  # noqa: A001 - the protocol's word; used as protocol.Warning
     """A problem that does not stop the flow."""
 
@@ -94,7 +118,7 @@ class Warning:  # noqa: A001 - the protocol's word; used as protocol.Warning
         return (Atom("warning"), printable(self.text))
 
 
-EventKind: TypeAlias = Headline | Log | Stage | Progress | Warning
+EventKind: TypeAlias = Headline | Log | Stage | Progress | Status | Warning
 
 
 @dataclass(frozen=True, slots=True)

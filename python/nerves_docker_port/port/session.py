@@ -25,6 +25,7 @@ from nerves_docker_port.port import protocol, wire
 from nerves_docker_port.port.outbox import Outbox
 from nerves_docker_port.port.wire import Term
 from nerves_docker_port.printing import printable
+from nerves_docker_port.stages import Status
 
 END_TIMEOUT = 60.0
 """Seconds that a cancelled flow has to stop and remove its container. Five are for TERM; the rest is for an engine that
@@ -208,6 +209,10 @@ class Flow:
     def progress(self, what: str, current: int, total: int | None, unit: protocol.Unit) -> None:
         """See ``Reporter``."""
         self._outbox.send(protocol.Event(self.id, protocol.Progress(what, current, total, unit)))
+
+    def status(self, status: Status) -> None:
+        """See ``Reporter``."""
+        self._outbox.send_status(self.id, status)
 
     def warning(self, text: str) -> None:
         """See ``Reporter``."""

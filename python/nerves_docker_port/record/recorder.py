@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from nerves_docker_port import errors
-from nerves_docker_port.record import journal
+from nerves_docker_port.record import headline, journal
+from nerves_docker_port.record.history import History
 from nerves_docker_port.record.journal import Journal, Record
+from nerves_docker_port.record.progress import Tracker
 from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.request.settings import Settings
-from nerves_docker_port.stages import StageName, Unit
+from nerves_docker_port.stages import StageName, Status, Unit
 
 _OF_JOBS = re.compile(r"-[jl] ?[0-9.]*|--jobs(=[0-9]+)?|[A-Z0-9_]*(JOBS|JLEVEL)=[0-9]*")
 
@@ -21,9 +24,14 @@ _OF_JOBS = re.compile(r"-[jl] ?[0-9.]*|--jobs(=[0-9]+)?|[A-Z0-9_]*(JOBS|JLEVEL)=
 class Recorder:
     """A reporter that keeps what it passes on."""
 
-    def __init__(self, reporter: Reporter, kept: Journal) -> None:
+    def __init__(self, reporter: Reporter, kept: Journal, history: History, *, shows_status: bool) -> None:
         self._reporter = reporter
         self._journal = kept
+        self.tracker = Tracker(history, reporter.status if shows_status else None, self.record)
+        self.opened_at = time.time()
+        """When the flow began, in seconds since 1970."""
+        self.has_seen_packages = False
+        """Whether Buildroot has begun a step of a package."""
 
     def record(self, *records: Record) -> None:
         """Keep what is not said to the person."""
@@ -37,21 +45,31 @@ class Recorder:
     def log(self, lines: bytes) -> None:
         """See ``Reporter``."""
         self._reporter.log(lines)
-        self.record(*map(journal.Headline, lines.decode(errors="replace").split("\n")))
+        texts = lines.decode(errors="replace").split("\n")
+        self.record(*map(journal.Headline, texts))
+        found = [parts for parts in map(headline.parse, texts) if parts is not None]
+        self.has_seen_packages = self.has_seen_packages or any(parts.package for parts in found)
+        self.tracker.headlines(found)
 
     def stage_started(self, name: StageName) -> None:
         """See ``Reporter``."""
         self._reporter.stage_started(name)
         self.record(journal.StageBegan(name))
+        self.tracker.stage_started(name)
 
     def stage_finished(self, name: StageName, milliseconds: int) -> None:
         """See ``Reporter``."""
+        self.tracker.stage_finished()
         self._reporter.stage_finished(name, milliseconds)
         self.record(journal.StageEnded(name, milliseconds))
 
     def progress(self, what: str, current: int, total: int | None, unit: Unit) -> None:
         """See ``Reporter``."""
         self._reporter.progress(what, current, total, unit)
+
+    def status(self, status: Status) -> None:
+        """See ``Reporter``."""
+        self._reporter.status(status)
 
     def warning(self, text: str) -> None:
         """See ``Reporter``."""
@@ -67,11 +85,18 @@ class Recorder:
 def recorded(request: Request, flow: str, reporter: Reporter, log: Path | None = None) -> Iterator[Recorder]:
     """The body is the flow called ``flow``, with a journal of it, however it ends."""
     # What was never built needs no journal: an archive, for example, that is refused for want of a build tree.
-    kept = Journal(journal.directory(request.names), flow, make=flow == "build")
-    recorder = Recorder(reporter, kept)
+    where = journal.directory(request.names)
+    kept = Journal(where, flow, make=flow == "build")
+    history = History(request.home, where)
+    recorder = Recorder(reporter, kept, history, shows_status=request.shows_status)
     try:
+        if flow == "build":
+            history.register()
         recorder.record(_began(request, flow, log))
-        yield recorder
+        try:
+            yield recorder
+        finally:
+            recorder.tracker.close()
         recorder.record(journal.Ended("ok"))
     except errors.RunnerError as error:
         # The lines of the log that an error shows stay in the log.

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from nerves_docker_port.stages import StageName, Unit
+from nerves_docker_port.stages import StageName, Status, Unit
 
 
 class Reporter(Protocol):
@@ -27,6 +27,9 @@ class Reporter(Protocol):
 
     def progress(self, what: str, current: int, total: int | None, unit: Unit) -> None:
         """Report the progress of a long task; ``total`` is ``None`` if it is not known."""
+
+    def status(self, status: Status) -> None:
+        """Show where the build is, in place of what was shown before. Called from a thread of its own."""
 
     def warning(self, text: str) -> None:
         """Report a problem that does not stop the flow."""

@@ -109,6 +109,8 @@ class Request:
     home: Path
     term: str
     interactive: bool
+    shows_status: bool
+    """Whether the peer can show where a build is."""
     uid: int
     gid: int
     settings: Settings = field(default_factory=Settings)
@@ -152,6 +154,7 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
         home=home,
         term=_to_text(env.get("TERM"), "TERM", default="") or "xterm-256color",
         interactive=is_interactive(args),
+        shows_status=_of_terminal(args, "status"),
         uid=os.getuid(),
         gid=os.getgid(),
         settings=settings_module.parse(
@@ -168,8 +171,12 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
 
 def is_interactive(args: Mapping[Term, Term]) -> bool:
     """Whether a person can answer questions at the terminal."""
+    return _of_terminal(args, "interactive")
+
+
+def _of_terminal(args: Mapping[Term, Term], name: str) -> bool:
     terminal = _get(args, "terminal")
-    return isinstance(terminal, dict) and terminal.get(Atom("interactive")) is True
+    return isinstance(terminal, dict) and terminal.get(Atom(name)) is True
 
 
 def _package(struct: Mapping[Term, Term]) -> Package:

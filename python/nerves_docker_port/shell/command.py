@@ -27,7 +27,7 @@ from nerves_docker_port.printing import printable
 from nerves_docker_port.shell.guardian import Guardian
 from nerves_docker_port.shell.signals import Signals
 from nerves_docker_port.shell.terminal import Conversation, Outer, Terminal
-from nerves_docker_port.stages import StageName, Unit
+from nerves_docker_port.stages import StageName, Status, Unit
 
 if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
@@ -233,6 +233,9 @@ class _Plain:
         pass
 
     def progress(self, what: str, current: int, total: int | None, unit: Unit) -> None:
+        pass
+
+    def status(self, status: Status) -> None:
         pass
 
     def ask(self, _text: str, *, default: bool) -> bool:

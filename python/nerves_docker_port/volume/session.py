@@ -11,10 +11,11 @@ Knows how steps come into the container and how one learns that they have ended,
 from __future__ import annotations
 
 import select
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
@@ -25,7 +26,7 @@ from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import archive, container
 from nerves_docker_port.engine.client import Engine
-from nerves_docker_port.engine.container import NameTakenError, NoContainerError, Output, Spec
+from nerves_docker_port.engine.container import CommandOutput, NameTakenError, NoContainerError, Output, Spec
 from nerves_docker_port.engine.stream import Stream
 from nerves_docker_port.volume import lock
 from nerves_docker_port.volume.steps import Mark, Splitter, Step, marks_in, to_file
@@ -35,6 +36,9 @@ BEAT_INTERVAL = 10.0
 
 RETRY_INTERVAL = 1.0
 """Seconds between two attempts to reach an engine that does not answer."""
+
+LOOK_TIMEOUT = 10.0
+"""Seconds that the engine may take for what only the journal wants."""
 
 EXPIRED = 75
 """The exit status of scripts/session.sh after too long a time without a heartbeat."""
@@ -276,6 +280,33 @@ class Session:
         self._on_output = on_output
         for data in early:
             on_output(data)
+
+    # --- Beside the steps --------------------------------------------------------------------------------------
+
+    def read_file(self, path: str) -> tuple[bytes, float | None] | None:
+        """The content of a small file of the container, and when that was by the engine's clock, if that is known.
+
+        ``None`` where the file cannot be had: nothing depends on it. For any thread.
+        """
+        try:
+            return container.read_file_and_time(self.engine, self.container, path, LOOK_TIMEOUT)
+        except (*_FAILURES, NoContainerError, tarfile.TarError):
+            return None
+
+    def output_of(self, command: Sequence[str], user: str) -> bytes | None:
+        """What a program writes that runs as ``user`` in the build directory, beside the steps; waited for.
+
+        ``None`` where it cannot be run: nothing depends on it. It ends with the session. For any thread.
+        """
+        try:
+            output = CommandOutput(self.engine, self.container, command, user)
+            with closing(output):
+                written = bytearray()
+                while (data := output.read()) is not None:
+                    written += data
+        except (*_FAILURES, NoContainerError):
+            return None
+        return bytes(written)
 
     # --- A terminal --------------------------------------------------------------------------------------------
 

@@ -67,6 +67,11 @@ class Workspace:
         return False
 
     @property
+    def user(self) -> str:
+        """The build user as the engine's API names it."""
+        return f"{self.uid}:{self.gid}"
+
+    @property
     def package_dir(self) -> str:
         """The package's directory in the container."""
         return container_path("/nerves/env", self.request.package.app)
