@@ -79,9 +79,13 @@ class Tmux:
 
     # --- What a person sees ---
 
-    def screen(self, *, history: bool = False, colours: bool = False, check: bool = True) -> str:
-        """Return the text in the window; with ``history``, also the text that has scrolled out of it."""
-        words = ["capture-pane", "-p", *(["-S", "-"] if history else []), *(["-e"] if colours else ["-J"])]
+    def screen(self, *, history: bool = False, colours: bool = False, wrapped: bool = False, check: bool = True) -> str:
+        """Return the text in the window; with ``history``, also the text that has scrolled out of it.
+
+        With ``wrapped``, a line that the terminal has wrapped is several lines, as a person sees it.
+        """
+        words = ["capture-pane", "-p", *(["-S", "-"] if history else [])]
+        words += ["-e"] if colours else [] if wrapped else ["-J"]
         return "\n".join(line.rstrip() for line in self._run(*words, check=check).splitlines()).rstrip("\n")
 
     def wait_for(self, pattern: str, seconds: float = PATIENCE, *, history: bool = False, colours: bool = False) -> str:

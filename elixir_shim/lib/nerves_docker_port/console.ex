@@ -30,6 +30,10 @@ defmodule NervesDockerPort.Console do
   # Milliseconds between two drawings of the live line: it shows seconds.
   @draw_every 1_000
 
+  # Milliseconds between two writes to a terminal with a live line, at least. The more often the line is drawn, the more often
+  # a terminal that becomes narrower does so in the midst of it, and then a part of it would remain.
+  @write_every 50
+
   # Milliseconds between two lines that say where the build is, without a terminal.
   @status_every 60_000
 
@@ -37,6 +41,11 @@ defmodule NervesDockerPort.Console do
   # is still where the line begins: so everything from there on is erased, and no part of the line remains.
   @erase "\r\e[J"
   @erase_rest "\e[J\r"
+
+  # Without automatic wrapping (DECAWM), a line that was made for a wider terminal, because that became narrower in this very
+  # moment, is cut off at its edge.
+  @no_wrap "\e[?7l"
+  @wrap "\e[?7h"
 
   # The largest width of the progress bar, in columns. A wider bar is not easier to read.
   @max_bar 30
@@ -50,13 +59,16 @@ defmodule NervesDockerPort.Console do
             status: nil,
             status_every: @status_every,
             status_at: nil,
+            written_at: nil,
+            waiting: [],
             columns: :ask,
             ci: nil
 
   @typedoc """
   The state of the console: which line is open on the terminal, when the next dot and the next line of progress are due,
   and the last progress that was not printed yet. `status` is the last status and when it came. `status_at` says when it is
-  shown again. Times are in milliseconds.
+  shown again. `waiting` is the text that is printed with the next write to the terminal, the latest first. Times are in
+  milliseconds.
   """
   @opaque t :: %__MODULE__{
             open: nil | :dots | :progress | :status,
@@ -68,6 +80,8 @@ defmodule NervesDockerPort.Console do
             status: {LiveLine.status(), integer()} | nil,
             status_every: pos_integer(),
             status_at: integer() | nil,
+            written_at: integer() | nil,
+            waiting: [IO.chardata()],
             columns: pos_integer() | nil | :ask,
             ci: CI.t() | nil
           }
@@ -173,7 +187,11 @@ defmodule NervesDockerPort.Console do
   Returns the milliseconds until `idle/1` is due.
   """
   @spec patience(t()) :: non_neg_integer()
-  def patience(%__MODULE__{open: :status} = console), do: max(0, console.status_at - now())
+  def patience(%__MODULE__{open: :status, waiting: []} = console),
+    do: max(0, console.status_at - now())
+
+  def patience(%__MODULE__{open: :status} = console),
+    do: max(0, console.written_at + @write_every - now())
 
   def patience(%__MODULE__{status: {_status, _at}, open: open} = console) when open != :progress,
     do: max(0, min(console.dot_at, console.status_at) - now())
@@ -229,8 +247,8 @@ defmodule NervesDockerPort.Console do
   end
 
   def end_line(%__MODULE__{open: :status} = console) do
-    IO.write(@erase)
-    %{console | open: nil}
+    IO.write([@erase, Enum.reverse(console.waiting)])
+    %{console | open: nil, waiting: []}
   end
 
   @doc ~S"""
@@ -330,15 +348,9 @@ defmodule NervesDockerPort.Console do
 
   # Prints whole lines: above the live line if there is one, and in one write with it, so that it does not flicker.
   defp print(%__MODULE__{open: :status} = console, lines) do
-    case width(console) do
-      nil ->
-        console |> end_line() |> print(lines)
-
-      width ->
-        text = for line <- lines, do: [IO.ANSI.format(line), "\n"]
-        IO.write([@erase, text, live_line(console, width), "\r"])
-        restart_silence(%{console | status_at: now() + @draw_every})
-    end
+    text = for line <- lines, do: [IO.ANSI.format(line), "\n"]
+    console = restart_silence(%{console | waiting: [text | console.waiting]})
+    if now() - console.written_at >= @write_every, do: show_status(console), else: console
   end
 
   defp print(console, lines) do
@@ -362,8 +374,16 @@ defmodule NervesDockerPort.Console do
 
       width ->
         console = if console.open == :dots, do: end_line(console), else: console
-        IO.write(["\r", live_line(console, width), @erase_rest])
-        restart_silence(%{console | open: :status, status_at: now() + @draw_every})
+
+        IO.write(
+          if console.waiting == [],
+            do: ["\r", live_line(console, width), @erase_rest],
+            else: [@erase, Enum.reverse(console.waiting), live_line(console, width), "\r"]
+        )
+
+        now = now()
+        console = %{console | open: :status, waiting: [], written_at: now, status_at: now + @draw_every}
+        restart_silence(console)
     end
   end
 
@@ -377,15 +397,15 @@ defmodule NervesDockerPort.Console do
 
   defp show_status_without_terminal(console) do
     if console.status_at <= now() do
-      print(%{console | status_at: now() + console.status_every}, [live_line(console, :infinity)])
+      print(%{console | status_at: now() + console.status_every}, [status_text(console, :infinity)])
     else
       console
     end
   end
 
-  defp live_line(%__MODULE__{status: {status, at}}, width) do
-    LiveLine.text(status, now() - at, width)
-  end
+  defp live_line(console, width), do: [@no_wrap, status_text(console, width), @wrap]
+
+  defp status_text(%__MODULE__{status: {status, at}}, width), do: LiveLine.text(status, now() - at, width)
 
   # The columns that a line of the terminal may take, or `nil` if no line can be drawn again there. A line that takes all
   # columns would wrap on some terminals.

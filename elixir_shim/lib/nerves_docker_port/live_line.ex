@@ -64,6 +64,7 @@ defmodule NervesDockerPort.LiveLine do
     lines = [
       [elapsed, all(tasks), packages(status), time_left(status, age)],
       [elapsed, first(tasks, ", ", " more"), packages(status), time_left(status, age)],
+      [elapsed, first(tasks, ", ", " more"), packages(status), time_left_short(status, age)],
       [elapsed, first(tasks, " +", ""), packages_short(status), time_left_short(status, age)],
       [
         elapsed,

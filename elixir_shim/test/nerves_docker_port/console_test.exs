@@ -136,27 +136,52 @@ defmodule NervesDockerPort.ConsoleTest do
   end
 
   test "the live line is the last line, below all that is printed, and leaves nothing" do
-    events = [at("a Building"), {:log, ">>> a\n>>> b"}, at("b Building"), {:warning, "w"}, {:headline, "H"}]
+    events = [
+      at("a Building"),
+      {:sleep, 60},
+      {:log, ">>> a\n>>> b"},
+      at("b Building"),
+      {:warning, "w"},
+      {:log, ">>> c"},
+      {:sleep, 60},
+      {:headline, "H"},
+      {:log, ">>> d"}
+    ]
 
-    line = &"1:00 | #{&1} Building 0:00 | 1 of 9 packages | time left unknown"
+    line = &"\e[?7l1:00 | #{&1} Building 0:00 | 1 of 9 packages | time left unknown\e[?7h"
 
+    # What comes at once is written at once.
     assert seen(events, colours: true, columns: 80) ==
              "\r#{line.("a")}\e[J\r" <>
                "\r\e[J>>> a\n>>> b\n#{line.("a")}\r" <>
                "\r#{line.("b")}\e[J\r" <>
-               "\r\e[J\e[33mw\e[0m\e[0m\n#{line.("b")}\r" <>
-               "\r\e[J\e[7m|Docker| H\e[0m\e[0m\n\n#{line.("b")}\r" <> "\r\e[J"
+               "\r\e[J\e[33mw\e[0m\e[0m\n>>> c\n\e[7m|Docker| H\e[0m\e[0m\n\n#{line.("b")}\r" <>
+               "\r\e[J>>> d\n"
+  end
+
+  test "what waits to be written below the live line is written soon, and asks for it" do
+    Mix.shell(Mix.Shell.IO)
+    Application.put_env(:elixir, :ansi_enabled, true)
+
+    assert capture_io(fn ->
+             {:ok, console} = Console.show(Console.new(columns: 80), at("a"))
+             assert Console.patience(console) > 500
+             {:ok, console} = Console.show(console, {:log, ">>> a"})
+             assert Console.patience(console) <= 50
+             console = Console.idle(console)
+             assert Console.patience(console) > 500
+           end) =~ ">>> a\n"
   end
 
   test "where there is a live line there are no dots" do
-    assert seen([:idle, at("a"), :idle, :idle], colours: true, columns: 80) =~ ~r/^\.\n\r1:00 [^.]*$/
+    assert seen([:idle, at("a"), :idle, :idle], colours: true, columns: 80) =~ ~r/^\.\n\r\e\[\?7l1:00 [^.]*$/
   end
 
   test "the live line goes at the end of the stage, and gives its place to a progress bar" do
     events = [at("a"), {:stage, :make, {:finished, 1}}, {:log, ">>> x"}, pulling(1, nil), at("b"), :idle]
 
     assert seen(events, colours: true, columns: 60) ==
-             "\r1:00 | a 0:00 | 1 of 9 packages | time left unknown\e[J\r\r\e[J>>> x\n" <>
+             "\r\e[?7l1:00 | a 0:00 | 1 of 9 packages | time left unknown\e[?7h\e[J\r\r\e[J>>> x\n" <>
                "\rPulling image, 1 of 2 layers: 0.0 MB\e[K\r\e[K"
   end
 
@@ -174,7 +199,7 @@ defmodule NervesDockerPort.ConsoleTest do
     on_exit(fn -> System.delete_env("NO_COLOR") end)
 
     assert seen([{:headline, "H"}, {:warning, "w"}, at("a"), {:warning, "v"}], colours: true, columns: 6) ==
-             "|Docker| H\n\nw\n\r1:00\e[J\r\r\e[Jv\n1:00\r\r\e[J"
+             "|Docker| H\n\nw\n\r\e[?7l1:00\e[?7h\e[J\r\r\e[Jv\n"
   end
 
   test "what is no status is not shown" do

@@ -304,9 +304,8 @@ def read_file_and_time(
 ) -> tuple[bytes, float | None]:
     """The content of a small file of the container, and when the engine answered.
 
-    The time is by the engine's own clock: seconds since 1970, to half a second.
-
-    ``None`` where the answer has no date. ``timeout`` is how many seconds the engine may take.
+    The time is by the engine's own clock: seconds since 1970, to half a second; ``None`` where the answer has no date.
+    ``timeout`` is how many seconds the engine may take.
     """
     with there():
         response = engine.api.get(

@@ -26,8 +26,23 @@ _NOT_AGAIN: Final = "Downloading"
 """A step that an earlier build has done once and for all: what was downloaded is kept on this machine."""
 
 
+_FIRST: Final = frozenset({"Extracting", "Configuring"})
+"""The steps by which it is known that a package was built from its beginning. One may be missing: where several
+packages are built at once, a headline can be printed into a line of another package, and is not found there."""
+
 _FEW: Final = 5
 """Up to so many packages a build that builds several at once may look like one that does not."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build is to do."""
+
+    packages: frozenset[str]
+    """Those that it builds: what was built before is not among them."""
+    make_args: tuple[str, ...]
+    configuration: str | None
+    """The SHA-256 of ``.config``."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +53,8 @@ class Past:
     """Whether it came to a good end, so that it tells of what comes after the packages, too."""
     is_parallel: bool
     """Whether it built several packages at once."""
-    packages: frozenset[str]
-    """Those that it built from beginning to end."""
+    plan: Plan
+    """What it did: its packages are those that it built from beginning to end."""
     costs: Mapping[str, Mapping[str, float]]
     """The seconds that each step of each package took, in their order; of the package ``""`` the steps of the system
     and the stages from `make` on. Of a build of one package after the other: until the next step of all."""
@@ -70,7 +85,11 @@ def past(build: Build) -> Past | None:
     return Past(
         is_whole=build.ended is not None and build.ended.outcome == "ok",
         is_parallel=course.is_parallel,
-        packages=frozenset(name for name in course.done if "Configuring" in costs.get(name, {})),
+        plan=Plan(
+            packages=frozenset(name for name in course.done if _FIRST & costs.get(name, {}).keys()),
+            make_args=build.began.make_args,
+            configuration=None if build.configuration is None else build.configuration.sha256,
+        ),
         costs=costs,
         work=_work(course, costs),
     )
@@ -105,15 +124,16 @@ def _work(course: Course, costs: Mapping[str, Mapping[str, float]]) -> list[tupl
     return work
 
 
-def left(course: Course, at: float, wanted: frozenset[str], pasts: Sequence[Past]) -> float | None:
+def left(course: Course, at: float, plan: Plan, pasts: Sequence[Past]) -> float | None:
     """The seconds that a build still takes; ``None`` where nobody knows.
 
-    ``course`` is that of the build until ``at``, ``wanted`` are the packages that it builds, and ``pasts`` are earlier
-    builds, those that tell most first.
+    ``course`` is that of the build until ``at``, and ``pasts`` are earlier builds, those that tell most first.
     """
-    if course.is_parallel or (pasts and pasts[0].is_parallel and len(course.done) <= _FEW):
-        return _by_work(course, at, wanted, pasts)
-    return _by_sum(course, at, wanted, [each for each in pasts if not each.is_parallel])
+    # The beginning of a build does not always show how it goes on.
+    expected = len(course.done) <= _FEW and any(each.is_parallel and each.plan == plan for each in pasts)
+    if course.is_parallel or expected:
+        return _by_work(course, at, plan, pasts)
+    return _by_sum(course, at, plan.packages, [each for each in pasts if not each.is_parallel])
 
 
 def _by_sum(course: Course, at: float, wanted: frozenset[str], pasts: Sequence[Past]) -> float | None:
@@ -122,7 +142,7 @@ def _by_sum(course: Course, at: float, wanted: frozenset[str], pasts: Sequence[P
         return None
     costs: dict[str, Mapping[str, float]] = {"": whole.costs[""]}
     for package in wanted | course.done:
-        known = next((each.costs[package] for each in pasts if package in each.packages), None)
+        known = next((each.costs[package] for each in pasts if package in each.plan.packages), None)
         if known is not None:
             costs[package] = {step: seconds for step, seconds in known.items() if step != _NOT_AGAIN}
         elif package not in course.done:
@@ -154,19 +174,29 @@ def _compared(course: Course, at: float, costs: Mapping[str, Mapping[str, float]
     return taken, told
 
 
-def _by_work(course: Course, at: float, wanted: frozenset[str], pasts: Sequence[Past]) -> float | None:
-    same = next((each for each in pasts if each.is_whole and each.is_parallel and each.packages == wanted), None)
+def _by_work(course: Course, at: float, plan: Plan, pasts: Sequence[Past]) -> float | None:
+    same = next((each for each in pasts if each.is_whole and each.is_parallel and _is_same(each.plan, plan)), None)
     if same is None:
         return None
     done, finished = 0.0, course.finished(at)
-    for (package, step), began in course.first.items():
-        cost = same.costs.get(package, {}).get(step, 0.0)
-        is_over = (package, step) in (course.until_own_next if package else course.until_next) or package in finished
-        done += cost if is_over else min(cost, at - began)
+    for package, steps in same.costs.items():
+        seen = [step for step in steps if (package, step) in course.first]
+        if package in finished:
+            done += sum(steps.values())
+        elif seen:
+            latest = list(steps).index(seen[-1])
+            is_over = not package and course.last != ("", seen[-1])
+            elapsed = at - course.first[package, seen[-1]]
+            done += sum(list(steps.values())[:latest]) + (steps[seen[-1]] if is_over else min(steps[seen[-1]], elapsed))
     position = min(bisect_left(same.work, done, key=lambda each: each[1]), len(same.work) - 1)
     then = _between(same.work[max(0, position - 1)], same.work[position], done)
     total = same.work[-1][0]
     return (total - then) * _speed(at - course.first.get(_MAKE, course.began), then, total)
+
+
+def _is_same(one: Plan, other: Plan) -> bool:
+    # An option that changes in the configuration seldom changes the time.
+    return one.packages == other.packages and one.make_args == other.make_args
 
 
 def _between(before: tuple[float, float], after: tuple[float, float], done: float) -> float:

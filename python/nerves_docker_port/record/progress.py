@@ -13,7 +13,7 @@ from typing import Final
 
 from nerves_docker_port.record import estimate
 from nerves_docker_port.record.course import Course
-from nerves_docker_port.record.estimate import Past
+from nerves_docker_port.record.estimate import Past, Plan
 from nerves_docker_port.record.headline import Parts
 from nerves_docker_port.record.history import History, Packages, parse_packages
 from nerves_docker_port.record.journal import Configuration
@@ -36,10 +36,18 @@ class Tracker:
     """The progress of one flow. Its methods are called by the flow's thread."""
 
     def __init__(
-        self, history: History, tell: Callable[[Status], None] | None, keep: Callable[[Configuration], None]
+        self,
+        history: History,
+        make_args: tuple[str, ...],
+        tell: Callable[[Status], None] | None,
+        keep: Callable[[Configuration], None],
     ) -> None:
-        """``tell`` gets the status, if somebody wants it, and ``keep`` what is built, as soon as that is known."""
+        """``tell`` gets the status, if somebody wants it, and ``keep`` what is built, as soon as that is known.
+
+        ``make_args`` are as the journal has them.
+        """
         self._history = history
+        self._make_args = make_args
         self._tell = tell
         self._keep = keep
         self._course = Course(time.monotonic())
@@ -50,6 +58,7 @@ class Tracker:
         self._is_telling = False
         self._teller: threading.Thread | None = None
         self._names: frozenset[str] | None = None
+        self._plan: Plan | None = None
         self._before: frozenset[str] = frozenset()
         self._pasts: Sequence[Past] = ()
         self._left: tuple[float, float | None] = (0.0, None)
@@ -112,6 +121,7 @@ class Tracker:
             begun = {package for package, _ in self._course.first}
             self._before = packages.built({word for what, word in words if what == "built"}) - begun
             self._names = packages.names
+            self._plan = Plan(self._names - self._before, self._make_args, configuration)
             self._pasts = own
             is_known = self._time_left(time.monotonic()) is not None
         self._keep(Configuration(configuration, tuple(sorted(packages.names)), tuple(sorted(self._before))))
@@ -156,9 +166,9 @@ class Tracker:
         return Status(now - course.began, tuple(tasks), done, total, left)
 
     def _time_left(self, now: float) -> float | None:
-        assert self._names is not None
+        assert self._plan is not None
         # It takes a few milliseconds for a large build, so it is not done for each headline.
         if now - self._left[0] > 1:
-            self._left = now, estimate.left(self._course, now, self._names - self._before, self._pasts)
+            self._left = now, estimate.left(self._course, now, self._plan, self._pasts)
         at, left = self._left
         return None if left is None else max(0.0, left - (now - at))

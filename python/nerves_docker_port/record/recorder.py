@@ -24,10 +24,10 @@ _OF_JOBS = re.compile(r"-[jl] ?[0-9.]*|--jobs(=[0-9]+)?|[A-Z0-9_]*(JOBS|JLEVEL)=
 class Recorder:
     """A reporter that keeps what it passes on."""
 
-    def __init__(self, reporter: Reporter, kept: Journal, history: History, *, shows_status: bool) -> None:
+    def __init__(self, reporter: Reporter, kept: Journal, tracker: Tracker) -> None:
         self._reporter = reporter
         self._journal = kept
-        self.tracker = Tracker(history, reporter.status if shows_status else None, self.record)
+        self.tracker = tracker
         self.opened_at = time.time()
         """When the flow began, in seconds since 1970."""
         self.has_seen_packages = False
@@ -88,11 +88,13 @@ def recorded(request: Request, flow: str, reporter: Reporter, log: Path | None =
     where = journal.directory(request.names)
     kept = Journal(where, flow, make=flow == "build")
     history = History(request.home, where)
-    recorder = Recorder(reporter, kept, history, shows_status=request.shows_status)
+    began = _began(request, flow, log)
+    tell = reporter.status if request.shows_status else None
+    recorder = Recorder(reporter, kept, Tracker(history, began.make_args, tell, kept.write))
     try:
         if flow == "build":
             history.register()
-        recorder.record(_began(request, flow, log))
+        recorder.record(began)
         try:
             yield recorder
         finally:
