@@ -189,7 +189,7 @@ defmodule NervesDockerPort.CI do
     rows =
       [
         {"Artifact", escaped(Path.basename(path))},
-        {"Size", megabytes(size)},
+        {"Size", quantity(size)},
         {"SHA-256", escaped(sha256)}
       ] ++ cache(value["ccache"])
 
@@ -237,7 +237,8 @@ defmodule NervesDockerPort.CI do
     "<pre>\n" <> Console.printable(html) <> "\n</pre>\n"
   end
 
-  defp megabytes(bytes), do: "#{:erlang.float_to_binary(bytes / 1_000_000, decimals: 1)} MB"
+  defp quantity(bytes) when bytes < 1_000_000, do: "#{bytes} bytes"
+  defp quantity(bytes), do: "#{:erlang.float_to_binary(bytes / 1_000_000, decimals: 1)} MB"
 
   defp duration(milliseconds) when milliseconds < 60_000 do
     "#{:erlang.float_to_binary(milliseconds / 1_000, decimals: 1)} s"

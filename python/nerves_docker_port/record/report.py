@@ -222,7 +222,9 @@ def _of_packages(found: Times) -> Iterator[str]:
         return
     slowest = found.slowest(SLOWEST)
     built = len(found.packages)
-    some = f"the slowest {len(slowest)} of {built} packages" if built > len(slowest) else f"{built} packages"
+    some = f"{built} package{'' if built == 1 else 's'}"
+    if built > len(slowest):
+        some = f"the slowest {len(slowest)} of {some}"
     beside = f", {found.beside:.1f} at once on average" if found.beside >= 1.05 else ""
     yield f"Time by package ({some}{beside})"
     if not found.measured:
