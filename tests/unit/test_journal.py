@@ -41,6 +41,12 @@ def write(where: Path, *records: journal.Record) -> Path:
     return kept.path
 
 
+def test_headlines_that_came_together_are_read_one_by_one(tmp_path: Path) -> None:
+    build = journal.read(write(tmp_path, journal.Headline(">>> a 1 Building\n>>> b 2 Building")))
+    assert build is not None
+    assert [text for _, text in build.headlines] == [">>> a 1 Building", ">>> b 2 Building"]
+
+
 def test_what_was_written_is_read(tmp_path: Path) -> None:
     path = write(tmp_path / "new" / "directory", *RECORDS)
     assert tuple(record for _, record in journal.records(path))[1:] == RECORDS

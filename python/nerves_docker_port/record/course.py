@@ -30,6 +30,9 @@ _PATCHED: Final = 30.0
 _MOST: Final = 20_000
 """How many different steps are remembered. The largest configurations have some 15,000."""
 
+_MOST_OPEN: Final = 100
+"""How many packages may be under way at once. A log can name more that never come to their installation."""
+
 
 @dataclass
 class _Open:
@@ -114,6 +117,10 @@ class Course:
             elif other.installing and (not self.is_parallel or self._has_settled(other, at)):
                 self.done.add(name)
                 del self._open[name]
+        if len(self._open) >= _MOST_OPEN:
+            oldest = next(iter(self._open))
+            self.done.add(oldest)
+            del self._open[oldest]
         self.done.discard(parts.package)
         package = self._open.setdefault(parts.package, _Open(parts.step, at))
         package.step, package.since = parts.step, at

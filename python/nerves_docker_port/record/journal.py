@@ -129,7 +129,7 @@ class Announced:
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """A headline of Buildroot, as it is shown: ``>>> busybox 1.36.1 Building``."""
+    """Headlines of Buildroot as they are shown: ``>>> busybox 1.36.1 Building``. One in each line."""
 
     text: str
 
@@ -507,7 +507,9 @@ def _gather(path: Path, found: Iterator[tuple[float, Record]]) -> Build | None:
     for at, record in found:
         if type(record) in _ONE:
             ones[_ONE[type(record)]] = record
-        elif isinstance(record, (Headline, Announced, Warned)):
+        elif isinstance(record, Headline):
+            texts[Headline] += [(at, line) for line in record.text.split("\n")]
+        elif isinstance(record, (Announced, Warned)):
             texts[type(record)].append((at, record.text))
         elif isinstance(record, PackageStep):
             steps.append(record)

@@ -20,6 +20,9 @@ from nerves_docker_port.stages import StageName, Status, Unit
 
 _OF_JOBS = re.compile(r"-[jl] ?[0-9.]*|--jobs(=[0-9]+)?|[A-Z0-9_]*(JOBS|JLEVEL)=[0-9]*")
 
+_FOLLOWED = 2000
+"""Headlines of one second that the progress follows. No build that compiles something has so many."""
+
 
 class Recorder:
     """A reporter that keeps what it passes on."""
@@ -32,6 +35,7 @@ class Recorder:
         """When the flow began, in seconds since 1970."""
         self.has_seen_packages = False
         """Whether Buildroot has begun a step of a package."""
+        self._second, self._followed = 0.0, 0
 
     def record(self, *records: Record) -> None:
         """Keep what is not said to the person."""
@@ -45,11 +49,22 @@ class Recorder:
     def log(self, lines: bytes) -> None:
         """See ``Reporter``."""
         self._reporter.log(lines)
-        texts = lines.decode(errors="replace").split("\n")
-        self.record(*map(journal.Headline, texts))
+        text = lines.decode(errors="replace")
+        self.record(journal.Headline(text))
+        if self._is_flood(lines.count(b"\n") + 1):
+            return
+        texts = text.split("\n")
         found = [parts for parts in map(headline.parse, texts) if parts is not None]
         self.has_seen_packages = self.has_seen_packages or any(parts.package for parts in found)
         self.tracker.headlines(found)
+
+    def _is_flood(self, count: int) -> bool:
+        """Whether these ``count`` headlines are more than the progress follows, for they must not hold up the log."""
+        now = time.monotonic()
+        if now - self._second > 1:
+            self._second, self._followed = now, 0
+        self._followed += count
+        return self._followed > _FOLLOWED
 
     def stage_started(self, name: StageName) -> None:
         """See ``Reporter``."""
