@@ -4,7 +4,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: demo test lint format package unit pytest exunit coverage matrix soak bench nerves dialyzer lock audit hex dist clean
+.PHONY: demo test lint format package unit pytest exunit coverage matrix engines pythons soak bench nerves dialyzer lock audit hex dist clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -65,6 +65,10 @@ exunit-%: package
 
 ## matrix: the shim's suite on every Elixir
 matrix: exunit-bookworm exunit-trixie exunit-sid
+
+## engines: the same tests on every kind of engine; what they show is written into docs/engines.md
+engines: package
+	NDP_ENGINES=all NDP_ENGINES_TABLE=docs/engines.md $(WORLD) run --image new -- $(BIN)/python -m pytest tests/engines
 
 ## soak: what takes too long for every run
 soak: package

@@ -85,7 +85,7 @@ class Kind:
     @property
     def loopback(self) -> str:
         """The address at which it finds what listens on this machine's loopback interface."""
-        return GATEWAY if self.has_network else "127.0.0.1"
+        return GATEWAY if self.has_network or (self.rootless and self.program == "dockerd") else "127.0.0.1"
 
     @property
     def user(self) -> int:
@@ -186,7 +186,8 @@ def start(where: Places) -> Started:
     command = _podman(where, own) if kind.program == "podman" else dockerd_command(_inside(where, own))
     if kind.has_network:
         command = [word for word in command if word != "--bridge=none"]
-        command += [f"--insecure-registry={GATEWAY}/32"] if kind.program == "dockerd" else []
+    if kind.program == "dockerd" and kind.loopback == GATEWAY:
+        command.append(f"--insecure-registry={GATEWAY}/32")
     if kind.maps_users:
         command.append("--userns-remap=person")
     if kind.tls:
@@ -269,10 +270,11 @@ def _as_person(where: Places, command: list[str], kind: Kind) -> list[str]:
     person = f"--reuid={PERSON} --regid={PERSON} --clear-groups".split()
     environment = [f"HOME={where.run}/home", f"XDG_RUNTIME_DIR={where.run}", f"PATH={os.environ['PATH']}"]
     if kind.program == "dockerd":
-        # As dockerd-rootless.sh of the package, but on this machine's network: a registry of the tests is on loopback.
+        # As dockerd-rootless.sh of the package, but a registry on this machine's loopback interface can be reached.
         script = 'rm -f /run/docker /run/containerd /run/xtables.lock; exec "$@"'
-        ups = ["--net=host", "--copy-up=/etc", "--copy-up=/run", "--propagation=rslave"]
-        command = ["rootlesskit", *ups, "sh", "-c", script, "sh", *command]
+        network = ["--net=slirp4netns", "--mtu=65520", "--slirp4netns-sandbox=false", "--slirp4netns-seccomp=false"]
+        ups = ["--copy-up=/etc", "--copy-up=/run", "--propagation=rslave"]
+        command = ["rootlesskit", *network, *ups, "sh", "-c", script, "sh", *command]
     return ["setpriv", *person, "env", "-i", *environment, *command]
 
 
