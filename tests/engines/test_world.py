@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from integration.engine import answers, descendants, places, process_start, supervisor
+from integration.engine import answers, places, supervisor
+from integration.host import descendants, process_start
 
 from support.port import ROOT, wait_until
 

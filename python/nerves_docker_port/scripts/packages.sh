@@ -9,18 +9,18 @@
 # directory of its own, and only what nobody else wants of the processors, the disk and the memory.
 set -e
 case $1 in
-look)
-  printf 'config %s\n' "$(sha256sum <.config | cut -d' ' -f1)"
-  find build -mindepth 2 -maxdepth 2 -name '.stamp_*installed' -printf 'built %h\n' | sort -u
-  ;;
-list)
-  # The Makefile of the build directory says where Buildroot is (support/scripts/mkmakefile).
-  ndp_buildroot=$(sed -n 's/^MAKEARGS *:= *-C *//p' Makefile)
-  ndp_external=$(sed -n 's/^BR2_EXTERNAL *?= *//p' .br2-external.mk)
-  ndp_output=$(mktemp -d)
-  trap 'rm -rf "$ndp_output"' EXIT
-  cp .config .br2-external.mk "$ndp_output"
-  { echo 1000 >/proc/self/oom_score_adj && renice -n 19 $$ && ionice -c 3 -p $$; } >/dev/null 2>&1 || :
-  make -s --no-print-directory -C "$ndp_buildroot" O="$ndp_output" BR2_EXTERNAL="$ndp_external" show-info
-  ;;
+  look)
+    printf 'config %s\n' "$(sha256sum <.config | cut -d' ' -f1)"
+    find build -mindepth 2 -maxdepth 2 -name '.stamp_*installed' -printf 'built %h\n' | sort -u
+    ;;
+  list)
+    # The Makefile of the build directory says where Buildroot is (support/scripts/mkmakefile).
+    ndp_buildroot=$(sed -n 's/^MAKEARGS *:= *-C *//p' Makefile)
+    ndp_external=$(sed -n 's/^BR2_EXTERNAL *?= *//p' .br2-external.mk)
+    ndp_output=$(mktemp -d)
+    trap 'rm -rf "$ndp_output"' EXIT
+    cp .config .br2-external.mk "$ndp_output"
+    { echo 1000 >/proc/self/oom_score_adj && renice -n 19 $$ && ionice -c 3 -p $$; } >/dev/null 2>&1 || :
+    make -s --no-print-directory -C "$ndp_buildroot" O="$ndp_output" BR2_EXTERNAL="$ndp_external" show-info
+    ;;
 esac
