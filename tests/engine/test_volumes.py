@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -192,7 +193,8 @@ def test_what_may_belong_to_somebody_is_never_gone(
     elif why == "an older version's":
         # Its directory's parent is there, and the host's name is the same.
         labels |= {"path": str(system.root / "x"), "host": platform.node()}
-    name = "ndp-test-not-ours"
+    # Tests may run side by side, and at the same engine.
+    name = f"ndp-test-not-ours-{secrets.token_hex(4)}"
     labels = {f"nerves-docker-port.{key}": value for key, value in {**labels, "volume": name}.items()}
     made = client.volumes.create(name, labels={} if why == "no label" else labels)
     try:

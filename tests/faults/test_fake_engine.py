@@ -87,6 +87,26 @@ def test_frames_split_at_every_byte_are_put_together(world: FaultWorld) -> None:
     assert conversation.warnings == []
 
 
+def test_a_headline_that_begins_in_the_same_read_as_the_step_before_it_ends_is_whole(
+    world: FaultWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def together(container: Container) -> None:
+        say = container.say
+
+        def say_and_begin(mark: str) -> None:
+            monkeypatch.setattr(container, "say", say)
+            ended = frame(f"\x1e{container.token} {mark}\x1e".encode())
+            container.emit_and_let_read(ended + frame(b">>> hello 1.0 Down"))
+
+        monkeypatch.setattr(container, "say", say_and_begin)
+
+    world.engine.runs["create_build"] = Run([together])
+    world.engine.runs["make"] = Run([frame(b"loading\n>>> hello 1.0 Building\n")])
+    conversation = world.run()
+    conversation.value()
+    assert conversation.log_lines == [b">>> hello 1.0 Downloading", b">>> hello 1.0 Building"]
+
+
 HALVES = pytest.mark.parametrize(
     "half", [frame(b"lost")[:3], frame(b"half of it is lost")[:-8]], ids=["header", "payload"]
 )

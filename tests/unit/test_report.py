@@ -186,10 +186,10 @@ def test_the_list_has_the_latest_first_and_a_build_is_chosen_by_its_id(tmp_path:
 
 
 def test_the_journals_of_a_package_are_found_from_its_directory(tmp_path: Path) -> None:
-    path = builds.write(tmp_path / ".nerves" / "artifacts" / "my_system-portable-0.1.0" / "journal")
+    path = builds.write(tmp_path / "my_system" / ".nerves" / "artifacts" / "my_system-portable-0.1.0" / "journal")
     for where in (path, *list(path.parents)[:5]):
         assert text(where).startswith("my_system 0.1.0: built")
-    for nothing in (tmp_path / "none", tmp_path.parent):
+    for nothing in (tmp_path / "none", tmp_path):
         with pytest.raises(errors.RunnerError, match="No journal of a build is in"):
             text(nothing)
 

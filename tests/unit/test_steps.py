@@ -48,7 +48,8 @@ def split(reads: list[bytes], token: str = TOKEN) -> list[Event]:
     told = Told()
     splitter = Splitter(token, told.output, told.mark)
     for read in reads:
-        splitter.feed(read)
+        while read:
+            read = splitter.feed(read)  # noqa: PLW2901
     splitter.finish()
     return told.events
 

@@ -93,6 +93,8 @@ class Session:
         # What comes before somebody listens is kept for the first who does.
         self._early: list[bytes] = []
         self._on_output: Callable[[bytes], None] = self._early.append
+        # What came together with the end of the beginning.
+        self._rest = b""
         self._marks: list[Mark] = []
         self._splitter = Splitter(token, self._pass_on, self._marks.append)
         self._has_workspace = False
@@ -127,8 +129,10 @@ class Session:
                 data = self._output.read() if self._output is not None else self._terminal_read(cancellation)
                 if not data:
                     break
-                self._splitter.feed(data)
-                self._answer()
+                while data and not self._has_workspace:
+                    data = self._splitter.feed(data)
+                    self._answer()
+                self._rest = data
             cancellation.check()
 
     def _terminal_read(self, cancellation: Cancellation) -> bytes:
@@ -213,10 +217,12 @@ class Session:
             done, failure = self._by_marks(first, 0, count, on_end)
             if failure is not None:
                 return failure
-            while done < count:
-                data = self._output.read()
+            data: bytes | None
+            data, self._rest = self._rest, b""
+            while done < count or data:
+                data = data or self._output.read()
                 if data is not None:
-                    self._splitter.feed(data)
+                    data = self._splitter.feed(data)
                 else:
                     self._splitter.finish()
                     cancellation.check()
@@ -230,6 +236,8 @@ class Session:
                     cancellation.check()
                     done, failure = self._by_marks(first, done, count, on_end)
                     if failure is not None:
+                        while data:
+                            data = self._splitter.feed(data)
                         return failure
         return None
 
@@ -335,8 +343,9 @@ class Session:
         shown: list[bytes] = []
 
         def take_out(data: bytes) -> bytes:
-            self._splitter.feed(data)
-            self._answer()
+            while data:
+                data = self._splitter.feed(data)
+                self._answer()
             data = b"".join(shown)
             shown.clear()
             if data:
@@ -346,7 +355,8 @@ class Session:
         with self._failures():
             self._listen(shown.append)
             # What came before somebody was there to see it.
-            stream.push_back(take_out(b""))
+            rest, self._rest = self._rest, b""
+            stream.push_back(take_out(rest))
             while True:
                 stream.take_out = take_out
                 try:

@@ -78,26 +78,29 @@ class Splitter:
         # The end of the last read, where it may be the beginning of a mark.
         self._unfinished = b""
 
-    def feed(self, data: bytes) -> None:
-        """The next read."""
+    def feed(self, data: bytes) -> bytes:
+        """The next read, up to the first mark in it; what follows that mark is given back, to be fed next.
+
+        So whoever gets the marks can act on one before the output that follows it.
+        """
         # A log has next to none of these bytes, and one byte is looked for much faster than a mark.
         if not self._unfinished and b"\x1e" not in data:
             self._on_output(data)
-            return
+            return b""
         data, self._unfinished = self._unfinished + data, b""
-        position = start = 0
+        start = 0
         while (found := data.find(self._begin, start)) >= 0:
             match = _MARK.match(data, found + len(self._begin))
             if match is None or data[match.end() : match.end() + 1] != b"\x1e":
                 start = found + 1
                 continue
-            self._pass_on(data[position:found])
+            self._pass_on(data[:found])
             self._on_mark(_mark(match))
-            position = start = match.end() + 1
-        rest = data[position:]
-        keep = self._beginning_of_mark(rest)
-        self._unfinished = rest[keep:]
-        self._pass_on(rest[:keep])
+            return data[match.end() + 1 :]
+        keep = self._beginning_of_mark(data)
+        self._unfinished = data[keep:]
+        self._pass_on(data[:keep])
+        return b""
 
     def finish(self) -> None:
         """The stream has ended or broken off: what may have been the beginning of a mark is output."""
