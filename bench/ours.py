@@ -72,8 +72,7 @@ def _follow(
 def cold_build_with_archive(place: Place, image: str) -> Sample:
     """Build, then archive, from nothing and on a fresh volume, with one helper as Mix has it; its start counts.
 
-    Up to the outcome of the archive, with which Mix goes on. How long it takes until the helper has ended, and with it
-    everything at the engine, is a figure of its own.
+    Up to the end of the helper. When the outcome of the archive came, with which Mix goes on, is a figure of its own.
     """
     place.reset(image)
     started = time.perf_counter()
@@ -81,8 +80,8 @@ def cold_build_with_archive(place: Place, image: str) -> Sample:
         said_hello = time.perf_counter() - started
         for request_id, op in enumerate(("build", "archive"), start=1):
             followed = _follow(place, helper, op, image, request_id=request_id)
-    all_ended = time.perf_counter() - started
-    return Sample(followed.ended - started, {"hello": said_hello, "helper_cpu": followed.cpu, "all_ended": all_ended})
+    outcome = followed.ended - started
+    return Sample(time.perf_counter() - started, {"hello": said_hello, "helper_cpu": followed.cpu, "outcome": outcome})
 
 
 def build_with_log(place: Place, log: Log | None) -> tuple[Sample, Sample]:

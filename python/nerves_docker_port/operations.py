@@ -15,7 +15,7 @@ from nerves_docker_port.flows.build import ParkedBuild, archive, build
 from nerves_docker_port.flows.clean import clean
 from nerves_docker_port.flows.shell import prepare_shell
 from nerves_docker_port.port.wire import Atom, Term
-from nerves_docker_port.record import journal, times
+from nerves_docker_port.record import journal
 from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Request, from_args, is_interactive
 
@@ -77,9 +77,6 @@ class Operations:
     def _archive(self, request: Request, reporter: Reporter, cancellation: Cancellation) -> Term:
         parked, self._parked = self._parked, None
         artifact = archive(request, self._environ, reporter, cancellation, parked)
-        if parked is not None and parked.session.is_over:
-            # Its container ends and is removed by itself. Nobody has to wait for that: `close` does, after the outcome.
-            self._parked = parked
         return _to_term(artifact, request)
 
     def _shell(
@@ -154,6 +151,8 @@ def _to_term(artifact: Artifact, request: Request) -> Term:
     latest = next(iter(journal.files(journal.directory(request.names))), None)
     found = None if latest is None else journal.read(latest)
     if found is not None:
+        from nerves_docker_port.record import times
+
         slowest = times.of(found).slowest(_SLOWEST)
         value["slowest"] = [[package.name, round(package.seconds, 3)] for package in slowest]
         if found.ccache is not None:

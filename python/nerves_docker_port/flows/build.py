@@ -46,12 +46,7 @@ class ParkedBuild:
 
     def is_of_use(self, request: Request) -> bool:
         """Whether the session may be asked whether its artifact is still what packing again would give."""
-        return (
-            not self.session.is_over
-            and self.fits(request)
-            and self.prepared.workspace.is_current()
-            and self.session.is_undisturbed()
-        )
+        return self.fits(request) and self.prepared.workspace.is_current() and self.session.is_undisturbed()
 
     def end(self) -> None:
         """End the session and give the connections back."""
@@ -104,9 +99,8 @@ def archive(
 ) -> Artifact:
     """Pack what has been built and bring the archive to the download directory.
 
-    ``parked`` is the session of the build just before, if there was one. Where nothing has changed since it packed the
-    system, the artifact is handed out again: the session is over then, and the caller ends it, because nobody has to
-    wait for that. Otherwise it ends here. Raises ``RunnerError``.
+    ``parked`` is the session of the build just before, if there was one: it ends here. Where nothing has changed since
+    that session packed the system, the artifact is handed out again. Raises ``RunnerError``.
     """
     with recorded(request, "archive", reporter, request.log_dir / "archive.log") as recorder:
         return _archive(request, environ, recorder, cancellation, parked)
@@ -122,15 +116,13 @@ def _archive(
     with ExitStack() as stack:
         open_log = stack.enter_context(log_opened_on_use(request.log_dir / "archive.log", recorder))
         if parked is not None:
-            ending = stack.enter_context(ExitStack())
-            ending.callback(parked.end)
+            stack.callback(parked.end)
             if parked.is_of_use(request):
                 with stage(recorder, "preflight"):
                     cancellation.check()
                 job = stack.enter_context(job_on(parked.prepared, parked.session, open_log(), recorder, cancellation))
                 artifact = _again(job, parked)
                 if artifact is not None:
-                    ending.pop_all()
                     return artifact
                 if parked.session.unpark():
                     return _pack_and_copy(job)

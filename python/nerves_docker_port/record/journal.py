@@ -8,6 +8,7 @@ not stop a build.
 from __future__ import annotations
 
 import fcntl
+import functools
 import os
 import secrets
 import threading
@@ -31,6 +32,8 @@ SUFFIX: Final = ".msgpack"
 
 KEPT: Final = 100
 """How many journals of a package are kept."""
+HEADLINES_KEPT: Final = 20_000
+"""How many headlines of a flow are kept. The largest configurations have some 15,000."""
 KEPT_BYTES: Final = 64 * 1024 * 1024
 """How large the journals of a package may be together; the latest one is always kept."""
 
@@ -217,7 +220,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Records before this one could not be written, because the disk was full for example."""
+    """Records before this one could not be written, because the disk was full for example, or were too many."""
 
     records: int
 
@@ -537,7 +540,10 @@ def _gather(path: Path, found: Iterator[tuple[float, Record]]) -> Build | None:
     )
 
 
-_TYPES: Final = {record: get_type_hints(record) for record in _NAMES}
+@functools.cache
+def _types(name: str) -> dict[str, Any]:
+    """The types of the fields of a kind of record. Only who reads a journal needs them."""
+    return get_type_hints(KINDS[name])
 
 
 def _record(value: object) -> tuple[float, Record] | None:
@@ -545,8 +551,8 @@ def _record(value: object) -> tuple[float, Record] | None:
     match value:
         case (str(name), float(at), {**values}) if name in KINDS:
             kind = KINDS[name]
-            types = _TYPES[kind]
-            known: dict[str, Any] = {key: each for key, each in values.items() if key in types}
+            types = _types(name)
+            known: dict[str, Any] = {str(key): each for key, each in values.items() if key in types}
             if not all(_fits(each, types[key]) for key, each in known.items()):
                 return None
             try:

@@ -35,6 +35,9 @@ class Recorder:
         """When the flow began, in seconds since 1970."""
         self.has_seen_packages = False
         """Whether Buildroot has begun a step of a package."""
+        self.not_kept = 0
+        """How many headlines are not in the journal, because there were too many."""
+        self._kept = 0
         self._second, self._followed = 0.0, 0
 
     def record(self, *records: Record) -> None:
@@ -50,8 +53,13 @@ class Recorder:
         """See ``Reporter``."""
         self._reporter.log(lines)
         text = lines.decode(errors="replace")
-        self.record(journal.Headline(text))
-        if self._is_flood(lines.count(b"\n") + 1):
+        count = lines.count(b"\n") + 1
+        if self._kept + count <= journal.HEADLINES_KEPT:
+            self._kept += count
+            self.record(journal.Headline(text))
+        else:
+            self.not_kept += count
+        if self._is_flood(count):
             return
         texts = text.split("\n")
         found = [parts for parts in map(headline.parse, texts) if parts is not None]
@@ -114,6 +122,8 @@ def recorded(request: Request, flow: str, reporter: Reporter, log: Path | None =
             yield recorder
         finally:
             recorder.tracker.close()
+            if recorder.not_kept:
+                recorder.record(journal.Lost(recorder.not_kept))
         recorder.record(journal.Ended("ok"))
     except errors.RunnerError as error:
         # The lines of the log that an error shows stay in the log.
