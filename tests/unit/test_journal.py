@@ -13,7 +13,9 @@ from nerves_docker_port.record import journal
 from nerves_docker_port.record.journal import Journal
 
 RECORDS: tuple[journal.Record, ...] = (
-    journal.Began("build", "my_system", "0.1.0", "my_system-portable", "/work/\udcff", "/work/build.log", ("-j4",)),
+    journal.Began(
+        "build", "my_system", "0.1.0", "my_system-portable", "/home/me/\udcff", "/home/me/build.log", ("-j4",)
+    ),
     journal.Engine("unix:///run/docker.sock", "20.10.5", "amd64", 8, 1 << 34),
     journal.Image("builder:new", "sha256:1", None),
     journal.Workspace("mounted", "my_system-1", "/nerves/build"),
