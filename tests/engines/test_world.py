@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from integration.engine import answers, places, supervisor
@@ -50,7 +50,9 @@ def test_nothing_of_an_engine_is_left_when_its_last_user_or_its_supervisor_is_ki
             if killed == "the user":
                 # `cat` is the command that the user runs; it has the lock, too.
                 for pid in (*descendants(user.pid), user.pid):
-                    os.kill(pid, signal.SIGKILL)
+                    # One ends by itself when the one below it has ended.
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
             else:
                 os.kill(started, signal.SIGKILL)
             assert wait_until(lambda: all(process_start(pid) != begun for pid, begun in family), PATIENCE), family

@@ -32,6 +32,9 @@ from nerves_docker_port.volume.machine import Presence, presence
 SIZES_TIMEOUT = 600
 """Seconds that the engine may take to add up the sizes of all volumes: it walks through every file."""
 
+SIZES_PATIENCE = 10
+"""Seconds for which the sizes are asked for again while the engine adds them up for somebody else."""
+
 _STOCK_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*)-[A-Za-z0-9_]{16}")
 """What Nerves' own runner calls its volumes: the app's name and 16 characters. It gives them no labels."""
 
@@ -296,7 +299,13 @@ def _sizes(engine: Engine) -> dict[str, int]:
     """The bytes that volumes take, by name, where the engine knows them."""
     with engine.failures("while it added up the sizes of its volumes"):
         # Before API 1.42 `type` is not known, and more is added up.
-        response = engine.api.get(engine.url("/system/df"), params={"type": "volume"}, timeout=SIZES_TIMEOUT)
+        deadline = time.monotonic() + SIZES_PATIENCE
+        while True:
+            response = engine.api.get(engine.url("/system/df"), params={"type": "volume"}, timeout=SIZES_TIMEOUT)
+            # Docker adds up for one who asks at a time.
+            if b"disk usage operation is already running" not in response.content or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
         try:
             response.raise_for_status()
             entries = list(response.json().get("Volumes") or [])
