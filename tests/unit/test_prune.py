@@ -212,9 +212,9 @@ def test_an_engine_that_adds_up_for_somebody_else_is_asked_again(world: World) -
     mine = world.package()
     volume = world.build(mine)
     sizes = [{"Name": volume, "UsageData": {"Size": 2 << 20}}]
-    world.fake.on("GET", "/system/df", lambda exchange: exchange.json(200, {"Volumes": sizes}))
     busy = "a disk usage operation is already running"
     world.fake.on("GET", "/system/df", lambda exchange: exchange.error(500, busy), times=2)
+    world.fake.on("GET", "/system/df", lambda exchange: exchange.json(200, {"Volumes": sizes}))
     (line,) = world.ask(mine)[1]
     assert line == f"{volume} my_system 0.1.0 2 MB last built by this runner just now"
 
