@@ -21,7 +21,7 @@ from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume.session import Session
 from nerves_docker_port.volume.steps import Step
 from nerves_docker_port.workspace import cache
-from nerves_docker_port.workspace.mounted import PLATFORM, Workspace
+from nerves_docker_port.workspace.mounted import Workspace
 
 if TYPE_CHECKING:
     from nerves_docker_port.engine.artifact import Artifact
@@ -67,7 +67,7 @@ def build(
         prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
         workspace = prepared.workspace
         steps = [
-            Step("create_build", [f"{PLATFORM}/create-build.sh", workspace.defconfig, workspace.workdir]),
+            workspace.create_build,
             Step("make", ["make", *request.make_args]),
             *compile_cache.after(request.settings),
             *_packing(workspace),

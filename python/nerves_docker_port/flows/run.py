@@ -17,7 +17,6 @@ from nerves_docker_port.volume import lock
 from nerves_docker_port.volume.lock import session_name
 from nerves_docker_port.volume.session import Failure
 from nerves_docker_port.volume.steps import Step
-from nerves_docker_port.workspace.mounted import CREATE_BUILD, PLATFORM, Workspace
 
 LOG = "run.log"
 """The name of the log."""
@@ -40,7 +39,7 @@ def run(
         open_log = stack.enter_context(log_opened_on_use(log, recorder))
         prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
         stack.callback(prepared.engine.close)
-        first = [_create_build(prepared.workspace)]
+        first = [prepared.workspace.create_build]
         prepared, session = open_session(prepared, "run", cancellation, recorder.warning, steps=first)
         stack.callback(session.end)
         job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation))
@@ -97,17 +96,13 @@ def run_on_terminal(
         job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation, brings_back=False))
         failure = session.run_on_terminal(terminal, cancellation, job.log.keep, steps=2)
         if failure is not None and failure.step == 0:
-            raise failed_step(job, _create_build(prepared.workspace), failure)
+            raise failed_step(job, prepared.workspace.create_build, failure)
         return _status(job, failure)
 
 
 def _tell(reporter: Reporter, warnings: Sequence[str]) -> None:
     for text in warnings:
         reporter.warning(text)
-
-
-def _create_build(workspace: Workspace) -> Step:
-    return Step("create_build", [f"{PLATFORM}/{CREATE_BUILD}", workspace.defconfig, workspace.workdir])
 
 
 def _status(job: Job, failure: Failure | None) -> int:

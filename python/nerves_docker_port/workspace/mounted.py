@@ -96,12 +96,12 @@ class Workspace:
 
     def shell(self, console: tuple[int, int], token: str) -> Spec:
         """The container with a shell in the build directory, at a terminal of so many rows and columns."""
-        shell = [*bash("shell", "shell.sh"), *self._create_build]
+        shell = [*bash("shell", "shell.sh"), *self.create_build.command]
         return replace(self._spec("shell", self._at_terminal(shell, token), token), console=console)
 
     def command(self, words: Sequence[str], console: tuple[int, int], token: str) -> Spec:
         """The container with one command in the build directory, at a terminal of so many rows and columns."""
-        run = [*bash("run", "run.sh"), token, *self._create_build, *words]
+        run = [*bash("run", "run.sh"), token, *self.create_build.command, *words]
         return replace(self._spec("run", self._at_terminal(run, token), token), console=console)
 
     def reading(self, token: str) -> Spec:
@@ -112,8 +112,9 @@ class Workspace:
         return replace(spec, command=steps, mounts=spec.mounts[:1], env=())
 
     @property
-    def _create_build(self) -> list[str]:
-        return [f"{PLATFORM}/{CREATE_BUILD}", self.defconfig, self.workdir]
+    def create_build(self) -> Step:
+        """The step that prepares the build directory."""
+        return Step("create_build", [f"{PLATFORM}/{CREATE_BUILD}", self.defconfig, self.workdir])
 
     def _at_terminal(self, program: list[str], _token: str) -> list[str]:
         """The words of the program at a session's terminal, which runs ``program``."""
