@@ -10,10 +10,12 @@ import os
 import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from email.utils import parsedate_to_datetime
 from typing import IO, Protocol, TypeAlias
 
 import docker.errors
 import requests
+import urllib3.exceptions
 
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import REQUEST_TIMEOUT, Engine, hang_up
@@ -54,10 +56,22 @@ def read_file(engine: Engine, container: str, path: str) -> bytes | None:
 
     Raises ``NoContainerError``, ``ConnectionError`` where the answer breaks off, and what the SDK raises.
     """
+    return read_file_and_time(engine, container, path, REQUEST_TIMEOUT)[0]
+
+
+def read_file_and_time(engine: Engine, container: str, path: str, timeout: float) -> tuple[bytes | None, float | None]:
+    """What ``read_file`` gives, and when the engine answered.
+
+    The time is by the engine's own clock: seconds since 1970, to half a second; ``None`` where the answer has no date.
+    ``timeout`` is how many seconds the engine may take. Raises as ``read_file`` does.
+    """
     try:
-        with opened(engine, container, path) as content:
-            return None if content is None else content.read()
-    except tarfile.TarError as error:
+        with _packed(engine, container, path, None, timeout) as body:
+            if body is None:
+                return None, None
+            with _first_file(body) as content:
+                return None if content is None else content.read(), body.date
+    except (tarfile.TarError, urllib3.exceptions.HTTPError) as error:
         raise ConnectionError(str(error)) from error
 
 
@@ -74,9 +88,16 @@ def opened(
         if body is None:
             yield None
             return
-        with tarfile.open(fileobj=body, mode="r|", bufsize=_CHUNK) as tar:
-            member = tar.next()
-            yield None if member is None or not member.isreg() else tar.extractfile(member)
+        with _first_file(body) as content:
+            yield content
+
+
+@contextmanager
+def _first_file(body: _Body) -> Iterator[IO[bytes] | None]:
+    """The content of the first file of a tar file, if that is a regular one."""
+    with tarfile.open(fileobj=body, mode="r|", bufsize=_CHUNK) as tar:
+        member = tar.next()
+        yield None if member is None or not member.isreg() else tar.extractfile(member)
 
 
 @contextmanager
@@ -109,7 +130,9 @@ def _members(tar: tarfile.TarFile, body: _Body) -> Iterator[Member]:
 
 
 @contextmanager
-def _packed(engine: Engine, container: str, path: str, cancellation: Cancellation | None) -> Iterator[_Body | None]:
+def _packed(
+    engine: Engine, container: str, path: str, cancellation: Cancellation | None, timeout: float = REQUEST_TIMEOUT
+) -> Iterator[_Body | None]:
     response = engine.api.get(
         engine.url(f"/containers/{container}/archive"),
         # Bytes, because a path need not be UTF-8.
@@ -117,7 +140,7 @@ def _packed(engine: Engine, container: str, path: str, cancellation: Cancellatio
         # The engine would compress it otherwise.
         headers={"Accept-Encoding": "identity"},
         stream=True,
-        timeout=REQUEST_TIMEOUT,
+        timeout=timeout,
     )
     with response, cancellation.on_cancel(lambda: hang_up(response)) if cancellation else nullcontext():
         try:
@@ -137,9 +160,19 @@ class _Body(io.RawIOBase):
         self._read = response.raw.read
         self.tail = b""
         """The last bytes that were read."""
+        self.date = _date(response)
+        """When the engine answered, by its own clock: seconds since 1970; ``None`` where it does not say."""
 
     def read(self, size: int = -1) -> bytes:
         """The next ``size`` bytes, fewer at the end."""
         data: bytes = self._read(size if size >= 0 else None)
         self.tail = (self.tail + data)[-len(_END) :] if len(data) < len(_END) else data[-len(_END) :]
         return data
+
+
+def _date(response: requests.Response) -> float | None:
+    try:
+        # The date is cut to whole seconds.
+        return parsedate_to_datetime(response.headers["Date"]).timestamp() + 0.5
+    except (KeyError, ValueError):
+        return None

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import docker.errors
@@ -297,36 +296,6 @@ def put_files(engine: Engine, container: str, directory: str, files: Mapping[str
             tar.addfile(member, io.BytesIO(data))
     with there():
         engine.api.put_archive(container, directory, packed.getvalue())
-
-
-def read_file_and_time(
-    engine: Engine, container: str, path: str, timeout: float | None = None
-) -> tuple[bytes, float | None]:
-    """The content of a small file of the container, and when the engine answered.
-
-    The time is by the engine's own clock: seconds since 1970, to half a second; ``None`` where the answer has no date.
-    ``timeout`` is how many seconds the engine may take.
-    """
-    with there():
-        response = engine.api.get(
-            engine.url(f"/containers/{container}/archive"),
-            params={"path": path},
-            headers={"Accept-Encoding": "identity"},
-            timeout=timeout or engine.api.timeout,
-        )
-        check(response)
-    with tarfile.open(fileobj=io.BytesIO(response.content)) as tar:
-        member = tar.next()
-        content = None if member is None else tar.extractfile(member)
-        return b"" if content is None else content.read(), _date(response)
-
-
-def _date(response: requests.Response) -> float | None:
-    try:
-        # The date is cut to whole seconds.
-        return parsedate_to_datetime(response.headers["Date"]).timestamp() + 0.5
-    except (KeyError, ValueError):
-        return None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ Knows how steps come into the container and how one learns that they have ended,
 from __future__ import annotations
 
 import select
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -93,7 +92,7 @@ class Session:
         # What comes before somebody listens is kept for the first who does.
         self._early: list[bytes] = []
         self._on_output: Callable[[bytes], None] = self._early.append
-        # What came together with the end of the beginning.
+        # Output that came in the same read as the mark `here`, behind it.
         self._rest = b""
         self._marks: list[Mark] = []
         self._splitter = Splitter(token, self._pass_on, self._marks.append)
@@ -297,9 +296,10 @@ class Session:
         ``None`` where the file cannot be had: nothing depends on it. For any thread.
         """
         try:
-            return container.read_file_and_time(self.engine, self.container, path, LOOK_TIMEOUT)
-        except (*_FAILURES, NoContainerError, tarfile.TarError):
+            content, at = archive.read_file_and_time(self.engine, self.container, path, LOOK_TIMEOUT)
+        except (*_FAILURES, NoContainerError):
             return None
+        return None if content is None else (content, at)
 
     def output_of(self, command: Sequence[str], user: str) -> bytes | None:
         """What a program writes that runs as ``user`` in the build directory, beside the steps; waited for.
