@@ -13,7 +13,7 @@ from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.flows.build import ParkedBuild, archive, build
 from nerves_docker_port.flows.clean import clean
-from nerves_docker_port.flows.shell import prepare_shell
+from nerves_docker_port.flows.shell import prepare_for_terminal
 from nerves_docker_port.port.wire import Atom, Term
 from nerves_docker_port.record import journal
 from nerves_docker_port.record.reporter import Reporter
@@ -41,7 +41,7 @@ class Operations:
             "build": self._build,
             "archive": self._archive,
             "clean": lambda request, *to: {Atom("removed"): list[Term](clean(request, self._environ, *to))},
-            "shell": lambda request, *to: self._shell(request, args, *to),
+            "shell": lambda request, *to: self._for_terminal(request, "shell", args, *to),
             "run": lambda request, *to: self._run(request, args, *to),
             "copy": lambda request, *to: self._copy(request, args, *to),
         }
@@ -79,25 +79,27 @@ class Operations:
         artifact = archive(request, self._environ, reporter, cancellation, parked)
         return _to_term(artifact, request)
 
-    def _shell(
-        self, request: Request, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation
+    def _for_terminal(
+        self,
+        request: Request,
+        flow: str,
+        args: Mapping[Term, Term],
+        reporter: Reporter,
+        cancellation: Cancellation,
     ) -> Term:
         from nerves_docker_port.shell import command
 
-        prepare_shell(request, self._environ, reporter, cancellation)
+        prepare_for_terminal(request, flow, self._environ, reporter, cancellation)
         return {Atom("spec"): str(command.write_spec(args, self._environ))}
 
     def _run(self, request: Request, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation) -> Term:
-        from nerves_docker_port.flows.run import prepare_run, run
+        from nerves_docker_port.flows.run import run
         from nerves_docker_port.port.output import Output
         from nerves_docker_port.request import commands
 
         wanted = commands.command_from_args(args)
         if wanted.at_terminal:
-            from nerves_docker_port.shell import command
-
-            prepare_run(request, self._environ, reporter, cancellation)
-            return {Atom("spec"): str(command.write_spec(args, self._environ))}
+            return self._for_terminal(request, "run", args, reporter, cancellation)
         show = Output(self._output, cancellation)
         return {Atom("status"): run(request, wanted.words, self._environ, reporter, cancellation, show)}
 

@@ -4,22 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.engine.container import Spec
 from nerves_docker_port.flows.job import Job, failed_step, job_on, log_opened_on_use, open_session, prepare
-from nerves_docker_port.flows.shell import Terminal
+from nerves_docker_port.flows.shell import Terminal, log_path, on_terminal
 from nerves_docker_port.record.recorder import recorded
 from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Request
-from nerves_docker_port.volume import lock
 from nerves_docker_port.volume.lock import session_name
 from nerves_docker_port.volume.session import Failure
 from nerves_docker_port.volume.steps import Step
-
-LOG = "run.log"
-"""The name of the log."""
+from nerves_docker_port.workspace.mounted import Workspace
 
 
 def run(
@@ -34,7 +31,7 @@ def run(
 
     Raises ``RunnerError``: the build directory cannot be prepared, or the command did not come to an end of its own.
     """
-    log = request.log_dir / LOG
+    log = log_path(request, "run")
     with recorded(request, "run", reporter, log) as recorder, ExitStack() as stack:
         open_log = stack.enter_context(log_opened_on_use(log, recorder))
         prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
@@ -53,16 +50,6 @@ def run(
         return _status(job, job.attempt([Step("run", words)], on_output))
 
 
-def prepare_run(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> None:
-    """Have everything in order for ``run_on_terminal``, so that nothing is asked, pulled or refused there."""
-    log = request.log_dir / LOG
-    with recorded(request, "run", reporter, log) as recorder, log_opened_on_use(log, recorder) as open_log:
-        prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
-        with lock.held(prepared.engine, prepared.workspace.volume, "run", prepared.workspace.image.id):
-            pass
-        prepared.engine.close()
-
-
 def run_on_terminal(
     request: Request,
     words: Sequence[str],
@@ -75,34 +62,18 @@ def run_on_terminal(
 
     The log gets what the terminal gets. Raises ``RunnerError`` as ``run`` does.
     """
-    # What was to be asked about the image was asked when the command was prepared.
-    opened = replace(request, settings=replace(request.settings, pull="missing", create_image="never"))
-    log = request.log_dir / LOG
-    with recorded(opened, "run", reporter, log) as recorder, ExitStack() as stack:
-        open_log = stack.enter_context(log_opened_on_use(log, recorder))
-        prepared = prepare(opened, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
-        stack.callback(prepared.engine.close)
-        # The terminal is the command's until it has ended.
-        warnings: list[str] = []
-        stack.callback(_tell, recorder, warnings)
-        prepared, session = open_session(
-            prepared,
-            "run",
-            cancellation,
-            warnings.append,
-            spec=lambda workspace, token: workspace.command(words, terminal.size, token),
-        )
-        stack.callback(session.end)
-        job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation, brings_back=False))
+
+    def spec(workspace: Workspace, token: str) -> Spec:
+        return workspace.command(words, terminal.size, token)
+
+    with (
+        on_terminal(request, "run", environ, reporter, cancellation, spec) as (prepared, session, recorder, open_log),
+        job_on(prepared, session, open_log(), recorder, cancellation, brings_back=False) as job,
+    ):
         failure = session.run_on_terminal(terminal, cancellation, job.log.keep, steps=2)
         if failure is not None and failure.step == 0:
             raise failed_step(job, prepared.workspace.create_build, failure)
         return _status(job, failure)
-
-
-def _tell(reporter: Reporter, warnings: Sequence[str]) -> None:
-    for text in warnings:
-        reporter.warning(text)
 
 
 def _status(job: Job, failure: Failure | None) -> int:
