@@ -4,8 +4,9 @@
 #
 # The address may hold a password, so it is neither in the environment, which many a configure script prints, nor in an
 # argument. The helper puts it into the state directory when it is asked: `ccache.on` and `ccache.off` are configurations
-# for ccache with the store and without; `ccache.probe` has the host, the port, how many lines of an answer matter, and what
-# each of them looks like where the store can be used; `ccache.question` is what to ask.
+# for ccache with the store and without; `ccache.probe` has the host, the port, how many lines of an answer matter, what
+# each of them looks like where the store can be used, and how many milliseconds it may take at the beginning;
+# `ccache.question` is what to ask.
 #
 # ccache reads the configuration anew each time it runs (CCACHE_CONFIGPATH2), so a store that stops answering can be left
 # out from then on: every compilation would wait for it. What is found out goes into the files
@@ -71,8 +72,7 @@ for _ in 1 2 3; do
   [ -n "$ndp_best" ] && [ "${ndp_best%%$'\n'*}" -le "${ndp_answer%%$'\n'*}" ] || ndp_best=$ndp_answer
 done
 printf '%s\n' "${ndp_best:-none}" >"${ndp_files}found"
-# What connecting and one answer may take. ccache needs several answers for each compilation.
-if ndp_is_good "$ndp_best" 50; then
+if ndp_is_good "$ndp_best" "$(sed -n 5p "$ndp_state/ccache.probe")"; then
   ndp_use on
   ndp_watch on </dev/null >/dev/null 2>&1 7<&- &
 else

@@ -22,7 +22,8 @@ FILES = "/tmp/nerves-docker-port.ccache-"
 """The beginning of the names of the files in the container that the session's programs write about the cache."""
 
 _ANSWER_LIMIT = 50
-"""Milliseconds; scripts/ccache.sh has the same."""
+"""Milliseconds that connecting to the store and one answer may take. ccache needs several answers for each
+compilation."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def _give(engine: Engine, made: str, asked: str, settings: Settings) -> None:
     files = {
         "ccache.on": "".join(f"{line}\n" for line in on).encode(),
         "ccache.off": "".join(f"{line}\n" for line in off).encode(),
-        "ccache.probe": f"{store.host}\n{store.port}\n{store.answers}\n{store.good}\n".encode(),
+        "ccache.probe": f"{store.host}\n{store.port}\n{store.answers}\n{store.good}\n{_ANSWER_LIMIT}\n".encode(),
         "ccache.question": store.question,
         ANSWERED: f"{asked}\n".encode(),
     }
