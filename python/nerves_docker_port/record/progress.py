@@ -30,6 +30,9 @@ _REFRESH: Final = 5.0
 """Seconds after which the status is told again although nothing has happened: the peer counts on by itself."""
 _PAUSE: Final = 0.2
 """Seconds between two tellings, at least."""
+_ASK_AFTER: Final = 1.0
+"""Seconds after its first package that a build is asked what there is to build. The question is work for the engine,
+and would make a build that ends sooner take longer."""
 
 
 class Tracker:
@@ -54,7 +57,7 @@ class Tracker:
         self._lock = threading.Lock()
         self._changed = threading.Event()
         self._packages_seen = threading.Event()
-        self._closed = False
+        self._closed = threading.Event()
         self._is_telling = False
         self._teller: threading.Thread | None = None
         self._names: frozenset[str] | None = None
@@ -95,19 +98,18 @@ class Tracker:
     def close(self) -> None:
         """There is nothing more to tell. Whatever is being told is told when this returns."""
         with self._lock:
-            self._closed = True
+            self._closed.set()
         self._packages_seen.set()
         self._changed.set()
 
     # --- What there is to build --------------------------------------------------------------------------------
 
     def _find_out(self, look: Callable[[str], bytes | None]) -> None:
-        own = self._history.own()
-        # Where nothing was ever built, there may be nothing to build. Then it is not worth a request.
-        if not own:
-            self._packages_seen.wait()
-        if self._closed:
+        # Where there is nothing to build, no package begins.
+        self._packages_seen.wait()
+        if self._closed.wait(_ASK_AFTER):
             return
+        own = self._history.own()
         found = look("look")
         words = [line.split(" ", 1) for line in (found or b"").decode(errors="replace").splitlines() if " " in line]
         configuration = next((word for what, word in words if what == "config"), None)
@@ -143,7 +145,7 @@ class Tracker:
         while True:
             self._changed.clear()
             with self._lock:
-                if self._closed:
+                if self._closed.is_set():
                     return
                 # Told with the lock held, so that nothing is told after the end of a stage.
                 if self._is_telling:
