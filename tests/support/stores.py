@@ -14,10 +14,14 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from integration.host import apt_install
 
 from support.port import wait_until
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 NGINX = """\
 daemon off;
@@ -50,6 +54,13 @@ class Store:
     port: int
     command: list[str]
     process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.stop()
 
     def start(self) -> None:
         """Start it, and wait until it takes connections."""
@@ -89,12 +100,8 @@ def redis(password: str | None = None) -> Iterator[Store]:
     apt_install(["redis-server"], "the compile cache is tested with a real store")
     port = free_port()
     words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    store = Store(port, [*words, *([] if password is None else ["--requirepass", password])])
-    store.start()
-    try:
+    with Store(port, [*words, *([] if password is None else ["--requirepass", password])]) as store:
         yield store
-    finally:
-        store.stop()
 
 
 @contextmanager
@@ -114,12 +121,8 @@ def web_dav(directory: Path, user: str, password: str) -> Iterator[Store]:
     port = free_port()
     configuration = directory / "nginx.conf"
     configuration.write_text(NGINX.format(directory=directory, port=port, user=server))
-    store = Store(port, ["nginx", "-c", str(configuration)])
-    store.start()
-    try:
+    with Store(port, ["nginx", "-c", str(configuration)]) as store:
         yield store
-    finally:
-        store.stop()
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from typing import Any
 import docker
 
 from nerves_docker_port.port.wire import Term
+from support.images import NEW
 from support.port import Conversation, Helper, packaged_command
 from support.requests import arguments
 
@@ -165,3 +166,15 @@ def owner(path: Path) -> tuple[int, int]:
 def load_json(path: Path) -> Any:
     """A JSON file's value."""
     return json.loads(path.read_text())
+
+
+def content_of_volume(client: docker.DockerClient, volume: str) -> str:
+    """Return the bytes of every file in ``volume``, one after the other, decoded as Latin-1."""
+    content: bytes = client.containers.run(
+        NEW,
+        ["sh", "-c", "find /tree -type f -exec cat {} +"],
+        mounts=[docker.types.Mount("/tree", volume)],
+        user="0",
+        remove=True,
+    )
+    return content.decode("latin-1")

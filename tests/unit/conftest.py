@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nerves_docker_port.engine.client import Engine
+from nerves_docker_port.volume import machine
 from support.fake_engine import FakeEngine
 
 
@@ -25,3 +26,13 @@ def engine(fake: FakeEngine) -> Iterator[Engine]:
     engine = Engine.connect({"DOCKER_HOST": fake.host})
     yield engine
     engine.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home directory of the user's account, for this test. What identifies this machine is kept there."""
+    home = tmp_path / "home"
+    home.mkdir()
+    monkeypatch.setattr(machine, "_home", lambda: home)
+    monkeypatch.setattr(machine, "_WITHOUT_HOME", tmp_path / "not there")
+    return home

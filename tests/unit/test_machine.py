@@ -18,15 +18,7 @@ from nerves_docker_port.volume import machine
 from nerves_docker_port.volume.machine import Presence
 from support.port import PYTHON
 
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home directory of the user's account, for this test."""
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setattr(machine, "_home", lambda: home)
-    monkeypatch.setattr(machine, "_WITHOUT_HOME", tmp_path / "not there")
-    return home
+pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture

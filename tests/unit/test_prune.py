@@ -18,9 +18,11 @@ from nerves_docker_port.record import journal
 from nerves_docker_port.request import request, volumes
 from nerves_docker_port.request.request import Package
 from nerves_docker_port.stages import StageName, Status, Unit
-from nerves_docker_port.volume import build_volume, machine, prune
+from nerves_docker_port.volume import build_volume, prune
 from support.fake_engine import FakeEngine
 from support.requests import arguments
+
+pytestmark = pytest.mark.usefixtures("home")
 
 ID = "0123456789abcdef"
 
@@ -57,16 +59,6 @@ def write_journal(state: Path, volume: str) -> None:
     kept.write(journal.Began("build", "my_system", "0.1.0", "", "", ""))
     kept.write(journal.Workspace("mounted", volume, ""), journal.Ended("ok"))
     kept.close()
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The home directory of the user's account, for this test."""
-    home = tmp_path / "home"
-    home.mkdir()
-    monkeypatch.setattr(machine, "_home", lambda: home)
-    monkeypatch.setattr(machine, "_WITHOUT_HOME", tmp_path / "not there")
-    return home
 
 
 class World:
