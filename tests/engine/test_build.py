@@ -120,6 +120,8 @@ OUTSIDE = {
     "a link leads elsewhere": "ln -sfn other.sh platform/scripts/link.sh",
     "the environment of the platform": "echo more >> platform/nerves-env.sh",
     "a file of the package": "echo more >> my_system/rootfs_overlay/etc/file",
+    "a directory of the package may be read by its owner only": "chmod 700 my_system/rootfs_overlay/etc",
+    "an empty directory of the package is added": "mkdir my_system/rootfs_overlay/var",
 }
 
 
@@ -145,6 +147,21 @@ def test_archive_packs_again_after_a_change_of_what_is_packed_from_elsewhere(sys
     with tarfile.open(system.artifact) as archive:
         packed = {name.partition("/scripts/")[2] for name in archive.getnames() if "/scripts/" in name}
     assert packed == {path.name for path in (system.root / "platform/scripts").iterdir()}
+
+
+def test_archive_packs_again_after_a_change_in_a_file_system_that_is_mounted_in_the_package(system: System) -> None:
+    overlay = system.package / "rootfs_overlay"
+    overlay.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "none", str(overlay)], check=True)
+    try:
+        with system.helper() as helper:
+            helper.request("build", system.args()).value()
+            (overlay / "file").write_text("new")
+            conversation = helper.request("archive", system.args(), request_id=2)
+    finally:
+        subprocess.run(["umount", str(overlay)], check=True)
+    conversation.value()
+    assert conversation.finished == ["preflight", "make_system", "copy"]
 
 
 def test_what_mix_itself_writes_between_build_and_archive_is_no_change(system: System) -> None:

@@ -6,14 +6,17 @@
 #
 # The build directory itself is asked for what has changed since the last step ended, by the time of the last change of
 # the inode, which no program sets back (GNU find, "-newerXY"). Of the other directories a list of all files with size
-# and times is compared, because their times may come from another clock. What Mix itself writes there is left out:
-# .nerves, _build, deps and the logs. A directory's own time changes with those, so directories are not in the list.
+# and times is compared, because their times may come from another clock, and of all directories in them with mode and
+# owner: an overlay is packed with these. What Mix itself writes there is left out: .nerves, _build, deps and the logs. A
+# directory's own time changes with those, so it is not in the list. Other file systems that are mounted below these
+# directories are looked at, too, because `make system` sees them.
 set -e
 ndp_what=$1
 shift
 ndp_list() {
-  find "$@" -xdev '(' -path "$1/.nerves" -o -path "$1/_build" -o -path "$1/deps" -o -name .git ')' -prune \
-    -o ! -type d ! -path "$1/build.log" ! -path "$1/archive.log" ! -path "$1/run.log" \
+  find "$@" '(' -path "$1/.nerves" -o -path "$1/_build" -o -path "$1/deps" -o -name .git ')' -prune \
+    -o -type d -printf '%p %y %m %U %G\0' \
+    -o ! -path "$1/build.log" ! -path "$1/archive.log" ! -path "$1/run.log" \
     -printf '%p %y %m %s %T@ %C@ %l\0' | LC_ALL=C sort -z | sha256sum
 }
 if [ "$ndp_what" = note ]; then
