@@ -55,24 +55,24 @@ class Pattern:
     @cached_property
     def _expression(self) -> re.Pattern[str]:
         try:
-            return re.compile(f"^{self._body()}\\Z", re.ASCII)
+            return re.compile(self._whole(), re.ASCII)
         except re.error as error:
             raise PatternError(f"syntax error in pattern {self.text!r}") from error
 
-    def _body(self) -> str:
+    def _whole(self) -> str:
         text = self.text
         # With nothing else in it, a pattern is compared as it is, and so is what is before or after its one `**`.
         if not re.search(r"[*?\[\]\\]", text.replace("**", "")):
             before, *after = text.split("**")
             if not after:
-                return re.escape(text)
+                return rf"^{re.escape(text)}\Z"
             if text.startswith("**") and len(after) == 1:
                 suffix = after[0]
                 start = "(?s:.*/)?" if suffix.startswith("/") else "(?s:.*)"
-                return start + re.escape(suffix.removeprefix("/"))
+                return rf"^{start}{re.escape(suffix.removeprefix('/'))}\Z"
             if text.endswith("**") and len(after) == 1:
-                return f"{re.escape(before)}(?s:.*)"
-        return _translated(text)
+                return rf"^{re.escape(before)}(?s:.*)\Z"
+        return _for_python(f"^{_translated(text)}$")
 
 
 class Ignore:
@@ -153,10 +153,14 @@ def component(pattern: str) -> re.Pattern[str]:
     def translated(token: re.Match[str]) -> str:
         text = token[0]
         if text.startswith("["):
-            start, content = ("[^", text[2:-1]) if text.startswith("[^") else ("[", text[1:-1])
-            return (
-                start + re.sub(r"\\?(.)", lambda each: each[1] if each[0] == "-" else re.escape(each[1]), content) + "]"
-            )
+            inverted = text.startswith("[^")
+            ranges = re.findall(rf"({_CHARACTER})(?:-({_CHARACTER}))?", text[2 if inverted else 1 : -1], re.DOTALL)
+            # Where the end of a range stands before its beginning, nothing is in it.
+            ends = [(low[-1], (high or low)[-1]) for low, high in ranges]
+            found = [f"{re.escape(low)}-{re.escape(high)}" for low, high in ends if low <= high]
+            if not found:
+                return "(?s:.)" if inverted else "(?!)"
+            return f"[{'^' if inverted else ''}{''.join(found)}]"
         return {"*": "[^/]*", "?": "[^/]"}.get(text) or re.escape(text[-1])
 
     return re.compile(re.sub(_TOKEN, translated, pattern, flags=re.DOTALL), re.DOTALL)
@@ -225,10 +229,11 @@ def _check(pattern: str) -> None:
 
 
 def _translated(pattern: str) -> str:
-    """A pattern as a regular expression, built as patternmatcher builds its own: character by character.
+    """A pattern as a regular expression of Go's, built as patternmatcher builds its own: character by character.
 
-    It pays no heed to brackets, so a `*` in them becomes an expression there, too; and a `|` that stands beside a
-    wildcard divides the expression in two.
+    It pays no heed to brackets, so a `*` in them becomes an expression there, too. It means to escape `|`, `{` and `}`,
+    but its table has no place for them: a `|` that stands beside a wildcard divides the expression in two, and `{2}` is
+    a repetition.
     """
     found = ""
     rest = pattern
@@ -241,51 +246,146 @@ def _translated(pattern: str) -> str:
             found += "[^/]*"
         elif character == "?":
             found += "[^/]"
-        elif character in ".+(){}$":
+        elif character in ".+()$":
             found += f"\\{character}"
         elif character == "\\" and rest:
             found += f"\\{rest[0]}"
             rest = rest[1:]
         else:
             found += character
-    return _for_python(found)
-
-
-def _for_python(expression: str) -> str:
-    """A regular expression of Go's, as Python has to be given it: what it has in brackets is read otherwise."""
-    found, position = "", 0
-    while position < len(expression):
-        character = expression[position]
-        if character != "[":
-            step = 2 if character == "\\" else 1
-            found += _escaped(expression[position : position + step], "afnrtvdDsSwWbBAz")
-            position += step
-            continue
-        # Go: a bracket right after the opening one (or its `^`) is an ordinary character.
-        start = position + (2 if expression.startswith("[^", position) else 1)
-        found += expression[position:start]
-        position = start
-        while position < len(expression) and (expression[position] != "]" or position == start):
-            named = re.compile(r"\[:([a-z]+):\]").match(expression, position)
-            if named is not None and named[1] in _POSIX_CLASSES:
-                found += _POSIX_CLASSES[named[1]]
-                position = named.end()
-                continue
-            step = 2 if expression[position] == "\\" else 1
-            part = expression[position : position + step]
-            found += f"\\{part}" if part in ("[", "]", "&", "~", "|") else _escaped(part, "afnrtvdDsSwW")
-            position += step
-        found += "]" if position < len(expression) else ""
-        position += 1
     return found
 
 
-def _escaped(part: str, known: str) -> str:
-    """A character, or an escape: all but letters and digits stand for themselves, and of those Go knows ``known``."""
-    if len(part) < 2:
-        return part
-    if not (part[1].isascii() and part[1].isalnum()):
-        return re.escape(part[1])
-    if part[1] not in known:
-        raise re.error(f"invalid escape sequence {part}")
-    return r"\Z" if part == r"\z" else part
+_REPEAT = re.compile(r"[*?]|\{(0|[1-9]\d*)(,(0|[1-9]\d*)?)?\}", re.ASCII)
+_LARGEST_REPEAT = 1000
+_NUMBER = re.compile(r"\\(?:([1-7][0-7]{1,2}|0[0-7]{0,2})|x([0-9A-Fa-f]{2})|x\{([0-9A-Fa-f]+)\})")
+_NAMED = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
+_PERL_CLASSES = {"d": "0-9", "s": r"\t\n\f\r ", "w": "0-9A-Za-z_"}
+_LAST_CHARACTER = 0x10FFFF
+
+
+def _for_python(expression: str) -> str:
+    """A regular expression of Go's, as ``_translated`` makes them, as Python has to be given it.
+
+    The rules are those of Go's regexp/syntax with Perl's flags. Raises ``re.error``.
+    """
+    found: list[str] = []
+    position = 0
+    repeated = False
+    while position < len(expression):
+        repeat = _REPEAT.match(expression, position)
+        if repeat is not None:
+            # Go takes no repetition of a repetition, and none at the beginning of an alternative.
+            if repeated or found[-1] == "|":
+                raise re.error(f"{repeat[0]} repeats nothing")
+            found[-1] = f"(?:{found[-1]}){_repetition(repeat)}"
+            position, repeated = repeat.end(), True
+            continue
+        repeated = False
+        if expression.startswith("(?:.*/)", position):
+            found.append("(?:.*/)")
+            position += len("(?:.*/)")
+        elif expression.startswith("\\Q", position):
+            end = expression.find("\\E", position)
+            end = len(expression) if end < 0 else end
+            found += map(re.escape, expression[position + 2 : end])
+            position = end + 2
+        elif expression[position] == "[":
+            part, position = _class(expression, position + 1)
+            found.append(part)
+        elif expression[position] == "\\":
+            part, position = _escape(expression, position)
+            found.append(part)
+        else:
+            character = expression[position]
+            found.append({"^": "^", "$": r"\Z", "|": "|", ".": "."}.get(character) or re.escape(character))
+            position += 1
+    return "".join(found)
+
+
+def _repetition(repeat: re.Match[str]) -> str:
+    if not repeat[0].startswith("{"):
+        return repeat[0]
+    low = int(repeat[1])
+    high = int(repeat[3]) if repeat[3] else low
+    if max(low, high) > _LARGEST_REPEAT or high < low:
+        raise re.error(f"invalid repeat count {repeat[0]}")
+    return repeat[0]
+
+
+def _escape(expression: str, position: int) -> tuple[str, int]:
+    """What an escape outside of brackets means, and where the rest begins."""
+    following = expression[position + 1 : position + 2]
+    if following in ("b", "B", "A"):
+        return f"\\{following}", position + 2
+    if following == "z":
+        return r"\Z", position + 2
+    if following.lower() in _PERL_CLASSES:
+        return f"[{'^' if following.isupper() else ''}{_PERL_CLASSES[following.lower()]}]", position + 2
+    character, position = _escaped(expression, position)
+    return re.escape(character), position
+
+
+def _escaped(expression: str, position: int) -> tuple[str, int]:
+    """The character that an escape stands for, and where the rest begins."""
+    number = _NUMBER.match(expression, position)
+    if number is not None:
+        code = int(number[1], 8) if number[1] else int(number[2] or number[3], 16)
+        if code > _LAST_CHARACTER:
+            raise re.error(f"invalid escape sequence {number[0]}")
+        return chr(code), number.end()
+    following = expression[position + 1 : position + 2]
+    # Of letters and digits Go knows these; it also knows `p`, for the names of Unicode's classes, which we do not have.
+    if following in _NAMED:
+        return _NAMED[following], position + 2
+    if not following or (following.isascii() and following.isalnum()) or not following.isascii():
+        raise re.error(f"invalid escape sequence \\{following}")
+    return following, position + 2
+
+
+def _class(expression: str, position: int) -> tuple[str, int]:
+    """A class, whose content begins at ``position``, and where the rest begins."""
+    start = "["
+    if expression.startswith("^", position):
+        start, position = "[^", position + 1
+    found, first = "", True
+    # A bracket right after the opening one, or its `^`, is an ordinary character.
+    while first or not expression.startswith("]", position):
+        first = False
+        named = re.compile(r"\[:(\^?)([a-z]+):\]").match(expression, position)
+        perl = re.compile(r"\\([dswDSW])").match(expression, position)
+        if named is not None:
+            if named[2] not in _POSIX_CLASSES:
+                raise re.error(f"invalid character class {named[0]}")
+            found += _inverted(_POSIX_CLASSES[named[2]]) if named[1] else _POSIX_CLASSES[named[2]]
+            position = named.end()
+        elif perl is not None:
+            content = _PERL_CLASSES[perl[1].lower()]
+            found += _inverted(content) if perl[1].isupper() else content
+            position = perl.end()
+        else:
+            low, position = _member(expression, position)
+            high = low
+            if expression.startswith("-", position) and not expression.startswith("]", position + 1):
+                high, position = _member(expression, position + 1)
+            if high < low:
+                raise re.error(f"invalid character class range {low}-{high}")
+            found += f"{re.escape(low)}-{re.escape(high)}"
+    return f"{start}{found}]", position + 1
+
+
+def _member(expression: str, position: int) -> tuple[str, int]:
+    """One character in brackets, and where the rest begins."""
+    if position >= len(expression):
+        raise re.error("missing closing ]")
+    if expression[position] == "\\":
+        return _escaped(expression, position)
+    return expression[position], position + 1
+
+
+def _inverted(content: str) -> str:
+    """All characters but those of a class, as the content of a class."""
+    inside = re.compile(f"[{content}]")
+    # No class has anything beyond ASCII.
+    others = (chr(code) for code in range(0x80) if not inside.match(chr(code)))
+    return "".join(map(re.escape, others)) + f"\x80-{chr(_LAST_CHARACTER)}"
