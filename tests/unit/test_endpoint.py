@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pwd
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -60,6 +62,22 @@ def test_nothing_set_is_the_default_socket(home: Path) -> None:
     assert (found.url, found.origin, found.context) == ("unix:///var/run/docker.sock", "default", "default")
     assert found.address == UnixAddress("/var/run/docker.sock")
     assert (found.tls, found.proxy, found.api_version, found.platform) == (None, None, None, None)
+
+
+@pytest.mark.parametrize("variables", [{}, {"HOME": ""}])
+def test_without_home_the_home_directory_is_the_account_s(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: Mock(pw_dir=str(home)))
+    assert endpoint.config_directory(variables) == home / ".docker"
+
+
+@pytest.mark.parametrize("variables", [{}, {"HOME": ""}])
+def test_a_user_without_account_and_home_has_the_default_socket(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    monkeypatch.setattr(pwd, "getpwuid", Mock(side_effect=KeyError))
+    assert endpoint.find_endpoint(variables).url == "unix:///var/run/docker.sock"
 
 
 def test_an_empty_docker_host_does_not_hide_a_context(home: Path) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import pwd
 import re
 import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from unittest.mock import Mock
 
 import docker.errors
 import pytest
@@ -32,6 +34,7 @@ def directory() -> Iterator[Path]:
 @pytest.fixture
 def docker_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The docker CLI's configuration of a person who has none yet."""
+    monkeypatch.setattr(pwd, "getpwuid", lambda _uid: Mock(pw_dir=str(tmp_path)))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / ".docker"))
     for variable in ("DOCKER_HOST", "DOCKER_CONTEXT"):

@@ -56,8 +56,12 @@ class Client(docker.APIClient):
 
     def _mount_socket(self, path: str) -> None:
         adapter = _SocketAdapter(f"http+unix://{path}", self.timeout, max_pool_size=DEFAULT_MAX_POOL_SIZE)
-        # The adapter would put a slash before a relative path; the abstract namespace's names begin with a NUL.
-        adapter.socket_path = f"\0{path[1:]}" if path.startswith("@") else str(Path(path).absolute())
+        # The adapter would put a slash before a relative path; the abstract namespace's names begin with a NUL. Not by
+        # `Path`, which would take a slash off the end: the path of a socket has none, and the CLI does not find it.
+        if path.startswith("@"):
+            adapter.socket_path = f"\0{path[1:]}"
+        else:
+            adapter.socket_path = path if path.startswith("/") else f"{Path.cwd()}/{path}"
         self._custom_adapter = adapter
         self.mount("http+docker://", adapter)
         self.base_url = "http+docker://localhost"

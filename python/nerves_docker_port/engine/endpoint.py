@@ -19,8 +19,11 @@ import csv
 import hashlib
 import ipaddress
 import os
+import posixpath
+import pwd
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -162,10 +165,18 @@ def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
 
 
 def config_directory(environ: Mapping[str, str]) -> Path:
-    """The CLI's configuration directory: ``DOCKER_CONFIG`` alone where it is set, else ``~/.docker``."""
+    """The CLI's configuration directory: ``DOCKER_CONFIG`` alone where it is set, else ``~/.docker``.
+
+    Without ``HOME``, the home directory is the account's. Where the user has no account, as in many containers, there
+    is no home directory, and the path is relative (docker/docker, pkg/homedir ``Get``).
+    """
     if environ.get("DOCKER_CONFIG"):
         return Path(environ["DOCKER_CONFIG"])
-    return (Path(environ["HOME"]) if environ.get("HOME") else Path.home()) / ".docker"
+    home = environ.get("HOME", "")
+    if not home:
+        with suppress(KeyError):
+            home = pwd.getpwuid(os.getuid()).pw_dir
+    return Path(home) / ".docker"
 
 
 def context_name(environ: Mapping[str, str], config: ConfigFile) -> str:
@@ -352,7 +363,7 @@ def _address(url: str, *, secure: bool) -> UnixAddress | TcpAddress | SshAddress
         name = "localhost"
     if not 0 < number < 65536:
         raise ValueError(f"{number} is no port")
-    return TcpAddress(name, number, path.rstrip("/"))
+    return TcpAddress(name, number, posixpath.normpath(f"/{path.lstrip('/')}").rstrip("/") if path else "")
 
 
 def _ssh_address(url: str) -> SshAddress:
@@ -383,6 +394,8 @@ def _ssh_address(url: str) -> SshAddress:
 # What Go's net/url lets stand in a host that is not percent-encoded (net/url, shouldEscape for encodeHost).
 _HOST = re.compile(r"[^\x00-\x20#/?@\\^`{|}\x7f]*")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+# In a host, the only ASCII character that may be percent-encoded is the percent sign itself (net/url, unescape).
+_HOST_ESCAPE = re.compile(r"%(?!25|[89A-Fa-f][0-9A-Fa-f])")
 
 
 def _parse_url(url: str) -> tuple[str, str]:
@@ -397,7 +410,7 @@ def _parse_url(url: str) -> tuple[str, str]:
     for part in (authority, path, fragment):
         if _ESCAPE.search(part):
             raise ValueError("a % is not followed by two hexadecimal digits")
-    if not _HOST.fullmatch(host):
+    if not _HOST.fullmatch(host) or _HOST_ESCAPE.search(host):
         raise ValueError(f"{host} cannot be a host")
     if host.startswith("["):
         if "]" not in host:
@@ -438,6 +451,8 @@ def _proxy(environ: Mapping[str, str], address: TcpAddress, *, secure: bool) -> 
     if not proxy or not _needs_proxy(address.host, str(address.port), excepted):
         return variable, None
     url = proxy if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]", proxy) else f"http://{proxy}"
+    # Without a host, a port is one of this machine's.
+    url = re.sub(r"^(https?://(?:[^/@]*@)?)(?=:\d)", r"\1localhost", url, flags=re.IGNORECASE)
     if not re.match(r"https?://", url, re.IGNORECASE):
         raise errors.proxy_unusable(variable, _without_password(url), address.host)
     return variable, url
