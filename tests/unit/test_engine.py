@@ -22,6 +22,7 @@ from nerves_docker_port.engine.client import Engine, label, labels
 from nerves_docker_port.engine.endpoint import find_endpoint
 from nerves_docker_port.errors import Code, RunnerError
 from support.fake_engine import Exchange, FakeEngine
+from support.link import Link
 
 
 @pytest.fixture
@@ -414,3 +415,18 @@ def test_the_sdks_errors_do_not_leave_the_engine(engine: Engine) -> None:
     for error in (docker.errors.InvalidVersion("x"), docker.errors.StreamParseError("x")):
         with pytest.raises(RunnerError), engine.failures("while it was tested"):
             raise error
+
+
+# --- Connections -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["unix", "tcp"])
+def test_one_connection_serves_requests_that_follow_each_other(directory: Path, fake: FakeEngine, kind: str) -> None:
+    """Each connection costs a round trip, which is long where the engine is far away."""
+    with Link(directory, fake.host, 0.0) as link:
+        engine = Engine.connect({"DOCKER_HOST": link.host if kind == "unix" else link.tcp_host})
+        engine.api.info()
+        engine.api.containers()
+        engine.api.volumes()
+        engine.close()
+        assert link.connections == 1

@@ -86,17 +86,18 @@ class Client(docker.APIClient):
 
 
 class _SocketAdapter(UnixHTTPAdapter):
-    """The SDK's adapter, but a connection that fails is closed at once.
+    """The SDK's adapter, but with one pool of connections, and a connection that fails is closed at once.
 
-    The SDK leaves its socket to the garbage collector; whoever tries again for a minute would pile them up.
+    The SDK has a pool for each URL, so hardly any connection is used twice: behind ssh each one costs a round trip. It
+    leaves the socket of a failed one to the garbage collector; whoever tries again for a minute would pile them up.
     """
 
-    def get_connection(self, url: Any, proxies: Any = None) -> Any:  # noqa: ARG002  # a socket has no proxy
+    def get_connection(self, url: Any, proxies: Any = None) -> Any:  # noqa: ARG002  # one socket, without a proxy
         with self.pools.lock:
-            pool = self.pools.get(url)
+            pool = self.pools.get(self.socket_path)
             if pool is None:
                 pool = _SocketPool(url, self.socket_path, self.timeout, maxsize=self.max_pool_size)
-                self.pools[url] = pool
+                self.pools[self.socket_path] = pool
             return pool
 
 
