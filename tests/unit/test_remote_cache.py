@@ -104,10 +104,15 @@ def test_addresses(address: str, password: str | None, storage: str, shown: str)
 
 def test_attributes_are_ccaches_and_go_before_ours() -> None:
     found = remote(REMOTE="http://c/x|layout=flat|operation-timeout=9000")
-    assert found.storage == "http://c/x|connect-timeout=250|operation-timeout=9000|layout=flat"
+    assert found.storage == "http://c/x|connect-timeout=250|layout=flat|operation-timeout=9000"
     token = remote(REMOTE="http://c/x", PASSWORD="t k")
     assert token.storage == f"http://c/x{TIMEOUTS}|bearer-token=t%20k"
     assert b"Authorization: Bearer t k\r\n" in token.question
+    headers = remote(REMOTE="http://c/x|header=X-Key=a%20b|header=X-Team=c")
+    assert headers.storage == f"http://c/x{TIMEOUTS}|header=X-Key=a%20b|header=X-Team=c"
+    assert b"\r\nX-Key: a b\r\nX-Team: c\r\n\r\n" in headers.question
+    instead = remote(REMOTE="http://c/x|bearer-token=old|read-only=false", PASSWORD="new", READ_ONLY="true")
+    assert instead.storage == f"http://c/x{TIMEOUTS}|bearer-token=new|read-only=true"
 
 
 def test_what_a_store_is_asked() -> None:
@@ -144,6 +149,8 @@ def test_an_address_that_ccache_or_a_container_cannot_use(address: str) -> None:
         "redis://pl4nted@c",
         "http://me:pl4nted@c/",
         "http://c/|bearer-token=pl4nted",
+        "http://c/|@bearer-token=pl4nted",
+        "http://c/|header=X-Key=pl4nted",
     ],
 )
 def test_a_secret_in_the_configuration_is_refused_and_not_shown(address: str) -> None:
@@ -161,6 +168,39 @@ def test_no_secret_is_shown() -> None:
         assert "pl4nted" not in repr(read(**variables))
     error = refused(REMOTE="https://me:pl4nted@c")
     assert "pl4nted" not in f"{error.message}{error.hint}"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "http://pl4nted/w@c/x",
+        "http://me:99/pl4nted@c/x",
+        "http://me:99|pl4nted@c/x",
+        "redis://99|pl4nted@c",
+        "redis://:pl4nted/@c",
+        "redis://me:pl4nted#w@c",
+        "redis://me:pl4nted?w@c",
+        "redis://me:pl4nted w@c",
+        "http://c/x?token=pl4nted",
+        "http://c/x#pl4nted",
+    ],
+)
+def test_a_password_that_is_not_percent_encoded_is_refused_and_not_shown(address: str) -> None:
+    """Each of these would be read as another host, whose name and path were shown in every build."""
+    for error in (
+        refused(keyword(remote=address)),
+        refused(REMOTE=address),
+        refused(address),
+        refused(**{"": address}),
+    ):
+        assert "pl4nted" not in f"{error.message}{error.hint}"
+
+
+def test_an_address_in_the_place_of_a_directory_is_refused_and_not_shown() -> None:
+    address = "redis://me:pl4nted@c"
+    for error in (refused(address), refused(keyword(dir=address)), refused(DIR=address), refused(**{"": address})):
+        assert "ccache: [remote: ...]" in error.message
+        assert "pl4nted" not in f"{error.message}{error.hint}"
 
 
 WRONG: list[tuple[Any, str]] = [

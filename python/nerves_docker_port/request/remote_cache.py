@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -53,7 +53,8 @@ def parse(text: str, *, password: str | None, may_have_secrets: bool, read_only:
     ``password`` goes before one in the address; without a user in the address, it is a bearer token for HTTP.
     """
     address, *given = text.strip().split("|")
-    attributes = dict(item.partition("=")[::2] for item in given)
+    # A list, because `header` may be there more than once.
+    attributes = [(name, value) for name, _, value in (item.partition("=") for item in given)]
     try:
         parts = urlsplit(address)
         port = parts.port
@@ -62,11 +63,14 @@ def parse(text: str, *, password: str | None, may_have_secrets: bool, read_only:
     scheme, host = parts.scheme, parts.hostname
     if scheme not in _PORTS or not host or parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
         raise AddressError(ALLOWED)
+    if "@" in parts.path or not all(re.fullmatch("@?[a-z-]+", name) for name, _ in attributes):
+        # What stands before such a character would be taken for the host, and be shown.
+        raise AddressError(f"{ALLOWED}, with each / | ? and # of a password written as %2F %7C %3F and %23")
     user, secret = unquote(parts.username or ""), parts.password and unquote(parts.password)
     if scheme == "redis" and user and parts.password is None and password is None:
         # ccache's own form for Redis: `redis://PASSWORD@HOST`.
         user, secret = "", user
-    if not may_have_secrets and (secret or any(name in attributes for name in _SECRET)):
+    if not may_have_secrets and (secret or any(name.lstrip("@") in _SECRET for name, _ in attributes)):
         raise AddressError(
             "an address without a password or token, because a configuration is no place for it: set the variable "
             "NERVES_DOCKER_CCACHE_PASSWORD"
@@ -77,18 +81,20 @@ def parse(text: str, *, password: str | None, may_have_secrets: bool, read_only:
     if scheme == "redis" and not re.fullmatch(r"(/[0-9]*)?", parts.path):
         raise AddressError(f"{ALLOWED}, the database being a number")
     if scheme == "http" and secret and not user:
-        attributes["bearer-token"], secret = _quoted(secret), None
+        attributes = [*_without(attributes, "bearer-token"), ("bearer-token", _quoted(secret))]
+        secret = None
     if secret and ":" in secret and not user:
         # ccache would take what stands before the colon for a user; `default` is the one that Redis 6 means, too.
         user = "default"
     if read_only:
-        attributes["read-only"] = "true"
-    attributes = {**_TIMEOUTS, **attributes}
+        attributes = [*_without(attributes, "read-only"), ("read-only", "true")]
+    names = [name for name, _ in attributes]
+    attributes = [*((name, value) for name, value in _TIMEOUTS.items() if name not in names), *attributes]
     bare = f"[{host}]" if ":" in host else host
     place = bare if port is None else f"{bare}:{port}"
     where = f"{place}{parts.path}"
     login = "".join(f"{_quoted(word)}{mark}" for word, mark in ((user, ":"), (secret, "@")) if word)
-    words = [f"{name}={value}" if value else name for name, value in attributes.items()]
+    words = [f"{name}={value}" if value else name for name, value in attributes]
     ask = _ask_redis if scheme == "redis" else _ask_http
     question, answers, good = ask(place, parts.path, user, secret, attributes)
     return RemoteCache(
@@ -102,15 +108,20 @@ def parse(text: str, *, password: str | None, may_have_secrets: bool, read_only:
     )
 
 
+def _without(attributes: Iterable[tuple[str, str]], unwanted: str) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in attributes if name != unwanted]
+
+
 def _quoted(text: str) -> str:
     """Text as a part of an address: ccache's configuration gives a meaning to blanks, ``|`` and ``$``, too."""
     return quote(text, safe="")
 
 
+_Attributes = Iterable[tuple[str, str]]
 _Question = tuple[bytes, int, str]
 
 
-def _ask_redis(_place: str, path: str, user: str, password: str | None, _attributes: Mapping[str, str]) -> _Question:
+def _ask_redis(_place: str, path: str, user: str, password: str | None, _attributes: _Attributes) -> _Question:
     # https://redis.io/docs/latest/develop/reference/protocol-spec/: arrays of bulk strings; an error begins with `-`.
     commands = [["PING"]]
     if path.strip("/"):
@@ -125,11 +136,15 @@ def _resp(words: list[str]) -> bytes:
     return b"*%d\r\n%b" % (len(words), b"".join(packed))
 
 
-def _ask_http(place: str, path: str, user: str, password: str | None, attributes: Mapping[str, str]) -> _Question:
+def _ask_http(place: str, path: str, user: str, password: str | None, attributes: _Attributes) -> _Question:
     # A key that no result has. A store that can be used says that it is not there.
     lines = [f"GET {path.rstrip('/')}/00/nerves-docker-port HTTP/1.1", f"Host: {place}", "Connection: close"]
     if password:
         lines.append("Authorization: Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
-    elif "bearer-token" in attributes:
-        lines.append(f"Authorization: Bearer {unquote(attributes['bearer-token'])}")
+    for name, value in attributes:
+        if name.lstrip("@") == "bearer-token":
+            lines.append(f"Authorization: Bearer {unquote(value)}")
+        elif name.lstrip("@") == "header":
+            header, _, text = unquote(value).partition("=")
+            lines.append(f"{header}: {text}")
     return "".join(f"{line}\r\n" for line in [*lines, ""]).encode(), 1, r"^HTTP/[0-9.]+ (2[0-9][0-9]|404)"

@@ -438,6 +438,13 @@ def _ccache(given: _Given, path: Callable[[str], Path], default: Path) -> Path |
     text = terms.text(given.value)
     if not text or "\0" in text:
         raise given.wrong("true, false, or the path of a directory", example="true")
+    if "://" in text:
+        # Not shown: it may hold a password.
+        allowed = (
+            "true, false, or the path of a directory (the address of a store belongs into `ccache: [remote: ...]` or "
+            "NERVES_DOCKER_CCACHE_REMOTE)"
+        )
+        raise given.wrong(allowed, example="true", given="an address")
     return path(text)
 
 
