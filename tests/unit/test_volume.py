@@ -243,7 +243,7 @@ def test_a_volume_that_somebody_holds_is_not_removed(engine: Engine, fake: FakeE
 
 
 def test_a_volume_is_held_by_a_container_that_never_runs_and_does_not_use_it(engine: Engine, fake: FakeEngine) -> None:
-    with lock.held(engine, VOLUME, "clean", IMAGE) as holder:
+    with lock.reserve(engine, VOLUME, "clean", IMAGE) as holder:
         (found,) = fake.containers.values()
         assert (found.id, found.name, found.status) == (holder, f"{VOLUME}-session", "created")
         assert found.labels == lock.container_labels(VOLUME, "clean")
@@ -253,14 +253,14 @@ def test_a_volume_is_held_by_a_container_that_never_runs_and_does_not_use_it(eng
 
 
 def test_the_holder_is_gone_after_a_failure_too(engine: Engine, fake: FakeEngine) -> None:
-    with pytest.raises(ZeroDivisionError), lock.held(engine, VOLUME, "clean", IMAGE):
+    with pytest.raises(ZeroDivisionError), lock.reserve(engine, VOLUME, "clean", IMAGE):
         raise ZeroDivisionError
     assert fake.names == []
 
 
 def test_a_failure_is_told_even_if_the_holder_cannot_be_removed(engine: Engine, fake: FakeEngine) -> None:
     fake.on("DELETE", "/containers/.*", lambda exchange: exchange.error(500, "device or resource busy"))
-    with pytest.raises(ZeroDivisionError), lock.held(engine, VOLUME, "clean", IMAGE):
+    with pytest.raises(ZeroDivisionError), lock.reserve(engine, VOLUME, "clean", IMAGE):
         raise ZeroDivisionError
 
 
@@ -292,7 +292,7 @@ def test_of_many_that_start_at_once_exactly_one_holds(engine: Engine, fake: Fake
         def compete(flow: str, start: threading.Barrier = start, tried: threading.Barrier = tried) -> str:
             start.wait()
             try:
-                with lock.held(engine, VOLUME, flow, IMAGE):
+                with lock.reserve(engine, VOLUME, flow, IMAGE):
                     tried.wait()
                     return "held"
             except RunnerError as error:

@@ -45,7 +45,7 @@ def prepare_for_terminal(
     log = log_path(request, flow)
     with recorded(request, flow, reporter, log) as recorder, log_opened_on_use(log, recorder) as open_log:
         prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
-        with lock.held(prepared.engine, prepared.workspace.volume, flow, prepared.workspace.image.id):
+        with lock.reserve(prepared.engine, prepared.workspace.volume, flow, prepared.workspace.image.id):
             pass
         prepared.engine.close()
 

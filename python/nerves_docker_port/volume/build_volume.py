@@ -177,7 +177,7 @@ def remove(engine: Engine, volume: str) -> None:
     Raises ``RunnerError`` ``:volume_busy`` while somebody uses it.
     """
     with (
-        lock.held(engine, volume, "clean", _any_image(engine)) as holder,
+        lock.reserve(engine, volume, "clean", _any_image(engine)) as holder,
         engine.failures(f"while it removed the volume {volume}"),
     ):
         for other in container.list_all(engine):

@@ -1,9 +1,10 @@
-"""Who may use a build volume: one session at a time, and the engine decides.
+"""The lock of a build volume: only one session at a time may use the volume, and the engine decides which.
 
-A session is a container whose name is made of the volume's. A name can exist only once at an engine, so the second one
-who asks is refused, between users, terminals and hosts, with no file and no clock of ours. Whoever is refused looks at
-the holder: one that runs is busy, and so is one that is about to be started; one that has ended, or was never started
-for a minute by the engine's clock, is a leftover and is removed.
+A session is a container whose name is made from the volume's name. An engine allows each name only once, so it refuses
+to make a second session for the volume, also for other users, terminals and hosts. No lock file and no clock of a host
+is needed. A process that is refused inspects the container that has the name, which is called the holder. If the holder
+runs, or was made less than a minute ago and not started yet, the volume is busy. If the holder has ended, or was not
+started for a minute by the engine's clock, it is a leftover and is removed.
 """
 
 from __future__ import annotations
@@ -19,35 +20,38 @@ from nerves_docker_port.engine.client import Engine, label, labels
 from nerves_docker_port.engine.container import NameTakenError, NoContainerError, Spec
 
 LEFTOVER_AGE = 60
-"""Seconds by the engine's clock after which a container that was made but never started is nobody's. Between these two
-requests a living helper lets milliseconds pass."""
+"""Seconds by the engine's clock after which a container that was made but never started is a leftover. A helper that is
+alive starts a container a few milliseconds after it has made it."""
 
 TAKE_TIMEOUT = 20.0
-"""Seconds that a holder which has ended may take to go."""
+"""Seconds that the engine may take to remove a holder that has ended."""
 
 _RUNNING = ("running", "paused", "restarting")
 _ENDED = ("exited", "dead", "removing")
 
 
 def session_name(volume: str) -> str:
-    """The name of the container that holds ``volume``."""
+    """Return the name of the container that holds ``volume``."""
     return f"{volume}-session"
 
 
 def parked_name(volume: str, identity: str) -> str:
-    """The name of a session between a build and its archive, when it holds nothing. ``identity`` is its container's."""
+    """Return the name of a session between a build and its archive, while it does not hold ``volume``.
+
+    ``identity`` is the id of the session's container.
+    """
     return f"{_parked_prefix(volume)}{identity[:12]}"
 
 
 def container_labels(volume: str, flow: str) -> dict[str, str]:
-    """The labels of every container that we make for ``volume``. ``flow`` is what it is for, in a word."""
+    """Return the labels of a container that we make for ``volume``. ``flow`` is the name of the flow that needs it."""
     return labels(project="nerves_docker_port", volume=volume, step=flow)
 
 
 def take(engine: Engine, volume: str, spec: Spec) -> str:
-    """Make the container ``spec``, whose name is the lock of ``volume``; its id. It is not started.
+    """Make the container ``spec``, whose name is the lock of ``volume``, and return its id. It is not started.
 
-    Raises ``RunnerError`` ``:volume_busy`` where somebody else uses the volume.
+    Raises ``RunnerError`` with the code ``:volume_busy`` if another container uses the volume.
     """
     deadline = time.monotonic() + TAKE_TIMEOUT
     while True:
@@ -59,7 +63,7 @@ def take(engine: Engine, volume: str, spec: Spec) -> str:
                 holder = container.inspect(engine, spec.name)
             if holder is not None:
                 if _is_busy(engine, holder):
-                    raise _busy(engine, volume, holder)
+                    raise _busy_error(engine, volume, holder)
                 container.remove(engine, str(holder["Id"]))
         if time.monotonic() > deadline:
             raise errors.container_name_taken(spec.name)
@@ -74,11 +78,12 @@ def take(engine: Engine, volume: str, spec: Spec) -> str:
 
 
 @contextmanager
-def held(engine: Engine, volume: str, flow: str, image: str | None) -> Iterator[str | None]:
-    """Have the volume to oneself while the body runs, without a container that uses it; gives the holder's id.
+def reserve(engine: Engine, volume: str, flow: str, image: str | None) -> Iterator[str | None]:
+    """Reserve the volume while the body of the ``with`` runs, by a container that never starts. Yields its id.
 
-    ``image`` is any image that the engine has. Where it has none (``None``), no container can be made, neither by us
-    nor by anybody else, and there is nothing to exclude. Raises ``RunnerError`` ``:volume_busy``.
+    ``image`` is the id of any image that the engine has, or ``None`` if it has no image. Without an image nobody can
+    make a container that uses the volume, so nothing is reserved and ``None`` is yielded.
+    Raises ``RunnerError`` with the code ``:volume_busy`` if another container uses the volume.
     """
     if image is None:
         yield None
@@ -99,16 +104,16 @@ def held(engine: Engine, volume: str, flow: str, image: str | None) -> Iterator[
 
 
 def check_free(engine: Engine, volume: str, *, own: str | None = None) -> None:
-    """Raise ``:volume_busy`` if somebody uses ``volume``; ``own`` is the id of the container that holds it for us.
+    """Check that no other container uses ``volume``. Remove containers that an older version of this package left.
 
-    Raises ``NoContainerError`` where that one has ended.
-
-    Containers that an older version of this package left behind are removed on the way.
+    ``own`` is the id of the container that holds the volume for this process, if there is one.
+    Raises ``RunnerError`` with the code ``:volume_busy`` if another container uses the volume, and
+    ``NoContainerError`` if the container ``own`` has ended.
     """
     with engine.failures(f"while it listed the users of the volume {volume}"):
         for other in container.list_all(engine):
             name = name_of(other)
-            # One that has ended can still be renamed, until the engine removes it.
+            # `Session.unpark` can rename a container that has ended, until the engine removes it.
             if other["Id"] == own and other.get("State") in _ENDED:
                 raise NoContainerError(name)
             if other["Id"] == own or name.startswith(_parked_prefix(volume)):
@@ -117,50 +122,52 @@ def check_free(engine: Engine, volume: str, *, own: str | None = None) -> None:
             if own is None and name == session_name(volume):
                 holder = container.inspect(engine, str(other["Id"]))
                 if holder is not None and _is_busy(engine, holder):
-                    raise _busy(engine, volume, holder)
+                    raise _busy_error(engine, volume, holder)
             elif other.get("State") in _RUNNING:
                 if uses(other, volume):
                     inspected = container.inspect(engine, str(other["Id"]))
                     if inspected is not None:
-                        raise _busy(engine, volume, inspected)
+                        raise _busy_error(engine, volume, inspected)
             elif ours and name != session_name(volume):
                 # Version 0.1.0 held a volume with a container that was made but never started.
                 if other.get("State") == "created" and engine.now() - float(other["Created"]) < LEFTOVER_AGE:
                     inspected = container.inspect(engine, str(other["Id"]))
                     if inspected is not None:
-                        raise _busy(engine, volume, inspected)
+                        raise _busy_error(engine, volume, inspected)
                 else:
                     container.remove(engine, str(other["Id"]))
 
 
 def left_behind(engine: Engine) -> list[str]:
-    """The names of our containers, on whichever volume, that do not run and never will."""
+    """Return the names of all containers of this package, on any volume, that are leftovers."""
     with engine.failures("while it listed what was left behind"):
         now = engine.now()
         return [
             name_of(each)
             for each in container.list_all(engine)
             if label(each.get("Labels"), "project") is not None
-            # One that the engine is removing already is nobody's task.
+            # The engine is already removing a container in the state `removing`, so nobody has to do anything.
             and each.get("State") not in (*_RUNNING, "removing")
             and now - float(each["Created"]) > LEFTOVER_AGE
         ]
 
 
 def uses(listed: Mapping[str, Any], volume: str) -> bool:
-    """Whether a container of the engine's list mounts ``volume``, running or not."""
+    """Return whether a container from the engine's list mounts ``volume``, even if the container does not run."""
     return any(mount.get("Name") == volume for mount in listed.get("Mounts") or [])
 
 
 def name_of(listed: Mapping[str, Any]) -> str:
-    """The name of a container of the engine's list."""
+    """Return the name of a container from the engine's list."""
     return str((listed.get("Names") or [listed["Id"]])[0]).lstrip("/")
 
 
 def busy_with(engine: Engine, volume: str, listed: Mapping[str, Any]) -> errors.RunnerError:
-    """The error for a volume that a container of the engine's list uses."""
+    """Return the error for ``volume`` if a container from the engine's list uses it."""
     inspected = container.inspect(engine, str(listed["Id"]))
-    return _busy(engine, volume, inspected or {"Name": name_of(listed), "Config": {"Labels": listed.get("Labels")}})
+    return _busy_error(
+        engine, volume, inspected or {"Name": name_of(listed), "Config": {"Labels": listed.get("Labels")}}
+    )
 
 
 def _parked_prefix(volume: str) -> str:
@@ -168,7 +175,7 @@ def _parked_prefix(volume: str) -> str:
 
 
 def _is_busy(engine: Engine, holder: Mapping[str, Any]) -> bool:
-    """Whether the container that holds a volume (inspected) is at work, or is about to be."""
+    """Return whether the inspected container ``holder`` runs or is about to be started."""
     state = str(holder["State"]["Status"])
     if state in _RUNNING:
         return True
@@ -177,16 +184,16 @@ def _is_busy(engine: Engine, holder: Mapping[str, Any]) -> bool:
 
 
 def _age(engine: Engine, inspected: Mapping[str, Any]) -> float | None:
-    """For how many seconds a container has been there, by the engine's clock."""
+    """Return the seconds since a container was made, by the engine's clock, or ``None`` if that time is not known."""
     made = text.parse_time(str(inspected.get("Created") or ""))
     return None if made is None else engine.now() - made / 10**9
 
 
-def _busy(engine: Engine, volume: str, holder: Mapping[str, Any]) -> errors.RunnerError:
+def _busy_error(engine: Engine, volume: str, holder: Mapping[str, Any]) -> errors.RunnerError:
     flow = label(holder["Config"].get("Labels"), "step") or "not started by this runner"
     name = str(holder["Name"]).lstrip("/")
     seconds = _age(engine, holder)
     age = "of unknown age" if seconds is None else f"started {text.ago(seconds)}"
     runs = holder.get("State", {}).get("Status") in _RUNNING
-    # What was never started cannot be stopped.
+    # `docker stop` has no effect on a container that was never started.
     return errors.volume_busy(volume, name, flow, age, f"docker {'stop' if runs else 'rm --force'} {name}")
