@@ -1,11 +1,12 @@
-"""A session: one container that holds a build volume, lives as long as its helper is heard, and runs steps.
+"""A session: one container that holds a build volume, lives as long as the helper sends heartbeats, and runs steps.
 
-The container's name is the lock (lock.py). Its life is the heartbeat: this process sends the container a signal every
-few seconds, and the script in it (scripts/session.sh) ends it when it has not heard one for ``patience`` seconds. So a
-build ends by itself after its helper was killed, after a power cut of the host, or when the network is gone; and a
-connection that is lost for less than that costs nothing but a gap in the log.
+The container's name is the lock (lock.py). This process sends the container a signal every few seconds, the heartbeat.
+The script in the container (scripts/session.sh) ends the container if no heartbeat arrives for ``patience`` seconds. So
+a build ends by itself after its helper was killed, after a power cut of the host, or after the network was lost. If the
+connection is lost for less than ``patience`` seconds, the build goes on, and only the log has a gap.
 
-Knows how steps come into the container and how one learns that they have ended, but not what a step is for.
+This module knows how steps come into the container and how the helper learns that they have ended. It must not know
+what a step is for.
 """
 
 from __future__ import annotations
@@ -31,26 +32,28 @@ from nerves_docker_port.volume import lock
 from nerves_docker_port.volume.steps import Mark, Splitter, Step, marks_in, to_file
 
 BEAT_INTERVAL = 10.0
-"""Seconds between two heartbeats, at most; a quarter of the patience where that is less."""
+"""Seconds between two heartbeats. It is a quarter of the patience if that is less."""
 
 RETRY_INTERVAL = 1.0
 """Seconds between two attempts to reach an engine that does not answer."""
 
 LOOK_TIMEOUT = 10.0
-"""Seconds that the engine may take for what only the journal wants."""
+"""Seconds that the engine may take to read a file that only the journal needs."""
 
 EXPIRED = 75
-"""The exit status of scripts/session.sh after too long a time without a heartbeat."""
+"""The exit status of scripts/session.sh if no heartbeat arrived for longer than the patience."""
 
 STATE = "/nerves-docker-port"
-"""The directory in the container through which the helper and the scripts talk (scripts/session.sh)."""
+"""The directory in the container in which the helper and the scripts exchange files (scripts/session.sh)."""
 
 ANSWERED = "answered"
-"""The file in that directory by which a script knows that its question has been answered."""
+"""The file in the directory ``STATE`` that tells a script that the helper has answered its question."""
 
 Questions: TypeAlias = Mapping[str, Callable[[str, str], None]]
-"""What answers the marks by which a script asks for something. It is called with the container's id and with the words
-for the file that says to the script that it has its answer (scripts/say.sh); then the script is told to look."""
+"""The functions that answer questions of the scripts. The key is the name of the mark that asks (scripts/say.sh).
+
+A function is called with the container's id and with the text that it must write to the file ``ANSWERED``. After it
+returns, the session sends the script a signal, so that the script reads that file."""
 
 _T = TypeVar("_T")
 
@@ -59,25 +62,29 @@ _FAILURES = (docker.errors.DockerException, requests.RequestException, errors.Ru
 
 @dataclass(frozen=True)
 class Failure:
-    """A step, or the container itself, has ended badly."""
+    """A step or the container itself has failed."""
 
     step: int
-    """The index of the step among those that were to run."""
+    """The index of the step in the list of steps that were to run."""
     status: int
+    """The exit status."""
     out_of_memory: bool
+    """The kernel killed a process because memory ran out."""
     by_somebody: bool = False
     """Somebody killed or removed the container."""
 
 
 class Session:
-    """One container on one volume. Every method but ``end`` is for one thread."""
+    """One container on one volume. Only one thread may use it, except for the methods that say otherwise."""
 
     def __init__(
         self, engine: Engine, volume: str, spec: Spec, *, token: str, patience: int, questions: Questions, doing: str
     ) -> None:
-        """Take the volume. ``spec`` is the container, its first steps in its command; ``token`` is that of its marks.
+        """Make the container ``spec``, which takes the lock of ``volume``. The container is not started yet.
 
-        ``doing`` completes "The engine stopped answering ...". Raises ``RunnerError`` ``:volume_busy``.
+        The container's command contains the first steps and the ``token`` of the marks (scripts/steps.sh). ``patience``
+        is in seconds. ``doing`` completes the sentence "The engine stopped answering ...". Raises ``RunnerError`` with
+        the code ``:volume_busy`` if another container uses the volume.
         """
         self.engine = engine
         self.volume = volume
@@ -89,11 +96,11 @@ class Session:
         self._doing = doing
         self._output: Output | None = None
         self._terminal: Stream | None = None
-        # What comes before somebody listens is kept for the first who does.
-        self._early: list[bytes] = []
-        self._on_output: Callable[[bytes], None] = self._early.append
-        # Output that came in the same read as the mark `here`, behind it.
-        self._rest = b""
+        # Output that arrives before `run` has set a listener. The first listener gets it.
+        self._early_output: list[bytes] = []
+        self._on_output: Callable[[bytes], None] = self._early_output.append
+        # Output that arrived in the same read as the mark `here`, after that mark.
+        self._unread_output = b""
         self._marks: list[Mark] = []
         self._splitter = Splitter(token, self._pass_on, self._marks.append)
         self._has_workspace = False
@@ -102,50 +109,51 @@ class Session:
         self._last_number = 0
         self._expired = False
         self.is_over = False
-        """Whether the final step has ended well, and the container with it."""
+        """Whether the final step has succeeded. The container ends after that."""
         self.container = lock.take(engine, volume, spec)
-        self._heart = _Heart(engine, self.container, patience, doing)
+        self._heartbeat = _Heartbeat(engine, self.container, patience, doing)
 
     def begin(self, cancellation: Cancellation) -> None:
-        """Start the container, and wait until it has its workspace: then the first step runs.
+        """Start the container and wait until its workspace is ready. The first step starts after that.
 
-        To be called once, before all else. Where the container ends before that, or the connection breaks, whoever runs
-        the steps finds out. Raises ``RunnerError``, ``NotSeenError`` where the engine does not see the directories.
+        Call this once, before every other method. If the container ends or the connection breaks before the workspace
+        is ready, this method returns, and ``run`` reports the failure.
+        Raises ``RunnerError``, and ``NotSeenError`` if the engine cannot see the host's directories.
         """
         with self._failures(), cancellation.on_cancel(self._interrupt):
-            # Attached before the start, so that no byte is missed: the engine keeps no log to read it from later.
+            # The output is attached before the start, because the engine keeps no log of it that could be read later.
             if self._console is None:
                 self._output = Output(self.engine, self.container)
             else:
                 self._terminal = container.attach_terminal(self.engine, self.container)
             container.start(self.engine, self.container)
-            self._heart.start(self._hang_up)
+            self._heartbeat.start(self._hang_up)
             if self._console is not None:
                 container.resize(self.engine, self.container, *self._console)
-            # A cancellation that came before the start found nothing to stop.
+            # A cancellation that came before the start could not stop the container.
             cancellation.check()
-            while not self._has_workspace and self._below() is None:
+            while not self._has_workspace and self._end_of_program() is None:
                 data = self._output.read() if self._output is not None else self._terminal_read(cancellation)
                 if not data:
                     break
                 while data and not self._has_workspace:
                     data = self._splitter.feed(data)
-                    self._answer()
-                self._rest = data
+                    self._answer_questions()
+                self._unread_output = data
             cancellation.check()
 
     def _terminal_read(self, cancellation: Cancellation) -> bytes:
-        """What the terminal says, waited for; nothing at its end."""
+        """Wait for output of the terminal and return it. Return no bytes at the end of the stream."""
         assert self._terminal is not None
         while (data := self._terminal.read()) is None:
             cancellation.check()
-            self._heart.check()
-            # With TLS, what has been read already makes no descriptor ready.
+            self._heartbeat.check()
+            # With TLS, bytes can be in Python's buffer already. They do not make the descriptor ready.
             select.select([self._terminal.read_fd], [], [], RETRY_INTERVAL)
         return data
 
-    def _answer(self) -> None:
-        """Answer what the marks ask for, each once, and forget these marks."""
+    def _answer_questions(self) -> None:
+        """Answer the questions that the marks ask, each one once, and remove these marks."""
         asked = [mark for mark in self._marks if mark.number == 0 and mark.name not in ("below", "expired")]
         for mark in asked:
             self._marks.remove(mark)
@@ -168,12 +176,12 @@ class Session:
         on_gap: Callable[[str], None],
         cancellation: Cancellation,
     ) -> Failure | None:
-        """Run the steps one after the other, up to the first that fails; how that failed, or ``None``.
+        """Run the steps one after the other until one fails. Return its failure, or ``None`` if all steps succeed.
 
-        The first call is for the steps that the container's command has already. ``on_output`` gets every byte that
-        they write, ``on_end`` the index of each step that has ended well, ``on_gap`` what to say of output that was
-        lost with a connection. Raises ``RunnerError``: the engine is lost, the container was removed by somebody, or it
-        ended by itself because this process was not heard; and ``:cancelled``.
+        The steps of the first call must be those in the container's command. ``on_output`` gets every byte that the
+        steps write, ``on_end`` gets the index of each step that has succeeded, and ``on_gap`` gets a sentence for the
+        user if output was lost with a connection. Raises ``RunnerError`` if the engine cannot be reached, if somebody
+        removed the container, if the container ended because no heartbeat arrived, or if the flow was cancelled.
         """
         return self._run(lambda: self._deliver(steps), len(steps), on_output, on_end, on_gap, cancellation)
 
@@ -184,10 +192,10 @@ class Session:
         on_gap: Callable[[str], None],
         cancellation: Cancellation,
     ) -> Failure | None:
-        """Run the final step, which the container's command has: where it ends well, the session is over.
+        """Run the final step, which is in the container's command. The session is over if the step succeeds.
 
-        The container then ends by itself, and the engine removes it. Where the step fails, the session waits for other
-        steps. Otherwise as ``run``.
+        The container then ends by itself, and the engine removes it. If the step fails, the session can run other
+        steps. The arguments, the result and the errors are those of ``run``.
         """
         failure = self._run(lambda: self._signal("SIGURG"), 1, on_output, on_end, on_gap, cancellation)
         if failure is None:
@@ -206,18 +214,18 @@ class Session:
         cancellation.check()
         assert self._output is not None
         first = self._last_number
-        self._listen(on_output)
+        self._set_listener(on_output)
         with self._failures(), cancellation.on_cancel(self._interrupt):
             if self._has_run:
-                ended = self._until_reached(deliver, cancellation)
+                ended = self._retry(deliver, cancellation)
                 if ended is not None:
                     return ended
             self._has_run = True
-            done, failure = self._by_marks(first, 0, count, on_end)
+            done, failure = self._process_marks(first, 0, count, on_end)
             if failure is not None:
                 return failure
             data: bytes | None
-            data, self._rest = self._rest, b""
+            data, self._unread_output = self._unread_output, b""
             while done < count or data:
                 data = data or self._output.read()
                 if data is not None:
@@ -227,37 +235,43 @@ class Session:
                     cancellation.check()
                     ended = self._reconnect(on_gap, cancellation)
                     if ended is not None:
-                        # Marks that came with the last of the output say more than the end of the container.
-                        done, failure = self._by_marks(first, done, count, on_end)
+                        # Marks in the last output say more about the failure than the container's exit status.
+                        done, failure = self._process_marks(first, done, count, on_end)
                         return failure or (replace(ended, step=done) if done < count else None)
                 if self._marks:
-                    # A step that ended because the flow was cancelled has not failed.
+                    # If the flow was cancelled, that ended the step, so this is not a failure.
                     cancellation.check()
-                    done, failure = self._by_marks(first, done, count, on_end)
+                    done, failure = self._process_marks(first, done, count, on_end)
                     if failure is not None:
                         while data:
                             data = self._splitter.feed(data)
                         return failure
         return None
 
-    def _by_marks(self, first: int, done: int, count: int, on_end: Callable[[int], None]) -> tuple[int, Failure | None]:
-        """Take note of the marks that have come: how many steps are done now, and how the one after them failed."""
-        self._answer()
+    def _process_marks(
+        self, first: int, done: int, count: int, on_end: Callable[[int], None]
+    ) -> tuple[int, Failure | None]:
+        """Process the marks that have arrived. Return how many steps have succeeded, and the failure if one failed.
+
+        ``first`` is the number of the last mark before this run, and ``done`` the steps of it that have succeeded.
+        """
+        self._answer_questions()
         marks = list(self._marks)
         self._marks.clear()
         for mark in marks:
             if mark.number == 0:
                 if mark.name == "expired":
-                    # It ends now: what comes after this is how the step took that.
+                    # The container ends now. A step that fails after this mark fails because of that.
                     self._expired = True
                 elif mark.name == "below":
                     return done, Failure(done, mark.status, out_of_memory=False)
                 continue
-            # A mark may arrive a second time after a connection was lost.
+            # The same mark can arrive twice after a connection was lost.
             if mark.number <= self._last_number:
                 continue
             self._last_number = mark.number
-            # Of the steps before it, the marks were lost; had one of them failed, this one would not have begun.
+            # The marks of earlier steps were lost with a connection. These steps have succeeded, because no step starts
+            # after one that failed.
             while done < min(mark.number - first - 1, count):
                 on_end(done)
                 done += 1
@@ -270,7 +284,7 @@ class Session:
         return done, None
 
     def _deliver(self, steps: Sequence[Step]) -> None:
-        # This may be done again where no answer came: steps that have begun already are not run a second time.
+        # This is called again if the engine did not answer. scripts/steps.sh runs no step twice.
         content = to_file(self._last_number + 1, steps)
         container.put_file(self.engine, self.container, f"{STATE}/steps", content)
         self._signal("SIGUSR2")
@@ -281,19 +295,19 @@ class Session:
     def _pass_on(self, data: bytes) -> None:
         self._on_output(data)
 
-    def _listen(self, on_output: Callable[[bytes], None]) -> None:
-        """Let ``on_output`` have what has come and what is to come."""
-        early, self._early = self._early, []
+    def _set_listener(self, on_output: Callable[[bytes], None]) -> None:
+        """Pass the output that has arrived, and all further output, to ``on_output``."""
+        arrived, self._early_output = self._early_output, []
         self._on_output = on_output
-        for data in early:
+        for data in arrived:
             on_output(data)
 
     # --- Beside the steps --------------------------------------------------------------------------------------
 
     def read_file(self, path: str) -> tuple[bytes, float | None] | None:
-        """The content of a small file of the container, and when that was by the engine's clock, if that is known.
+        """Return the content of a small file in the container, and the engine's time when it was read, if it is known.
 
-        ``None`` where the file cannot be had: nothing depends on it. For any thread.
+        Return ``None`` if the file cannot be read, because no build depends on it. Any thread may call this.
         """
         try:
             content, at = archive.read_file_and_time(self.engine, self.container, path, LOOK_TIMEOUT)
@@ -302,9 +316,10 @@ class Session:
         return None if content is None else (content, at)
 
     def output_of(self, command: Sequence[str], user: str) -> bytes | None:
-        """What a program writes that runs as ``user`` in the build directory, beside the steps; waited for.
+        """Run ``command`` as ``user`` in the build directory, while the steps run, and return what it has written.
 
-        ``None`` where it cannot be run: nothing depends on it. It ends with the session. For any thread.
+        Return ``None`` if it cannot be run, because no build depends on it. The program ends with the session at the
+        latest. Any thread may call this.
         """
         try:
             output = CommandOutput(self.engine, self.container, command, user)
@@ -326,13 +341,13 @@ class Session:
         *,
         steps: int = 1,
     ) -> Failure | None:
-        """Run the container, which has a console, to its end, with somebody at the other end of its terminal.
+        """Connect the container's terminal with the user's, and wait until the container ends. It must have a console.
 
-        ``converse`` gets the stream of that terminal, and what tells the engine another size (rows, columns); it
-        returns when the stream ends. It is called again after a connection was lost. ``on_output`` gets all that the
-        terminal gets. The result is ``None`` where the program at the terminal ended with status 0. The program may
-        have several ``steps`` and tell how they ended with marks; where there is no mark, it was the last one that
-        failed. Raises ``RunnerError``.
+        ``converse`` gets the stream of the container's terminal, and a function that tells the engine the size of the
+        user's terminal (rows, columns). It must return when the stream ends, and is called again after a connection
+        was lost. ``on_output`` gets everything that the terminal shows. Return ``None`` if the program at the terminal
+        ended with status 0. The program can consist of several ``steps`` and write a mark at the end of each. Without a
+        mark, the last step counts as the one that failed. Raises ``RunnerError``.
         """
         assert self._terminal is not None
         stream = self._terminal
@@ -345,7 +360,7 @@ class Session:
         def take_out(data: bytes) -> bytes:
             while data:
                 data = self._splitter.feed(data)
-                self._answer()
+                self._answer_questions()
             data = b"".join(shown)
             shown.clear()
             if data:
@@ -353,10 +368,10 @@ class Session:
             return data
 
         with self._failures():
-            self._listen(shown.append)
-            # What came before somebody was there to see it.
-            rest, self._rest = self._rest, b""
-            stream.push_back(take_out(rest))
+            self._set_listener(shown.append)
+            # Output that arrived before this call is shown first.
+            unread, self._unread_output = self._unread_output, b""
+            stream.push_back(take_out(unread))
             while True:
                 stream.take_out = take_out
                 try:
@@ -364,16 +379,16 @@ class Session:
                 finally:
                     stream.close()
                 cancellation.check()
-                ended = self._below()
+                ended = self._end_of_program()
                 if ended is None:
-                    reached = self._until_reached(self._attach_terminal_again, cancellation)
+                    reached = self._retry(self._attach_terminal_again, cancellation)
                     if not isinstance(reached, Failure):
                         stream = reached
                         continue
                     ended = reached
                 said = [mark for mark in self._marks if mark.number > 0]
                 if said:
-                    # What a step says of its own end is surer than what the programs around it know.
+                    # The mark of a step is more reliable than the exit status of the programs around the step.
                     ended = Failure(said[-1].number - 1, said[-1].status, out_of_memory=said[-1].killed > 0)
                 else:
                     ended = replace(ended, step=steps - 1)
@@ -382,7 +397,7 @@ class Session:
     # --- Life --------------------------------------------------------------------------------------------------
 
     def park(self) -> bool:
-        """Release the volume, but keep the container for ``unpark``. Returns whether that worked."""
+        """Release the volume, but keep the container for ``unpark``. Return whether that succeeded."""
         try:
             container.rename(self.engine, self.container, lock.parked_name(self.volume, self.container))
         except (*_FAILURES, NoContainerError, NameTakenError):
@@ -390,7 +405,7 @@ class Session:
         return True
 
     def is_undisturbed(self) -> bool:
-        """Whether the container still runs, and nobody has taken the volume, since ``park``."""
+        """Return whether the container still runs and no other container has taken the volume since ``park``."""
         try:
             lock.check_free(self.engine, self.volume)
             found = container.inspect(self.engine, self.container)
@@ -399,7 +414,7 @@ class Session:
         return found is not None and bool(found["State"]["Running"])
 
     def unpark(self) -> bool:
-        """Take the volume again. Returns ``False`` if somebody else has it, or if the container has gone meanwhile."""
+        """Take the volume again. Return ``False`` if another container has it, or if this container has ended."""
         try:
             container.rename(self.engine, self.container, lock.session_name(self.volume))
             lock.check_free(self.engine, self.volume, own=self.container)
@@ -408,8 +423,8 @@ class Session:
         return True
 
     def end(self) -> None:
-        """End the container, if it is still there, and release the volume."""
-        self._heart.stop()
+        """Remove the container if it still exists. This releases the volume. Any thread may call this."""
+        self._heartbeat.stop()
         if self._output is not None:
             self._output.close()
         if self._terminal is not None:
@@ -422,18 +437,18 @@ class Session:
             self._output.hang_up()
 
     def _interrupt(self) -> None:
-        """Called when the flow is cancelled, in a thread of its own."""
+        """Stop the container. This is called in a separate thread if the flow is cancelled."""
         with self.engine.cleaning_up():
             container.stop(self.engine, self.container)
-        # Where it could not be stopped, the flow must not wait for it to end; it is removed by force.
+        # If the container could not be stopped, the flow must not wait for its end. `end` removes it by force.
         self._hang_up()
 
     def _reconnect(self, on_gap: Callable[[str], None], cancellation: Cancellation) -> Failure | None:
-        """The output has ended: attach to it again, or say how the container has ended."""
+        """Attach to the output again after its stream has ended. Return the failure if the container has ended."""
         assert self._output is not None
         whole = self._output.is_whole
         self._output.close()
-        reached = self._until_reached(self._attach_again, cancellation)
+        reached = self._retry(self._attach_again, cancellation)
         if isinstance(reached, Failure):
             if not whole:
                 on_gap("The output of the build broke off; the last of it is not in the log.")
@@ -444,11 +459,11 @@ class Session:
         return None
 
     def _attach_again(self) -> tuple[Output, list[Mark]]:
-        """The output from now on, and the marks of all steps that have ended by now."""
+        """Attach to the output. Return it with the marks of all steps that have ended by now."""
         self._check_runs()
         output = Output(self.engine, self.container)
         try:
-            # Where there is no such file, the container has only just begun.
+            # The file does not exist if the container has only just started.
             return output, marks_in(archive.read_file(self.engine, self.container, f"{STATE}/ended") or b"")
         except BaseException:
             output.close()
@@ -459,51 +474,54 @@ class Session:
         return container.attach_terminal(self.engine, self.container)
 
     def _check_runs(self) -> None:
-        """Raise ``NoContainerError`` where the container has ended.
+        """Raise ``NoContainerError`` if the container has ended.
 
-        It is still there for a moment then. Docker 20.10 leaves the wish to attach to it without an answer, but refuses
-        a heartbeat to it.
+        The engine still has the container for a moment after its end. In that moment Docker 20.10 does not answer a
+        request to attach to it, but it refuses a signal to it. So a heartbeat is sent before each request to attach.
         """
         self._signal("SIGUSR1")
 
-    def _until_reached(self, connect: Callable[[], _T], cancellation: Cancellation) -> _T | Failure:
-        """What ``connect`` gives, tried again for as long as the patience lasts; or how the container has ended."""
+    def _retry(self, request: Callable[[], _T], cancellation: Cancellation) -> _T | Failure:
+        """Return the result of ``request``. If the container has ended, return its failure.
+
+        While the engine does not answer, retry until the patience is over, and then raise the last error.
+        """
         deadline = time.monotonic() + self._patience
         while True:
             cancellation.check()
-            self._heart.check()
+            self._heartbeat.check()
             try:
-                return connect()
+                return request()
             except NoContainerError:
-                return self._ended()
+                return self._end_of_container()
             except (docker.errors.DockerException, requests.RequestException, OSError) as error:
-                # What an engine says with a status of 500 and above may pass: it may be starting.
+                # An engine that is starting answers with a status of 500 or above, so a retry can succeed.
                 if isinstance(error, docker.errors.APIError) and not error.is_server_error():
                     raise
-                # Heartbeats may arrive although this does not.
+                # There is a deadline because the engine may accept heartbeats although it never answers this request.
                 if time.monotonic() > deadline:
                     raise
-                self._heart.hurry()
+                self._heartbeat.send_now()
             time.sleep(RETRY_INTERVAL)
 
-    def _ended(self) -> Failure:
-        """Why the container is not there any more. Raises ``RunnerError`` where that was not its own doing."""
-        below = self._below()
-        if below is not None:
-            return below
+    def _end_of_container(self) -> Failure:
+        """Return how the container ended. Raise ``RunnerError`` if no heartbeat arrived, or if its end is unknown."""
+        ended = self._end_of_program()
+        if ended is not None:
+            return ended
         end = container.how_it_ended(self.engine, self.container)
         if self._expired or end.status == EXPIRED or any(mark.name == "expired" for mark in self._marks):
             raise errors.session_expired(self._patience)
         if end.status is not None or end.out_of_memory:
             status = 137 if end.status is None else end.status
             return Failure(0, status, out_of_memory=end.out_of_memory, by_somebody=end.killed and not end.out_of_memory)
-        if self._heart.trouble is not None:
-            # The engine could not be reached for a while: it was restarted, and has forgotten its containers.
-            raise self._heart.trouble
+        if self._heartbeat.last_error is not None:
+            # The engine could not be reached for a while. It was restarted, and has removed its containers.
+            raise self._heartbeat.last_error
         raise errors.container_gone(self._name)
 
-    def _below(self) -> Failure | None:
-        """How the program below scripts/session.sh has ended by itself, if a mark says so."""
+    def _end_of_program(self) -> Failure | None:
+        """Return how the program that scripts/session.sh runs has ended; ``None`` if there is no mark ``below``."""
         for mark in self._marks:
             if mark.name == "below":
                 return Failure(0, mark.status, out_of_memory=False)
@@ -518,8 +536,8 @@ class Session:
                 raise errors.container_gone(self._name) from error
 
 
-class _Heart:
-    """Sends the heartbeats, and knows whether the engine still takes them."""
+class _Heartbeat:
+    """Sends the heartbeats in a thread, and knows whether the engine still accepts them."""
 
     def __init__(self, engine: Engine, name: str, patience: int, doing: str) -> None:
         self._engine = engine
@@ -530,32 +548,32 @@ class _Heart:
         self._wake = threading.Event()
         self._stopped = False
         self._thread: threading.Thread | None = None
-        self._lost = False
-        self.trouble: errors.RunnerError | None = None
-        """The error of the last heartbeat, if it did not arrive."""
+        self._is_engine_lost = False
+        self.last_error: errors.RunnerError | None = None
+        """The error of the last heartbeat, or ``None`` if the engine accepted it."""
 
     def start(self, on_end: Callable[[], None]) -> None:
-        """Begin. ``on_end`` is called when there is no more use: the container has gone, or the engine is lost."""
-        self._thread = threading.Thread(target=self._beat, args=(on_end,), name="heartbeat", daemon=True)
+        """Start the thread. It calls ``on_end`` if the container has ended or the patience with the engine is over."""
+        self._thread = threading.Thread(target=self._send_until_stopped, args=(on_end,), name="heartbeat", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
-        """No further heartbeat."""
+        """Send no further heartbeat."""
         self._stopped = True
         self._wake.set()
 
-    def hurry(self) -> None:
-        """The engine has just not answered: do not wait for the next heartbeat to find out more."""
+    def send_now(self) -> None:
+        """Send the next heartbeat at once, because the engine has just not answered another request."""
         self._wake.set()
 
     def check(self) -> None:
-        """Raise the error of an engine that could not be reached for longer than the patience."""
-        if self._lost and self.trouble is not None:
-            raise self.trouble
+        """Raise ``last_error`` if the engine could not be reached for longer than the patience."""
+        if self._is_engine_lost and self.last_error is not None:
+            raise self.last_error
 
-    def _beat(self, on_end: Callable[[], None]) -> None:
-        # Seconds without an answer. Counted by attempts that failed, not by the clock: after a laptop has slept, or a
-        # process was stopped, nothing is missed if the next heartbeat arrives.
+    def _send_until_stopped(self, on_end: Callable[[], None]) -> None:
+        # Seconds without an answer. They are counted by attempts that failed, not read from a clock. So the time for
+        # which a laptop slept or this process was stopped does not count if the next heartbeat arrives.
         missed = 0.0
         pause = self._interval
         while True:
@@ -573,12 +591,12 @@ class _Heart:
             except errors.RunnerError as error:
                 missed += min(time.monotonic() - began, pause + self._interval)
                 pause = RETRY_INTERVAL
-                self.trouble = error
+                self.last_error = error
                 if missed > self._patience:
-                    self._lost = True
+                    self._is_engine_lost = True
                     on_end()
                     return
             else:
                 self._engine.has_answered()
-                self.trouble = None
+                self.last_error = None
                 missed, pause = 0.0, self._interval
