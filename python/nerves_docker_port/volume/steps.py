@@ -1,6 +1,6 @@
-"""Steps on their way into a session's container, and the marks that tell where one ended.
+"""How steps are passed to a session's container, and the marks that the container writes when a step has ended.
 
-The form of both is written down in scripts/steps.sh. Knows neither the engine nor what a step is for.
+scripts/steps.sh describes the format of both. This module must know neither the engine nor what a step is for.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _LONGEST_MARK = 9 + 1 + _LONGEST_NAME + 1 + 3 + 1 + 9 + 1
 
 @dataclass(frozen=True)
 class Step:
-    """One command that runs in the build directory. ``name`` is of lower-case letters and underscores."""
+    """One command that runs in the build directory. ``name`` consists of lower-case letters and underscores."""
 
     name: str
     command: Sequence[str]
@@ -25,23 +25,24 @@ class Step:
 
 @dataclass(frozen=True)
 class Mark:
-    """What the container says: that a step has ended, or something about the session as a whole."""
+    """A message in the container's output. It says that a step has ended, or something about the whole session."""
 
     number: int
-    """Of the step, counted from 1 in each session; 0 where the mark is not about a step."""
+    """The number of the step, counted from 1 in each session, or 0 if the mark is about the session."""
     name: str
     status: int
+    """The exit status of the step."""
     killed: int
-    """How many processes were killed because memory ran out while the step ran."""
+    """The number of processes that were killed because memory ran out while the step ran."""
 
 
 def new_token() -> str:
-    """What only the scripts of one session know, so that nothing in a log can be taken for a mark."""
+    """Return the secret of one session's marks, without which a line of the log could look like a mark."""
     return secrets.token_hex(16)
 
 
 def to_arguments(token: str, steps: Sequence[Step], final: Step | None) -> list[str]:
-    """The arguments of scripts/steps.sh. ``final`` is the step that runs when it is asked for (``Session.finish``)."""
+    """Return the arguments of scripts/steps.sh. ``final`` is the step that runs on ``Session.finish``."""
     later = [] if final is None else _to_words([final])
     return [token, str(len(later)), *later, *_to_words(steps)]
 
@@ -54,36 +55,36 @@ def _to_words(steps: Sequence[Step]) -> list[str]:
 
 
 def to_file(first: int, steps: Sequence[Step]) -> bytes:
-    """The content of the file ``steps``, which scripts/steps.sh reads. ``first`` is the number of the first of them."""
+    """Return the content of the file ``steps``, which scripts/steps.sh reads. ``first`` is the first step's number."""
     words = [str(first), *_to_words(steps)]
     return b"".join(word.encode("utf-8", "surrogateescape") + b"\0" for word in words)
 
 
 def marks_in(ended: bytes) -> list[Mark]:
-    """The marks in the file ``ended``, one in each line."""
+    """Return the marks in the file ``ended``, which has one in each line."""
     found = (_MARK.fullmatch(line) for line in ended.splitlines())
     return [_mark(match) for match in found if match is not None]
 
 
 class Splitter:
-    """Takes the marks out of a container's output, wherever the reads cut it.
+    """Takes the marks out of a container's output, even if a mark arrives in several reads.
 
-    ``on_output`` gets every byte that the steps wrote, ``on_mark`` each mark, both in the order in which they arrive.
+    ``on_output`` gets every byte that the steps wrote, and ``on_mark`` gets each mark, in the order of their arrival.
     """
 
     def __init__(self, token: str, on_output: Callable[[bytes], None], on_mark: Callable[[Mark], None]) -> None:
         self._begin = b"\x1e" + token.encode() + b" "
         self._on_output = on_output
         self._on_mark = on_mark
-        # The end of the last read, where it may be the beginning of a mark.
+        # The end of the last read, if it can be the beginning of a mark.
         self._unfinished = b""
 
     def feed(self, data: bytes) -> bytes:
-        """The next read, up to the first mark in it; what follows that mark is given back, to be fed next.
+        """Take ``data``, the result of a read, up to the first mark in it. Return the bytes that follow that mark.
 
-        So whoever gets the marks can act on one before the output that follows it.
+        The caller must feed the returned bytes next. So it can react to a mark before it gets the output after it.
         """
-        # A log has next to none of these bytes, and one byte is looked for much faster than a mark.
+        # The byte 0x1e is very rare in a log, and the search for one byte is much faster than the search for a mark.
         if not self._unfinished and b"\x1e" not in data:
             self._on_output(data)
             return b""
@@ -103,7 +104,7 @@ class Splitter:
         return b""
 
     def finish(self) -> None:
-        """The stream has ended or broken off: what may have been the beginning of a mark is output."""
+        """Treat the beginning of an unfinished mark as output, because the stream has ended or the connection broke."""
         unfinished, self._unfinished = self._unfinished, b""
         self._pass_on(unfinished)
 
@@ -112,7 +113,7 @@ class Splitter:
             self._on_output(data)
 
     def _beginning_of_mark(self, data: bytes) -> int:
-        """Where in ``data`` a mark begins that the next read may complete; its length where there is none."""
+        """Return the index in ``data`` of a mark that the next read may complete, or the length of ``data``."""
         start = data.find(b"\x1e", max(0, len(data) - len(self._begin) - _LONGEST_MARK))
         while start >= 0:
             begun = data[start:]
