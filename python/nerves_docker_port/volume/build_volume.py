@@ -1,7 +1,7 @@
-"""The build volume: its name, its making and its removal. Who may use it is decided in ``lock``.
+"""The build volume: its name, and how it is made and removed. The module ``lock`` decides who may use it.
 
-The name is ``<app>-<id>``, the id kept in the package as the stock runner keeps it, so that a user can change runners
-and keep the build tree.
+The name is ``<app>-<id>``. The id is kept in the same file of the package in which the stock runner keeps it, so that a
+user can change from one runner to the other and keep the build tree.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from nerves_docker_port.request.request import Names, Package
 from nerves_docker_port.volume import lock, machine
 
 ID_FILE = ".docker_id"
-"""In the package's build path, where the stock runner keeps it, too."""
+"""The name of the file with the id. It lies in the package's build path, where the stock runner also keeps it."""
 
 _ID_LENGTH = 16
 _ID_ALPHABET = string.ascii_letters + string.digits + "_"
 
 
 def name(package: Package, names: Names) -> str | None:
-    """The volume's name if the package has one, else ``None``. Makes nothing.
+    """Return the name of the package's volume, or ``None`` if the package has no id. Nothing is made.
 
-    Raises ``RunnerError`` ``:bad_request`` where the id file holds something else than an id.
+    Raises ``RunnerError`` with the code ``:bad_request`` if the id file has a content that is not an id.
     """
     path = names.build_path / ID_FILE
     try:
@@ -52,11 +52,12 @@ def name(package: Package, names: Names) -> str | None:
 
 
 def ensure_name(engine: Engine, package: Package, names: Names) -> str:
-    """The volume's name; where the package has none, one is made and kept.
+    """Return the name of the package's volume. If the package has no id, write one to the id file.
 
-    Where the id file is missing, but the engine has a volume of this package and version, that one is taken: Nerves
-    removes the file where its cache is the build directory (``NERVES_ARTIFACTS_DIR=$PWD/.nerves/artifacts``). Two
-    processes that start at once agree: the first to lock the file writes it, the other finds it written.
+    If the id file is missing, but the engine has a volume of this package and version, the id of that volume is used.
+    This happens because Nerves removes the file if its artifact directory is the build directory
+    (``NERVES_ARTIFACTS_DIR=$PWD/.nerves/artifacts``). Two processes that start together get the same id, because
+    the first one that locks the file writes the id, and the other one then reads it.
     """
     existing = name(package, names)
     if existing is not None:
@@ -68,7 +69,7 @@ def ensure_name(engine: Engine, package: Package, names: Names) -> str:
         with path.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)
-            # It is also empty where a process died between making and writing it.
+            # The file is also empty if another process made it and died before it wrote the id.
             if not file.read().strip():
                 file.truncate(0)
                 file.write(known or "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)))
@@ -81,7 +82,7 @@ def ensure_name(engine: Engine, package: Package, names: Names) -> str:
 
 
 def find_name(engine: Engine, package: Package, names: Names) -> str | None:
-    """The volume's name if the package has one, be it that only the engine knows it. Makes nothing."""
+    """Return the name of the package's volume, also if only the engine knows it, or ``None``. Nothing is made."""
     known = name(package, names)
     if known is not None:
         return known
@@ -90,12 +91,12 @@ def find_name(engine: Engine, package: Package, names: Names) -> str | None:
 
 
 def find_by_label(engine: Engine, package: Package) -> str | None:
-    """The id of the volume that was made last for this package and version on this machine, if the engine has one."""
+    """Return the id of the newest volume for this package and version from this machine, if the engine has one."""
     wanted = labels(package=package.app, version=package.version, path=str(package.path), host=platform.node())
     filters = {"label": [f"{key}={value}" for key, value in wanted.items()]}
     with engine.failures("while it looked for the package's build volume"):
         found = engine.api.volumes(filters=filters).get("Volumes") or []
-    # Filters match more than they say on some engines; the labels do not lie.
+    # On some engines a filter also matches other volumes, so the labels are compared here.
     fitting = [
         each
         for each in found
@@ -110,12 +111,15 @@ def find_by_label(engine: Engine, package: Package) -> str | None:
 
 
 def _engine_name(app: str, volume_id: str) -> str:
-    """``<app>-<id>`` as the engine allows it: ``[a-zA-Z0-9][a-zA-Z0-9_.-]+``; an app's name may be any Unicode."""
+    """Return ``<app>-<id>`` in the characters that an engine allows: ``[a-zA-Z0-9][a-zA-Z0-9_.-]+``.
+
+    The name of an app can have any Unicode characters.
+    """
     return re.sub(r"^[^A-Za-z0-9]+", "", re.sub(r"[^A-Za-z0-9_.-]", "_", f"{app}-{volume_id}"))
 
 
 def exists(engine: Engine, volume: str) -> bool:
-    """Whether the engine has a volume of exactly this name (its own filter matches substrings)."""
+    """Return whether the engine has a volume of exactly this name. The engine's own filter also matches substrings."""
     with engine.failures(f"while it looked for the volume {volume}"):
         try:
             engine.api.inspect_volume(volume)
@@ -125,19 +129,19 @@ def exists(engine: Engine, volume: str) -> bool:
 
 
 def ensure(engine: Engine, volume: str, package: Package) -> None:
-    """Make the volume if it is not there. An engine that has it gives the one that is there."""
+    """Make the volume if the engine does not have it."""
     with engine.failures(f"while it made the volume {volume}"):
         engine.api.create_volume(volume, labels=labels_of(volume, package))
 
 
 def labels_of(volume: str, package: Package) -> dict[str, str]:
-    """The labels of the build volume of ``package``."""
+    """Return the labels of the build volume of ``package``."""
     return labels(
         project="nerves_docker_port",
         package=package.app,
         version=package.version,
         path=str(package.path),
-        # The path means something on this machine only.
+        # A path is only meaningful on its own machine.
         host=platform.node(),
         machine=machine.machine_id(),
         directory=machine.directory_id(package.path),
@@ -146,7 +150,7 @@ def labels_of(volume: str, package: Package) -> dict[str, str]:
 
 
 def ensure_part(engine: Engine, volume: str, part: str) -> str:
-    """The name of a further volume that belongs to the build volume and goes with it; made if it is not there."""
+    """Make a further volume that is removed together with the build volume, if it is missing. Return its name."""
     name = f"{volume}-{part}"
     with engine.failures(f"while it made the volume {name}"):
         engine.api.create_volume(name, labels=labels(project="nerves_docker_port", volume=volume, part=part))
@@ -154,7 +158,7 @@ def ensure_part(engine: Engine, volume: str, part: str) -> str:
 
 
 def ensure_shared(engine: Engine, what: str) -> str:
-    """The name of the volume that all packages at this engine share for ``what``; made if it is not there."""
+    """Make the volume that all packages at this engine share for ``what``, if it is missing. Return its name."""
     name = f"{LABEL}-{what}"
     with engine.failures(f"while it made the volume {name}"):
         engine.api.create_volume(name, labels=labels(project="nerves_docker_port", shared=what))
@@ -162,7 +166,7 @@ def ensure_shared(engine: Engine, what: str) -> str:
 
 
 def _parts(engine: Engine, volume: str) -> list[str]:
-    """The names of the volumes that belong to the build volume."""
+    """Return the names of the volumes that ``ensure_part`` has made for the build volume."""
     found = engine.api.volumes(filters={"label": [f"{LABEL}.volume={volume}"]}).get("Volumes") or []
     return [
         str(each["Name"])
@@ -172,9 +176,9 @@ def _parts(engine: Engine, volume: str) -> list[str]:
 
 
 def remove(engine: Engine, volume: str) -> None:
-    """Remove the volume; one that is not there is fine. The volume's lock is held meanwhile.
+    """Remove the volume, if it exists, and the volumes that belong to it. The volume is locked meanwhile.
 
-    Raises ``RunnerError`` ``:volume_busy`` while somebody uses it.
+    Raises ``RunnerError`` with the code ``:volume_busy`` if another container uses the volume.
     """
     with (
         lock.reserve(engine, volume, "clean", _any_image(engine)) as holder,
@@ -183,7 +187,8 @@ def remove(engine: Engine, volume: str) -> None:
         for other in container.list_all(engine):
             if other["Id"] == holder or not lock.uses(other, volume):
                 continue
-            # Ours are parked or have ended, and may go. Those of somebody else keep the volume.
+            # A container of this package can be removed here, because it is parked or has ended. A container that
+            # somebody else made is never removed, so the volume stays if such a container uses it.
             if label(other.get("Labels"), "volume") != volume:
                 raise lock.busy_with(engine, volume, other)
             container.remove(engine, str(other["Id"]))
@@ -193,7 +198,7 @@ def remove(engine: Engine, volume: str) -> None:
 
 
 def _any_image(engine: Engine) -> str | None:
-    """The id of some image at the engine, ``None`` if it has none."""
+    """Return the id of any image at the engine, or ``None`` if it has no image."""
     with engine.failures("while it listed its images"):
         found = engine.api.images(quiet=True)
     return str(found[0]) if found else None
