@@ -1,9 +1,9 @@
-"""Which machine this is, and whether a package's directory is certainly gone from it.
+"""The id of this machine, and whether a package's directory is certainly gone from this machine.
 
-An engine can serve several machines and containers, and a path means something different in each. So a volume is
-labelled when it is made with the machine's id and with the identity of the directory that the package lies in. Later, a
-package counts as gone only where both are the same and the package is not there. In every other case the answer is "not
-known", with the reason.
+An engine can serve several machines and containers, and the same path means a different directory in each. So a new
+volume gets labels with the machine's id and with the identity of the directory that contains the package. Later, a
+package counts as gone only if both are still the same and the package is missing in that directory. In every other case
+the answer is "unknown", with the reason.
 """
 
 from __future__ import annotations
@@ -21,37 +21,38 @@ from pathlib import Path
 from typing import Literal
 
 _WITHOUT_HOME = Path("/var/tmp")
-"""For a user without a home directory that can be written, as in many containers."""
+"""The directory for the user's number if the user has no writable home directory, as in many containers."""
 
 
 @dataclass(frozen=True)
 class Presence:
-    """Whether a package's directory is there; ``reason`` says why that is not known."""
+    """Whether a package's directory exists. ``reason`` says why the state is unknown."""
 
     state: Literal["there", "gone", "unknown"]
     reason: str = ""
 
 
 def machine_id(*, make: bool = True) -> str:
-    """The id of this machine for this user; empty where there is none and none is to be made, or it cannot be kept.
+    """Return the id of this machine for this user. It is empty if there is none, and none can or should be made.
 
-    It is made of a random number that we keep in a file, of the system's own id (machine-id(5)) and of the host's name.
-    None of them is enough alone: a home directory can be shared between machines, and machines are cloned together with
-    their ids and names. Two users of one machine get different ids, so neither removes what the other has made.
+    It is made from a random number that is kept in a file, the system's own id (machine-id(5)) and the host's name.
+    One of them alone is not enough, because a home directory can be shared between machines, and machines are cloned
+    together with their ids and names. Two users of one machine get different ids, so that neither removes the volumes
+    of the other.
     """
     number = _own_number(make=make)
     if not number:
         return ""
-    # macOS takes its host name from the network it is in.
+    # On macOS the host name changes with the network.
     name = "" if platform.system() == "Darwin" else platform.node()
     return hashlib.sha256("\n".join((number, _read("/etc/machine-id"), name)).encode()).hexdigest()[:32]
 
 
 def directory_id(path: Path) -> str:
-    """The identity of the directory that ``path`` lies in: its file system and its inode.
+    """Return the identity of the directory that contains ``path``, which is its file system and its inode.
 
-    Empty where it would prove nothing that ``path`` is no longer found there: where ``path`` is a link or a mount
-    point, and where the file system has nothing to recognise it by, as most network shares.
+    Return an empty string if it would not prove that the package is gone when ``path`` is missing in that directory:
+    if ``path`` is a link or a mount point, or if the file system has no id, as most network shares.
     """
     try:
         parent, own = path.parent.stat(), path.lstat()
@@ -64,7 +65,7 @@ def directory_id(path: Path) -> str:
 
 
 def presence(path: Path, *, host: str, machine: str, directory: str) -> Presence:
-    """Whether the package's directory ``path`` is there; the other values are the volume's labels, or empty."""
+    """Return whether the package's directory ``path`` exists. The other arguments are the volume's labels, or empty."""
     doubt = _doubt(path.parent, host, machine, directory)
     if doubt is not None:
         return Presence("unknown", doubt)
@@ -78,7 +79,7 @@ def presence(path: Path, *, host: str, machine: str, directory: str) -> Presence
 
 
 def _doubt(parent: Path, host: str, machine: str, directory: str) -> str | None:
-    """Why nothing can be said of the package in ``parent``; ``None`` where something can."""
+    """Return why it cannot be known whether the package in ``parent`` exists, or ``None`` if it can be known."""
     if not machine:
         return "an older version of this runner made the volume and did not note on which machine"
     if machine != machine_id(make=False):
@@ -100,9 +101,10 @@ def _doubt(parent: Path, host: str, machine: str, directory: str) -> str | None:
 
 
 def _filesystem(path: Path, status: os.stat_result) -> str:
-    """What tells the file system of ``path`` from others that are mounted there at another time; empty if nothing."""
+    """Return an id of the file system of ``path``, by which it is recognised later. It is empty if there is none."""
     if platform.system() == "Darwin":
-        # Device numbers change with what is plugged in. The home directory's file system is always the same one.
+        # On macOS a device number can change when a disk is plugged in. So only the file system of the home directory
+        # can be recognised, because it is always the same one.
         home = _home()
         return "home" if home is not None and status.st_dev == home.stat().st_dev else ""
     uuids = Path("/dev/disk/by-uuid")
@@ -110,20 +112,20 @@ def _filesystem(path: Path, status: os.stat_result) -> str:
         with suppress(OSError):
             if uuid.stat().st_rdev == status.st_dev:
                 return uuid.name
-    # In a container, and for file systems without a device of their own. It is 0 where a file system has no id.
+    # This is for containers, and for file systems without a device. The number is 0 if a file system has no id.
     number = os.statvfs(path).f_fsid
     return f"{number:x}" if number else ""
 
 
 def _own_number(*, make: bool) -> str:
-    """A random number of this user's on this machine, made once and kept."""
+    """Return the random number of this user on this machine, which is made once and kept in a file."""
     home = _home()
     number = _number_in(home / ".local/state/nerves_docker_port/machine", make=make) if home is not None else ""
     return number or _number_in(_WITHOUT_HOME / f"nerves_docker_port-machine-{os.getuid()}", make=make)
 
 
 def _number_in(file: Path, *, make: bool) -> str:
-    """The number that ``file`` keeps; empty where it keeps none and none is made, or cannot be made."""
+    """Return the number in ``file``. It is empty if the file has none, and none can or should be made."""
     try:
         if make:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +135,7 @@ def _number_in(file: Path, *, make: bool) -> str:
             status = os.fstat(descriptor)
             if status.st_uid != os.getuid():
                 return ""
-            # A file that was copied to another machine, with the whole home directory perhaps, has another inode there.
+            # If the file was copied to another machine (with the whole home directory, for example), its inode differs.
             match = re.fullmatch(r"([0-9a-f]{32}) ([0-9]+)\n", opened.read())
             if match is not None and int(match[2]) == status.st_ino:
                 return match[1]
@@ -149,7 +151,7 @@ def _number_in(file: Path, *, make: bool) -> str:
 
 
 def _home() -> Path | None:
-    """The home directory that the user's account has: ``HOME`` may be set to something else for a single command."""
+    """Return the home directory of the user's account, because ``HOME`` can be different for a single command."""
     try:
         home = Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
