@@ -1,7 +1,7 @@
-"""The build volumes at the engine: which there are, whose they are, what may go.
+"""The build volumes at the engine: which ones exist, to which package each belongs, and which may be removed.
 
-Only volumes with our label are ever removed (docs/architecture.md, "Containers"), and of these only those whose
-package's directory is certainly gone, and those that the person names.
+Only a volume with this package's label is ever removed (docs/architecture.md, "Containers"), and only if its package's
+directory is certainly gone or if the user names the volume.
 """
 
 from __future__ import annotations
@@ -30,58 +30,58 @@ from nerves_docker_port.volume import build_volume as volume
 from nerves_docker_port.volume.machine import Presence, presence
 
 SIZES_TIMEOUT = 600
-"""Seconds that the engine may take to add up the sizes of all volumes: it walks through every file."""
+"""Seconds that the engine may take to add up the sizes of all volumes. It reads the size of every file."""
 
 SIZES_PATIENCE = 10
-"""Seconds for which the sizes are asked for again while the engine adds them up for somebody else."""
+"""Seconds for which this module repeats the request for the sizes while the engine adds them up for another client."""
 
 _STOCK_NAME = re.compile(r"([A-Za-z][A-Za-z0-9_]*)-[A-Za-z0-9_]{16}")
-"""What Nerves' own runner calls its volumes: the app's name and 16 characters. It gives them no labels."""
+"""The name of a volume of Nerves' own runner: the app's name and 16 characters. Such a volume has no labels."""
 
 
 @dataclass(frozen=True)
 class BuildVolume:
-    """A build volume, as its labels and the engine tell of it."""
+    """A build volume, with what its labels and the engine say about it."""
 
     name: str
     package: str
     version: str
     path: Path | None
-    """Of the package, on the machine that made the volume."""
+    """The package's directory on the machine that made the volume."""
     host: str
     created: float | None
-    """Seconds since 1970."""
+    """The time when the volume was made, in seconds since 1970."""
     last_built: float | None
-    """Likewise, by this runner, from the package's journal; ``None`` where there is none to read. Neither the engine
-    nor a file tells what another runner has done on the volume since."""
+    """The time of this runner's last build on the volume, in seconds since 1970, from the package's journal. It is
+    ``None`` if there is no journal to read. Nothing tells when another runner used the volume."""
     size: int | None
-    """Bytes; ``None`` where the engine does not say."""
+    """The size in bytes, or ``None`` if the engine does not say it."""
     presence: Presence
-    """Of the package's directory."""
+    """Whether the package's directory exists."""
     labelled: bool
-    """Whether this runner made it."""
+    """Whether this runner made the volume."""
     current: bool
-    """Whether the request's package builds on it now."""
+    """Whether the request's package builds on the volume now."""
 
     @property
     def is_gone(self) -> bool:
-        """Whether its package's directory certainly is no more."""
-        # A package that was moved still builds on the volume that has its old path.
+        """Whether the directory of the volume's package is certainly gone."""
+        # A package whose directory was moved still builds on its volume, whose label has the old path.
         return self.labelled and not self.current and self.presence.state == "gone"
 
     def is_of(self, package: Package) -> bool:
-        """Whether it is a volume of ``package``, whatever its version."""
+        """Return whether this is a volume of ``package`` in any version."""
         at_its_path = self.package == package.app and self.path == package.path and self.host in ("", node())
         return self.current or at_its_path
 
     def is_of_another_version(self, package: Package | None) -> bool:
-        """Whether it is a volume of ``package``, but of an older or newer version of it."""
+        """Return whether this is a volume of ``package``, but of an older or newer version."""
         if package is None or not self.labelled or self.current or not self.is_of(package):
             return False
         return self.version not in ("", package.version)
 
     def concerns(self, package: Package | None) -> bool:
-        """Whether it is a volume of ``package``, or of another copy of the package that is gone."""
+        """Return whether this is a volume of ``package``, or of another copy of the package that is gone."""
         return package is not None and (self.is_of(package) or (self.is_gone and self.package == package.app))
 
 
@@ -94,9 +94,9 @@ def serve(
     *,
     interactive: bool,
 ) -> tuple[list[str], str]:
-    """List the build volumes that are asked for, or remove those that are named or whose packages are gone.
+    """List the wanted build volumes, or remove the volumes that are named or whose packages are gone.
 
-    The names of those removed, and what to tell the person. Raises ``RunnerError``.
+    Return the names of the removed volumes and the text for the user. Raises ``RunnerError``.
     """
     package, names = (None, None) if request is None else (request.package, request.names)
     if package is None and not wanted.everybody:
@@ -120,7 +120,7 @@ def serve(
 
 
 def find(engine: Engine, package: Package | None, names: Names | None) -> list[BuildVolume]:
-    """Every build volume at the engine, and the present one of ``package`` among them marked as current."""
+    """Return every build volume at the engine. The volume on which ``package`` builds now is marked as current."""
     current = volume.name(package, names) if package is not None and names is not None else None
     sizes = _sizes(engine)
     with engine.failures("while it listed its volumes"):
@@ -133,7 +133,7 @@ def find(engine: Engine, package: Package | None, names: Names | None) -> list[B
 def _build_volume(
     entry: Mapping[str, Any], sizes: Mapping[str, int], package: Package | None, current: str | None
 ) -> BuildVolume | None:
-    """The build volume that the engine's list has in ``entry``; ``None`` where it is another kind of volume."""
+    """Return the build volume of an entry in the engine's list, or ``None`` if it is another kind of volume."""
     name, labels = str(entry.get("Name")), entry.get("Labels") or {}
     stock = _STOCK_NAME.fullmatch(name)
     labelled = label(labels, "volume") == name
@@ -163,7 +163,7 @@ def _build_volume(
         path=directory,
         host=host,
         created=created,
-        # The name stays when a volume is removed and made again, by whichever runner; the journal stays, too.
+        # A journal can be older than its volume, because a runner can remove a volume and make it again under its name.
         last_built=None if last_built is not None and created is not None and last_built < created else last_built,
         size=sizes.get(name),
         presence=found,
@@ -173,7 +173,10 @@ def _build_volume(
 
 
 def _moved_to(path: Path, name: str, package: str) -> Path | None:
-    """Where the package that builds on the volume is now, if its directory, once ``path``, was only renamed."""
+    """Return the present directory of the package that builds on the volume ``name``, if ``path`` was only renamed.
+
+    Return ``None`` if no directory beside ``path`` has the id of the volume.
+    """
     for file in path.parent.glob(f"*/.nerves/artifacts/{glob.escape(package)}-portable-*/.docker_id"):
         with suppress(OSError, UnicodeDecodeError):
             identifier = file.read_text().strip()
@@ -183,7 +186,7 @@ def _moved_to(path: Path, name: str, package: str) -> Path | None:
 
 
 def _named(names: Iterable[str], every: Iterable[BuildVolume], allowed: Sequence[BuildVolume]) -> list[BuildVolume]:
-    """The volumes of these names. Raises ``RunnerError`` where one is not there or not to be removed."""
+    """Return the volumes with these names. Raises ``RunnerError`` if one does not exist or must not be removed."""
     known = {each.name: each for each in every}
     for name in names:
         each = known.get(name)
@@ -207,7 +210,11 @@ def _remove(
     yes: bool,
     ask: bool,
 ) -> tuple[list[str], str]:
-    """Remove ``going``, after asking; the names of those removed, and what to say. ``kept`` is said at the end."""
+    """Remove the volumes ``going`` after the user has agreed. Return the names of the removed ones and a text.
+
+    The text is for the user, and ends with the lines ``kept``. With ``yes`` nobody is asked. If ``ask`` is false, there
+    is no terminal to ask at.
+    """
     if not going:
         return [], "\n".join(["There is nothing to remove.", *kept])
     listing = table(going, package)
@@ -236,7 +243,7 @@ def _remove(
 
 
 def _kept(found: Sequence[BuildVolume], package: Package | None) -> list[str]:
-    """What is said of volumes that stay although somebody may want them to go, and how they go."""
+    """Return the lines that say which other volumes the user may want to remove, and with which command."""
     lines = []
     versions = [f"{each.name} ({each.version})" for each in found if each.is_of_another_version(package)]
     if versions:
@@ -257,7 +264,7 @@ def _kept(found: Sequence[BuildVolume], package: Package | None) -> list[str]:
 
 
 def table(found: Iterable[BuildVolume], package: Package | None) -> str:
-    """One line for each volume: name, package and version, size, age, and what is to be known besides."""
+    """Return one line for each volume, with its name, package and version, size, age, and a remark."""
     rows = [
         (
             each.name,
@@ -289,20 +296,20 @@ def _remark(each: BuildVolume, package: Package | None) -> str:
 
 
 def age(each: BuildVolume) -> str:
-    """When this runner last built on it or, where that is not known, when it was made."""
+    """Return when this runner last built on the volume or, if that is not known, when the volume was made."""
     if each.last_built is not None:
         return f"last built by this runner {ago(time.time() - each.last_built)}"
     return "age unknown" if each.created is None else f"made {ago(time.time() - each.created)}"
 
 
 def _sizes(engine: Engine) -> dict[str, int]:
-    """The bytes that volumes take, by name, where the engine knows them."""
+    """Return the sizes of the volumes in bytes, by name, as far as the engine knows them."""
     with engine.failures("while it added up the sizes of its volumes"):
-        # Before API 1.42 `type` is not known, and more is added up.
+        # An engine before API version 1.42 ignores `type`, and also adds up the sizes of images and containers.
         deadline = time.monotonic() + SIZES_PATIENCE
         while True:
             response = engine.api.get(engine.url("/system/df"), params={"type": "volume"}, timeout=SIZES_TIMEOUT)
-            # Docker adds up for one who asks at a time.
+            # Docker adds up the sizes for only one client at a time.
             if b"disk usage operation is already running" not in response.content or time.monotonic() > deadline:
                 break
             time.sleep(0.2)
@@ -312,11 +319,11 @@ def _sizes(engine: Engine) -> dict[str, int]:
         except (requests.HTTPError, ValueError, AttributeError, TypeError):
             return {}
     sizes = {str(entry.get("Name")): (entry.get("UsageData") or {}).get("Size") for entry in entries}
-    # -1: not known.
+    # The size -1 means that the engine does not know it.
     return {name: count for name, count in sizes.items() if isinstance(count, int) and count >= 0}
 
 
 def _last_built(name: str, path: Path, package: str, version: str) -> float | None:
-    # Where Nerves has the package's build state (`Nerves.Artifact.build_path/1`).
+    # This is the directory that `Nerves.Artifact.build_path/1` returns.
     directory = path / ".nerves" / "artifacts" / f"{package}-portable-{version}"
     return journal.last_built(directory, name)
