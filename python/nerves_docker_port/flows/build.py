@@ -1,4 +1,4 @@
-"""Build the system, and pack it: ``build`` and ``archive``, and the session that one hands over to the other."""
+"""Build the system and pack it: the flows ``build`` and ``archive``, and the session that ``archive`` takes over."""
 
 from __future__ import annotations
 
@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ParkedBuild:
-    """A session that has just built and packed a system, and waits for the archive to be asked for.
+    """A session that has just built and packed a system, and waits for the request for the archive.
 
-    It holds nothing: whoever wants the volume gets it. The artifact may be handed out again only from here.
+    It has released the volume, so another session can take it. The archive is packed again unless such a session can
+    show that nothing has changed.
     """
 
     prepared: Prepared
@@ -40,16 +41,16 @@ class ParkedBuild:
     packed_at: datetime
 
     def fits(self, request: Request) -> bool:
-        """Whether ``request`` would be served in a session like this one."""
-        # Nerves hands `make_args` to a build only.
+        """Return whether a session for ``request`` would be made in the same way as this one."""
+        # Nerves passes `make_args` only to a build.
         return replace(request, make_args=()) == replace(self.prepared.request, make_args=())
 
     def is_of_use(self, request: Request) -> bool:
-        """Whether the session may be asked whether its artifact is still what packing again would give."""
+        """Return whether the session can check for ``request`` that packing again would give the same artifact."""
         return self.fits(request) and self.prepared.workspace.is_current() and self.session.is_undisturbed()
 
     def end(self) -> None:
-        """End the session and give the connections back."""
+        """End the session and close the connections to the engine."""
         self.session.end()
         self.prepared.engine.close()
 
@@ -57,9 +58,9 @@ class ParkedBuild:
 def build(
     request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation
 ) -> tuple[Artifact, ParkedBuild | None]:
-    """Build the system and bring its archive to the download directory.
+    """Build the system and copy its archive to the download directory.
 
-    The session is handed over where it could be parked. Raises ``RunnerError``.
+    Return the artifact, and the session if it could be parked. Raises ``RunnerError``.
     """
     log = request.log_dir / "build.log"
     with recorded(request, "build", reporter, log) as recorder, ExitStack() as stack:
@@ -97,10 +98,10 @@ def archive(
     cancellation: Cancellation,
     parked: ParkedBuild | None = None,
 ) -> Artifact:
-    """Pack what has been built and bring the archive to the download directory.
+    """Pack the system that was built and copy the archive to the download directory.
 
-    ``parked`` is the session of the build just before, if there was one: it ends here. Where nothing has changed since
-    that session packed the system, the artifact is handed out again. Raises ``RunnerError``.
+    ``parked`` is the session of the last build, if there is one. It is ended here. If nothing has changed since that
+    session packed the system, its artifact is returned again. Raises ``RunnerError``.
     """
     with recorded(request, "archive", reporter, request.log_dir / "archive.log") as recorder:
         return _archive(request, environ, recorder, cancellation, parked)
@@ -121,7 +122,7 @@ def _archive(
                 with stage(recorder, "preflight"):
                     cancellation.check()
                 job = stack.enter_context(job_on(parked.prepared, parked.session, open_log(), recorder, cancellation))
-                artifact = _again(job, parked)
+                artifact = _reuse(job, parked)
                 if artifact is not None:
                     return artifact
                 if parked.session.unpark():
@@ -137,14 +138,14 @@ def _archive(
 
 
 def _packing(workspace: Workspace) -> list[Step]:
-    """The steps that pack the system in the build directory."""
+    """Return the steps that pack the system in the build directory."""
     note = [*_inputs("note"), *workspace.input_dirs]
     make_system = ["make", "system", f"NERVES_ARTIFACT_NAME={workspace.request.names.artifact}"]
     return [Step("note_inputs", note), Step("make_system", make_system)]
 
 
 def _check(workspace: Workspace) -> Step:
-    """The step that ends well where packing again would give the same archive."""
+    """Return the step that succeeds if packing again would give the same archive."""
     return Step("check_tree", [*_inputs("check"), *workspace.input_dirs])
 
 
@@ -158,8 +159,8 @@ def _pack_and_copy(job: Job) -> Artifact:
 
 
 def _copy(job: Job) -> Artifact:
-    """Bring the archive that `make system` has made to the host, whole or not at all."""
-    # Imported late: the helper loads it while the container starts (operations.py).
+    """Copy the archive that `make system` has made to the host, completely or not at all."""
+    # This is imported only here, because the helper loads the module while the container starts (operations.py).
     from nerves_docker_port.engine.artifact import fetch
 
     names = job.request.names
@@ -178,8 +179,8 @@ def _copy(job: Job) -> Artifact:
     return artifact
 
 
-def _again(job: Job, parked: ParkedBuild) -> Artifact | None:
-    """The artifact on the host, if packing the build directory again would give the same."""
+def _reuse(job: Job, parked: ParkedBuild) -> Artifact | None:
+    """Return the artifact on the host if packing again would give the same archive, else ``None``."""
     from nerves_docker_port.engine.artifact import is_whole
 
     if not is_whole(parked.artifact) or not job.finish(_check(job.workspace)):
