@@ -1,4 +1,4 @@
-"""Remove what a build has left: the build volume, and the artifact in Nerves' cache."""
+"""Remove the results of a build: the build volume, and the artifact in Nerves' cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ from nerves_docker_port.volume import build_volume
 
 
 def clean(request: Request, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation) -> list[str]:
-    """Remove the build volume and the artifact from Nerves' cache; what was removed. Nothing to clean is fine."""
+    """Remove the build volume, and the artifact in Nerves' cache, as far as they exist.
+
+    Return the name of the volume and the path of the artifact if they were removed. Raises ``RunnerError``.
+    """
     removed = []
     with recorded(request, "clean", reporter) as recorder, stage(recorder, "clean"):
         engine = Engine.connect(environ)
@@ -34,7 +37,7 @@ def clean(request: Request, environ: Mapping[str, str], reporter: Reporter, canc
 
 
 def _remove_tree(path: Path) -> None:
-    """Remove a directory, or the link that Nerves may have put in its place, but not what such a link points to."""
+    """Remove a directory. If Nerves has made a link in its place, remove only the link and not its target."""
     try:
         if path.is_symlink() or not path.is_dir():
             path.unlink()
