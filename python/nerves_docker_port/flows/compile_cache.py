@@ -1,4 +1,4 @@
-"""What the compile cache has brought a flow: counted behind its steps, told to the person, kept in the journal."""
+"""Counts the hits of the compile cache after the steps of a flow, reports them to the user, and records them."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from nerves_docker_port.workspace.mounted import bash
 
 
 def after(settings: Settings) -> list[Step]:
-    """The step behind the last that compiles, where a cache is configured."""
+    """Return the step that counts the hits after the last step that compiles. Return none without a cache."""
     return [Step("ccache_count", bash("ccache-count", "ccache_count.sh"))] if cache.is_on(settings) else []
 
 
 @contextmanager
 def counted(job: Job) -> Iterator[None]:
-    """Tell what the cache did in the body, whose steps have those of ``after`` among them, however the body ends."""
+    """Report what the cache did in the body, even if the body fails. The body must also run the step of ``after``."""
     counting = after(job.request.settings)
     try:
         yield
     except errors.RunnerError:
         if counting and not job.cancellation.requested:
-            # What the body failed at is what matters.
+            # The error of the body matters more than an error here.
             with suppress(errors.RunnerError):
                 job.attempt(counting)
-                _tell(job)
+                _report(job)
         raise
     if counting:
         with suppress(errors.RunnerError):
-            _tell(job)
+            _report(job)
 
 
-def _tell(job: Job) -> None:
+def _report(job: Job) -> None:
     engine, store = job.session.engine, job.request.settings.remote_cache
     with engine.failures("while the compile cache's figures were read"):
         found = cache.counted(engine, job.session.container)
