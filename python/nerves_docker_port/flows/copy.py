@@ -1,4 +1,4 @@
-"""Bring a file or directory out of the build tree to the host, without a build."""
+"""Copy a file or directory from the build tree to the host, without a build."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def copy(
     reporter: Reporter,
     cancellation: Cancellation,
 ) -> Copied:
-    """Bring ``source``, a path in the build directory, to ``target`` on the host, whole or not at all.
+    """Copy ``source``, a path in the build directory, to ``target`` on the host, completely or not at all.
 
-    Where ``target`` is a directory, or ends with a slash, the copy goes into it. Raises ``RunnerError``.
+    If ``target`` is a directory or ends with a slash, the copy is made in that directory. Raises ``RunnerError``.
     """
     generation = request.platform.generation()
     workdirs = (OLD.workdir, NEW.workdir) if generation is None else (generation.workdir,)
