@@ -1,6 +1,6 @@
-"""What every flow begins and ends with: preflight, the session, the log, the record, and what to say of a failed step.
+"""The parts that all flows share: preflight, the session, the log, the record, and the error for a failed step.
 
-The flows themselves (``build``, ``clean``, ``shell``) read as recipes because this is here.
+They are here so that the flows themselves (``build``, ``clean``, ``shell``) read as recipes.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ from nerves_docker_port.workspace.choose import open_workspace
 from nerves_docker_port.workspace.mounted import Workspace, bash
 
 HEADLINES = {"make_system": "Creating artifact archive"}
-"""What a person is told when a step begins."""
+"""The headline that the user sees when a step begins, by the name of the step."""
 
 QUIET = frozenset({"note_inputs", "bring_back", "ccache_count"})
-"""Steps that are no stage of a flow: a person need not know of them."""
+"""The names of the steps that are not reported as a stage of the flow."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Engine, volume, image and mounts, found in order."""
+    """The engine, and the workspace with its volume, image and mounts, after all of them were checked."""
 
     engine: Engine
     workspace: Workspace
 
     @property
     def request(self) -> Request:
-        """What Mix asked for."""
+        """The request that Mix sent."""
         return self.workspace.request
 
     def as_records(self) -> list[journal.Record]:
-        """What the journal holds of it."""
+        """Return the records about the engine, the image and the workspace for the journal."""
         found, image = self.engine.capabilities, self.workspace.image
         kind = "copied" if self.workspace.is_copy else "mounted"
         return [
             journal.Engine(
-                # An address may have a password in it.
+                # The address can contain a password, which must not be in the journal.
                 endpoint=re.sub(r"(//[^/:@]*):[^/@]*@", r"\1@", self.engine.endpoint.url),
                 version=found.engine_version,
                 architecture=found.architecture,
@@ -72,7 +72,7 @@ class Prepared:
 
 @dataclass(frozen=True)
 class Job:
-    """A flow under way: a session on the build volume, and whom to tell of it."""
+    """A running flow: its session on the build volume, its log, and the reporter that passes its events on."""
 
     workspace: Workspace
     session: Session
@@ -82,11 +82,11 @@ class Job:
 
     @property
     def request(self) -> Request:
-        """What Mix asked for."""
+        """The request that Mix sent."""
         return self.workspace.request
 
     def run(self, steps: Sequence[Step]) -> None:
-        """Run the steps to a good end. Each is a stage of the flow. Raises ``RunnerError``."""
+        """Run the steps, each as a stage of the flow. Raises ``RunnerError`` if one fails."""
         failure = self.attempt(steps)
         if self.reporter.has_seen_packages:
             self._record_package_steps()
@@ -94,15 +94,15 @@ class Job:
             raise failed_step(self, steps[failure.step], failure)
 
     def finish(self, final: Step) -> bool:
-        """Run the session's final step; whether it ended well, and the session with it. Raises ``RunnerError``."""
+        """Run the session's final step. Return whether it succeeded, which ends the session. Raises ``RunnerError``."""
         return self.attempt([final], is_final=True) is None
 
     def attempt(
         self, steps: Sequence[Step], on_output: Callable[[bytes], None] | None = None, *, is_final: bool = False
     ) -> Failure | None:
-        """Run the steps, up to the first that fails; how that failed.
+        """Run the steps until one fails. Return its failure, or ``None`` if all steps succeed. Raises ``RunnerError``.
 
-        ``on_output`` gets their output in place of the log.
+        The output goes to the log, or to ``on_output`` instead if it is given.
         """
         if not steps:
             return None
@@ -115,8 +115,8 @@ class Job:
                 if index + 1 < len(steps):
                     self._begin(steps[index + 1], under_way)
 
-            tell = (on_output or self.log.write, on_end, self._say_gap, self.cancellation)
-            failure = self.session.finish(*tell) if is_final else self.session.run(steps, *tell)
+            listeners = (on_output or self.log.write, on_end, self._report_gap, self.cancellation)
+            failure = self.session.finish(*listeners) if is_final else self.session.run(steps, *listeners)
             self.log.end_step()
             if failure is not None:
                 # A stage that fails is not reported as finished.
@@ -124,21 +124,22 @@ class Job:
             return failure
 
     def _record_package_steps(self) -> None:
-        """Keep the times of the packages' steps, as Buildroot itself has noted them in the build directory."""
+        """Record the times of the packages' steps, which Buildroot has written to a file in the build directory."""
         found = self.session.read_file(f"{self.workspace.workdir}/{build_time.FILE}")
         if found is None:
             return
         content, engine_time = found
         ahead = 0.0 if engine_time is None else engine_time - time.time()
-        # The engine tells its time in whole seconds. A smaller difference is none that we could know of.
+        # The engine gives its time in whole seconds, so a smaller difference between the clocks cannot be known.
         clock = journal.Clock(0.0 if abs(ahead) <= 1 else round(ahead, 1))
         steps = build_time.steps(content, self.reporter.opened_at + clock.ahead)
         self.reporter.record(clock, *steps)
 
     def bring_back(self) -> None:
-        """Bring what was changed in a copy of the package's directory to the host, if there is a copy.
+        """Bring changes in a copy of the package's directory to the host, if the workspace is a copy.
 
-        Where that does not work now, the next session does it: the flow has come to its end, be it a good or a bad one.
+        This is called at the end of a flow, also of one that failed. If it fails, it only warns, because the next
+        session brings the changes.
         """
         if self.cancellation.requested or self.session.is_over:
             return
@@ -160,17 +161,17 @@ class Job:
         if step.name not in QUIET:
             under_way.enter_context(stage(self.reporter, cast(StageName, step.name)))
 
-    def _say_gap(self, text: str) -> None:
+    def _report_gap(self, text: str) -> None:
         self.log.note(text)
         self.reporter.warning(text)
 
 
 @contextmanager
 def log_opened_on_use(path: Path, reporter: Recorder) -> Iterator[Callable[[], BuildLog]]:
-    """The log, made (or emptied) when it is first asked for.
+    """Yield a function that returns the log. Its first call makes the log file or empties it.
 
-    That is before the first step, or before an image is built. Not earlier: what is refused, because another build
-    holds the volume, leaves that build's log alone.
+    The flow calls it before the first step, or before it builds an image. It must not call it earlier, because the flow
+    may still be refused while another build uses the volume, and the log then belongs to that build.
     """
     with ExitStack() as stack:
 
@@ -191,7 +192,10 @@ def prepare(
     needs_tree: bool,
     open_log: Callable[[], BuildLog],
 ) -> Prepared:
-    """See that engine, volume, image and mounts are in order. ``open_log`` is for building an image."""
+    """Connect to the engine, and check or make the volume, the image and the mounts. Raises ``RunnerError``.
+
+    With ``needs_tree`` the volume must already exist. ``open_log`` returns the log for the build of an image.
+    """
     with stage(reporter, "preflight"):
         engine = Engine.connect(environ)
         engine.ask_capabilities()
@@ -229,12 +233,13 @@ def open_session(
     final: Step | None = None,
     spec: Callable[[Workspace, str], Spec] | None = None,
 ) -> tuple[Prepared, Session]:
-    """A session on the build volume, with ``steps`` to run first, or the one whose container ``spec`` describes.
+    """Start a session on the build volume. Return it, and ``prepared`` with the session's workspace.
 
-    ``spec`` gets the workspace and the token of the marks. ``final`` is the step that ``Job.finish`` runs.
-    With it comes what is prepared, now with the workspace that the session has: where the engine turns out not to see
-    the directories of this machine, and no setting forces it, it gets copies of them. ``tell`` gets warnings. The
-    caller ends the session. Raises ``RunnerError`` ``:volume_busy``.
+    ``steps`` are the first steps of the session, and ``final`` is the step that ``Job.finish`` runs. If ``spec`` is
+    given, it describes the session's container instead. It gets the workspace and the token of the marks.
+    If the engine cannot see the directories of this machine, and no setting forbids copies, the workspace that is
+    returned has copies of them. ``tell`` gets warnings. The caller must end the session.
+    Raises ``RunnerError``, with the code ``:volume_busy`` if another container uses the volume.
     """
     try:
         return prepared, _open(prepared, flow, cancellation, tell, steps, final, spec)
@@ -287,9 +292,9 @@ def job_on(
     *,
     brings_back: bool = True,
 ) -> Iterator[Job]:
-    """A flow's work on a session.
+    """Yield the job of a flow that uses the session, and bring changes in a copied package to the host at the end.
 
-    Without ``brings_back``, the session's own program brings what was changed in a copied package to the host.
+    Without ``brings_back``, the session's own program does the latter.
     """
     reporter.record(*prepared.as_records())
     job = Job(prepared.workspace, session, log, reporter, cancellation)
@@ -301,16 +306,16 @@ def job_on(
 
 
 def failed_step(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
-    """What to say of a step that ended badly, from its status and the log."""
-    kind, told, facts = _cause(job)
-    failed = _step_error(job, step, failure, kind, told)
-    # A program is told of the cause where the person is: some errors say better what happened.
-    if told and told in failed.message:
+    """Return the error for a failed step, made from its exit status and the log."""
+    kind, cause, facts = _cause(job)
+    failed = _step_error(job, step, failure, kind, cause)
+    # Some errors explain the failure better and leave the cause out of their message. They get no facts either.
+    if cause and cause in failed.message:
         failed.cause = facts
     return failed
 
 
-def _step_error(job: Job, step: Step, failure: Failure, kind: str, told: str) -> errors.RunnerError:
+def _step_error(job: Job, step: Step, failure: Failure, kind: str, cause: str) -> errors.RunnerError:
     if failure.by_somebody:
         return errors.container_gone(session_name(job.workspace.volume))
     last_lines = job.log.last_lines()
@@ -319,25 +324,28 @@ def _step_error(job: Job, step: Step, failure: Failure, kind: str, told: str) ->
         package, names = job.request.package, job.request.names
         return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
     command = shlex.join(step.command)
-    # The kernel's count tells of processes in the container, the log of those that a compiler's driver has started.
+    # Where the kernel's count cannot be read, the log can tell it, because gcc prints that its compiler was killed.
     if failure.out_of_memory or kind == "out-of-memory" or "Killed signal terminated program" in last_lines:
-        return errors.out_of_memory(command, failure.status, last_lines, log, cause=told)
+        return errors.out_of_memory(command, failure.status, last_lines, log, cause=cause)
     used, engine = job.workspace.image, job.session.engine
     if used.is_foreign(engine) and "exec format error" in last_lines.lower():
         native = engine.capabilities.architecture
         return errors.image_of_other_platform(used.tag, used.architecture, native, last_lines, log)
-    failed = errors.step_failed(command, failure.status, last_lines, log, cause=told)
+    failed = errors.step_failed(command, failure.status, last_lines, log, cause=cause)
     if kind == "disk-full" or errors.says_disk_full(last_lines):
         return errors.disk_full(failed.message, log)
-    # Where the cause is another one, such as a wrong hash, failed mirrors afterwards mislead.
+    # If another cause was found, such as a wrong hash, downloads that failed after it are not the cause.
     if kind == "download-no-network" or (not kind and errors.says_no_network(last_lines)):
         return errors.no_network(failed)
     return failed
 
 
 def _cause(job: Job) -> tuple[str, str, errors.Facts | None]:
-    """The kind of the failure's cause, found in the whole log, and what to say of it; nothing where it is not found."""
-    # Imported where it is needed, because the tables in it take a tenth of the time of all imports.
+    """Look for the cause of the failure in the whole log. Return its kind, its text for the user, and its facts.
+
+    Return two empty strings and ``None`` if no cause is found.
+    """
+    # This is imported only here, because the tables in it take a tenth of the time of all imports.
     from nerves_docker_port.record.explain import explain, facts, render
 
     try:
