@@ -1,4 +1,4 @@
-"""One command in the build directory, as the user and in the container of a build step."""
+"""Run one command in the build directory, in the container and as the user of a build step."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ def run(
     cancellation: Cancellation,
     show: Callable[[bytes], None],
 ) -> int:
-    """Run the command ``words`` without a terminal; its exit status. ``show`` gets all that it writes.
+    """Run the command ``words`` without a terminal. Return its exit status. ``show`` gets everything that it writes.
 
-    Raises ``RunnerError``: the build directory cannot be prepared, or the command did not come to an end of its own.
+    Raises ``RunnerError`` if the build directory cannot be prepared, or if the command did not end by itself.
     """
     log = log_path(request, "run")
     with recorded(request, "run", reporter, log) as recorder, ExitStack() as stack:
@@ -46,7 +46,7 @@ def run(
             job.log.keep(data)
             show(data)
 
-        # On its own, so that nothing of what create-build.sh writes is taken for the command's.
+        # The command runs separately, so that `show` gets none of the output of create-build.sh.
         return _status(job, job.attempt([Step("run", words)], on_output))
 
 
@@ -58,9 +58,9 @@ def run_on_terminal(
     cancellation: Cancellation,
     terminal: Terminal,
 ) -> int:
-    """Run the command ``words`` with the person's terminal as its own; its exit status.
+    """Run the command ``words`` on the user's terminal. Return its exit status.
 
-    The log gets what the terminal gets. Raises ``RunnerError`` as ``run`` does.
+    The log gets everything that the terminal shows. Raises the errors of ``run``.
     """
 
     def spec(workspace: Workspace, token: str) -> Spec:
@@ -77,7 +77,7 @@ def run_on_terminal(
 
 
 def _status(job: Job, failure: Failure | None) -> int:
-    """The command's exit status, unless somebody else ended it."""
+    """Return the command's exit status. Raises ``RunnerError`` if somebody killed or removed the container."""
     if failure is None:
         return 0
     if failure.by_somebody:
