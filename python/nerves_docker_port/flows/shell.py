@@ -1,4 +1,4 @@
-"""What runs on a person's own terminal: prepared through the port, then opened there; and the build shell itself."""
+"""The flows that run on the user's terminal, which are first prepared through the port; and the build shell itself."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from nerves_docker_port.workspace.mounted import Workspace
 
 
 class Terminal(Protocol):
-    """The person's side."""
+    """The user's terminal."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """The rows and columns of the terminal."""
 
     def __call__(self, stream: Stream, resize: Callable[[int, int], None]) -> None:
-        """Connect the person with the stream until that ends; ``resize`` tells the engine another size."""
+        """Connect the terminal with the stream until the stream ends. ``resize`` tells the engine a new size."""
 
 
 def log_path(request: Request, flow: str) -> Path:
-    """Where the log of the flow ``shell`` or ``run`` is."""
+    """Return the path of the log of the flow ``shell`` or ``run``."""
     return request.log_dir / "run.log" if flow == "run" else request.cwd / "build.log"
 
 
 def prepare_for_terminal(
     request: Request, flow: str, environ: Mapping[str, str], reporter: Reporter, cancellation: Cancellation
 ) -> None:
-    """Have everything in order for ``on_terminal``, so that nothing is asked, pulled or refused there."""
+    """Prepare everything for ``on_terminal``, so that nothing has to be asked, pulled or refused there."""
     log = log_path(request, flow)
     with recorded(request, flow, reporter, log) as recorder, log_opened_on_use(log, recorder) as open_log:
         prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
@@ -59,25 +59,26 @@ def on_terminal(
     cancellation: Cancellation,
     spec: Callable[[Workspace, str], Spec],
 ) -> Iterator[tuple[Prepared, Session, Recorder, Callable[[], BuildLog]]]:
-    """A session for the person at the terminal while the body runs; ``spec`` describes its container.
+    """Start a session for the user's terminal, and end it after the body. ``spec`` describes its container.
 
-    Warnings are told when the body has ended: until then the terminal is the program's. Raises ``RunnerError``.
+    Warnings are shown after the body, because the program in the container uses the terminal until then.
+    Raises ``RunnerError``.
     """
-    # What was to be asked about the image was asked by ``prepare_for_terminal``.
+    # ``prepare_for_terminal`` has already asked the user about the image.
     opened = replace(request, settings=replace(request.settings, pull="missing", create_image="never"))
     log = log_path(request, flow)
     with recorded(opened, flow, reporter, log) as recorder, ExitStack() as stack:
         open_log = stack.enter_context(log_opened_on_use(log, recorder))
         prepared = prepare(opened, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
         warnings: list[str] = []
-        stack.callback(_tell, recorder, warnings)
+        stack.callback(_show_warnings, recorder, warnings)
         stack.callback(prepared.engine.close)
         prepared, session = open_session(prepared, flow, cancellation, warnings.append, spec=spec)
         stack.callback(session.end)
         yield prepared, session, recorder, open_log
 
 
-def _tell(reporter: Reporter, warnings: list[str]) -> None:
+def _show_warnings(reporter: Reporter, warnings: list[str]) -> None:
     for text in warnings:
         reporter.warning(text)
 
@@ -89,10 +90,10 @@ def shell(
     cancellation: Cancellation,
     terminal: Terminal,
 ) -> None:
-    """Prepare the build directory, then a shell in it for the person at the terminal, until that person leaves it.
+    """Prepare the build directory and run a shell in it on the user's terminal, until the user leaves the shell.
 
-    How the shell ended is the person's business: its status is that of the last command typed. The container's status
-    is 0 then; any other says that it did not come to that end, which is an error.
+    The exit status of the shell, which is that of the user's last command, does not matter. The container ends with
+    status 0 after the shell. Raises ``RunnerError`` if it ends with another status, because it was ended before.
     """
 
     def spec(workspace: Workspace, token: str) -> Spec:
