@@ -1,7 +1,7 @@
-"""What a request over the port can ask for, and what a helper keeps from one request to the next.
+"""The operations that a request over the port can name, and what a helper keeps from one request to the next.
 
-The one place that knows both the terms of the port and the flows; ``port`` gets it handed in, so that it need not know
-any flow.
+Only this module knows both the terms of the port and the flows. It is passed to the package ``port``, so that ``port``
+does not have to know any flow.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ if TYPE_CHECKING:
     from nerves_docker_port.engine.artifact import Artifact
 
 _SLOWEST = 10
-"""Packages that a build names as its slowest."""
+"""How many of its slowest packages a build reports."""
 
 
 class Operations:
     """The operations of one helper. One request is served at a time."""
 
     def __init__(self, environ: Mapping[str, str], output: int) -> None:
-        """``output`` is the descriptor for what a command writes that a person has asked for."""
+        """``output`` is the file descriptor for the output of a command that the user runs."""
         self._environ = environ
         self._output = output
         self._parked: ParkedBuild | None = None
 
     def serve(self, op: str, args: Mapping[Term, Term], reporter: Reporter, cancellation: Cancellation) -> Term:
-        """Do what a request asks for; its value as docs/protocol.md has it. Raises ``RunnerError``."""
+        """Serve a request and return its value, as docs/protocol.md describes it. Raises ``RunnerError``."""
         flows: dict[str, Callable[[Request, Reporter, Cancellation], Term]] = {
             "build": self._build,
             "archive": self._archive,
@@ -60,12 +60,12 @@ class Operations:
         return flows[op](request, reporter, cancellation)
 
     def load_later(self, op: str) -> None:
-        """Load what ``op`` needs only at its end, while it waits for the engine."""
+        """Import the modules that ``op`` needs only at its end. The session calls this while ``op`` waits."""
         if op in ("build", "archive"):
             import nerves_docker_port.engine.artifact  # noqa: F401
 
     def close(self) -> None:
-        """End the session that was kept for an archive, if there is one."""
+        """End the session that is kept for a later ``archive``, if there is one."""
         parked, self._parked = self._parked, None
         if parked is not None:
             parked.end()
