@@ -1,6 +1,6 @@
-"""The helper's commands: ``port``, which the shim starts, and those that a person or Mix runs (``USAGE``).
+"""The helper's commands: ``port``, which the shim starts, and those that the user or Mix runs (``USAGE``).
 
-Imports nothing heavy before it must: the shim waits for the hello.
+The shim waits for the hello, so this module imports slow modules as late as possible.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ EX_SOFTWARE = 70
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit status."""
+    """Run one command and return its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words == ["port"]:
         return _port()
@@ -81,8 +81,8 @@ def _port() -> int:
         )
         return EX_USAGE
     say_hello()
-    # Next to nothing that is imported is garbage, and looking for it takes a tenth of the time. The session lets the
-    # collector go on when all is there.
+    # Imports make almost no garbage, and the search for it takes a tenth of their time. The session turns the garbage
+    # collector on again after the imports.
     gc.disable()
     try:
         from nerves_docker_port.port.session import Session
@@ -93,7 +93,7 @@ def _port() -> int:
             return Operations(os.environ, output)
 
         status = Session(FD_IN, FD_OUT, load).run()
-    except Exception as error:  # noqa: BLE001  # whatever it is, the shim has to be told: it does not see the traceback
+    except Exception as error:  # noqa: BLE001  # the shim does not see the traceback, so any error is reported to it
         import traceback
 
         from nerves_docker_port import errors
@@ -103,7 +103,8 @@ def _port() -> int:
         say_failure(failure.message, failure.hint or "")
         status = EX_SOFTWARE
     sys.stderr.flush()
-    # Everything is written and let go; taking the interpreter apart would take as long as saying hello did.
+    # Everything is written and closed. A normal exit of the interpreter would take as long as the start until the
+    # hello.
     os._exit(status)
 
 
