@@ -1,6 +1,7 @@
-"""Telling a flow, from another thread, that it is to end: once, with a reason, and at once for what blocks.
+"""Cancels a flow from another thread, with a reason.
 
-A flow asks ``check`` between its steps; while it blocks in the engine, ``on_cancel`` names what ends the blocking.
+A flow calls ``check`` between its steps. While it waits for the engine, ``on_cancel`` gives the function that ends the
+wait.
 """
 
 from __future__ import annotations
@@ -13,8 +14,10 @@ from nerves_docker_port import errors
 
 
 class Cancellation:
-    """One flow's cancellation. Every method may be called from any thread, but not from a signal's handler: it would
-    wait for a lock that the interrupted thread may hold."""
+    """The cancellation of one flow. Any thread may call any method, but a signal handler must not.
+
+    A signal handler could wait for ever for the lock, because the thread that it interrupts may hold it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -23,28 +26,31 @@ class Cancellation:
 
     @property
     def requested(self) -> bool:
-        """Whether the flow is to end."""
+        """Whether the flow was cancelled."""
         return self._reason is not None
 
     def cancel(self, reason: str) -> None:
-        """Ask the flow to end. Only the first reason counts; the call does not wait."""
+        """Cancel the flow, and do not wait for its end. Only the first call has an effect."""
         with self._lock:
             if self._reason is not None:
                 return
             self._reason = reason
             callbacks = list(reversed(self._callbacks))
         for callback in callbacks:
-            # A callback talks to the engine; the caller serves the port and must not wait for that.
+            # A callback sends requests to the engine. The caller serves the port and must not wait for them.
             threading.Thread(target=callback, name="cancel", daemon=True).start()
 
     def check(self) -> None:
-        """Raise the ``:cancelled`` error if the flow is to end."""
+        """Raise ``RunnerError`` with the code ``:cancelled`` if the flow was cancelled."""
         if self._reason is not None:
             raise errors.cancelled(self._reason)
 
     @contextmanager
     def on_cancel(self, callback: Callable[[], None]) -> Iterator[None]:
-        """While the body runs, ``callback`` is called (in a thread of its own) when the flow is to end."""
+        """Call ``callback`` in a separate thread if the flow is cancelled while the body runs.
+
+        Raises ``RunnerError`` with the code ``:cancelled`` if the flow was cancelled before.
+        """
         with self._lock:
             if self._reason is None:
                 self._callbacks.append(callback)
