@@ -1,4 +1,4 @@
-"""Times and sizes: read as engines write them, written as a person reads them."""
+"""Reads times in the form in which engines write them, and writes times and sizes for the user."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def parse_time(moment: str) -> int | None:
-    """An RFC 3339 time as nanoseconds since 1970; ``None`` where it is no such time, or stands for "never".
+    """Return an RFC 3339 time as nanoseconds since 1970. Return ``None`` if it is not such a time, or means "never".
 
-    Docker writes nanoseconds and a ``Z``, Podman an offset. Both are written in Go, where a time that was never set is
-    ``0001-01-01T00:00:00Z`` (https://pkg.go.dev/time#Time.IsZero). ``datetime.fromisoformat`` reads neither nanoseconds
-    nor a ``Z`` before Python 3.11, and no more than microseconds after.
+    Docker writes nanoseconds and a ``Z``; Podman writes an offset. Both are written in Go, where a time that was never
+    set is ``0001-01-01T00:00:00Z`` (https://pkg.go.dev/time#Time.IsZero). ``datetime.fromisoformat`` reads neither
+    nanoseconds nor a ``Z`` before Python 3.11, and only microseconds from 3.11 on.
     """
     match = _RFC_3339.fullmatch(moment)
     if match is None:
         return None
-    # A leap second is written as second 60, which datetime does not know.
+    # A leap second is written as second 60, which datetime does not accept.
     second = "59" if match["second"] == "60" else match["second"]
     try:
         local = datetime.fromisoformat(f"{match['date']}T{match['minute']}:{second}").replace(tzinfo=timezone.utc)
@@ -39,9 +39,10 @@ def parse_time(moment: str) -> int | None:
 
 
 def ago(seconds: float) -> str:
-    """How long ago something was, in the largest unit that fits: ``3 days ago``; ``just now`` within a minute.
+    """Return how long ago something was, in the largest unit that fits: ``3 days ago``.
 
-    What seems to lie in the future (the engine's clock may differ from ours) is ``just now``, too.
+    Return ``just now`` for less than a minute, and also for a time in the future, because the engine's clock may differ
+    from the host's clock.
     """
     for unit, length in (("day", 86_400), ("hour", 3_600), ("minute", 60)):
         count = int(seconds // length)
@@ -51,7 +52,7 @@ def ago(seconds: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """How long something took, for a person: ``0.4 s``, ``13 s``, ``12 min 3 s``, ``1 h 2 min``."""
+    """Return a duration for the user: ``0.4 s``, ``13 s``, ``12 min 3 s``, ``1 h 2 min``."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -63,7 +64,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes for a person: in units of 1024, as Docker's memory options are."""
+    """Return a number of bytes for the user, in units that are powers of 1024, as in Docker's memory options."""
     for unit in ("B", "KB", "MB", "GB"):
         if abs(count) < 1024:
             return (
