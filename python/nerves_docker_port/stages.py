@@ -1,7 +1,7 @@
-"""The names of a flow's stages, the units of progress, and what is told of a build under way.
+"""The names of a flow's stages, the units of progress, and the status of a running build.
 
-The flows, the reporter and the port's messages all use these names, and none of them may import the others.
-docs/protocol.md has the meaning of each.
+They are in a module of their own because the flows, the reporter and the port's messages all use them, and none of
+these may import the others. docs/protocol.md says what each name means.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Unit: TypeAlias = Literal["bytes", "layers", "files"]
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where a build is. Times are in seconds."""
+    """The status of a running build. All times are in seconds."""
 
     elapsed: float
-    """Since the flow began."""
+    """The time since the flow began."""
     tasks: tuple[tuple[str, float], ...]
-    """What is under way, and for how long; several packages where Buildroot builds several at once."""
+    """Each running task with its time so far. There are several if Buildroot builds several packages at once."""
     done: int | None = None
-    """How many packages are built, of ``total``; ``None`` where it is not known how many there are."""
+    """How many of the ``total`` packages are built. Both are ``None`` if the number of packages is not known."""
     total: int | None = None
     left: float | None = None
-    """How long it still takes; ``None`` where that is not known."""
+    """The estimated time until the end, or ``None`` if it is not known."""
