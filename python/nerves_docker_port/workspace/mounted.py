@@ -1,7 +1,8 @@
-"""How a container sees the host: its working directory, environment, mounts, and the user it works as.
+"""How a container sees the host: its working directory, environment, mounts, and the user that its steps run as.
 
-This is the workspace with the host's directories mounted, for both generations of image. ``copied`` has the one for an
-engine that does not see them, and overrides what is different there. The recipe does not know which one it has.
+This module has the workspace that mounts the host's directories, for both generations of image. For an engine that
+cannot see these directories, ``copied.py`` has a subclass that overrides what is different there. The flows use both
+in the same way.
 """
 
 from __future__ import annotations
@@ -33,12 +34,12 @@ SSH = "/nerves/ssh"
 SSH_AGENT = "/nerves/ssh-agent.sock"
 CREATE_BUILD = "create-build.sh"
 CCACHE = ".buildroot-ccache"
-"""In the build user's home, where Buildroot looks for it (BR2_CCACHE_DIR)."""
+"""The ccache directory's name in the build user's home, where Buildroot expects it (BR2_CCACHE_DIR)."""
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """One package's way into containers of one image."""
+    """What the containers of one package and one image get: user, environment, mounts, programs and limits."""
 
     request: Request
     image: Image
@@ -46,7 +47,7 @@ class Workspace:
     volume: str
     uid: int
     gid: int
-    """Of the caller as the containers see them: 0 with a rootless engine, whose root is the caller."""
+    """The caller's uid and gid in the containers. Both are 0 with a rootless engine, whose root is the caller."""
     limits: Limits = field(default_factory=Limits)
     proxies: Mapping[str, str] = field(default_factory=dict)
     """The proxy variables that ``docker run`` would give a container."""
@@ -83,29 +84,32 @@ class Workspace:
 
     @property
     def makes_user(self) -> bool:
-        """Whether the image's own entrypoint makes the caller's user: those up to 1.27 do, from `UID` and `GID`."""
+        """Whether the image's entrypoint makes the caller's user from `UID` and `GID`, as images up to 1.27 do."""
         return self.generation.entrypoint_makes_user and bool(self.image.entrypoint)
 
     def session(self, flow: str, steps: Sequence[Step], final: Step | None, token: str) -> Spec:
-        """The container that runs ``steps``, and later ones, as the build user. ``flow`` is what it is for.
+        """Return the container of a session that runs ``steps``, and later ones, as the build user.
 
-        ``final`` is the step that ``Session.finish`` runs.
+        ``flow`` names the flow in the container's labels. ``final`` is the step that ``Session.finish`` runs.
         """
         below = [*bash("steps", "steps.sh"), *to_arguments(token, steps, final)]
         return self._spec(flow, below, token)
 
     def shell(self, console: tuple[int, int], token: str) -> Spec:
-        """The container with a shell in the build directory, at a terminal of so many rows and columns."""
+        """Return the container of a shell in the build directory. ``console`` is the terminal's rows and columns."""
         shell = [*bash("shell", "shell.sh"), *self.create_build.command]
         return replace(self._spec("shell", self._at_terminal(shell, token), token), console=console)
 
     def command(self, words: Sequence[str], console: tuple[int, int], token: str) -> Spec:
-        """The container with one command in the build directory, at a terminal of so many rows and columns."""
+        """Return the container of the command ``words``. ``console`` is the terminal's rows and columns."""
         run = [*bash("run", "run.sh"), token, *self.create_build.command, *words]
         return replace(self._spec("run", self._at_terminal(run, token), token), console=console)
 
     def reading(self, token: str) -> Spec:
-        """The container through which the build directory is read: it sees nothing else, and its steps run as root."""
+        """Return the container through which the build directory is read.
+
+        It mounts only the build volume, and its steps run as root.
+        """
         spec = self._spec("copy", (), token)
         steps = [*bash("read", "say.sh", "here.sh"), token, *bash("steps", "steps.sh")]
         steps += to_arguments(token, (), None)
@@ -117,19 +121,22 @@ class Workspace:
         return Step("create_build", [f"{PLATFORM}/{CREATE_BUILD}", self.defconfig, self.workdir])
 
     def _at_terminal(self, program: list[str], _token: str) -> list[str]:
-        """The words of the program at a session's terminal, which runs ``program``."""
+        """Return the words of the command that runs ``program`` at a session's terminal."""
         return program
 
     @property
     def input_dirs(self) -> list[str]:
-        """The directories in the container, the build directory aside, that `make system` may read."""
+        """The directories in the container that `make system` may read, without the build directory."""
         configured = [mount.target for mount in self.request.settings.mounts]
         return [self.package_dir, PLATFORM, *configured]
 
     def questions(
         self, engine: Engine, token: str, tell: Callable[[str], None], _cancellation: Cancellation
     ) -> Questions:
-        """What answers the scripts of a session with this ``token``; ``tell`` gets warnings."""
+        """Return the functions that answer the scripts of the session with this ``token``.
+
+        A function calls ``tell`` with each warning for the user.
+        """
 
         def elsewhere(_container: str, _asked: str) -> None:
             raise errors.other_directory(str(self.request.package.path))
@@ -141,17 +148,24 @@ class Workspace:
         }
 
     def bringing_back(self, _token: str) -> list[Step]:
-        """The steps that bring what was changed in the package's directory to the host: here, it is there already."""
+        """Return the steps that bring changes of the package's directory to the host.
+
+        There are none here, because the container writes to the host's own directory.
+        """
         return []
 
     def is_current(self) -> bool:
-        """Whether a session sees the package's and the platform's directories as they are on the host now."""
+        """Return whether a session sees the package's and the platform's directories as they are on the host now."""
         return True
 
     def _answer_owner(self, engine: Engine, made: str, token: str) -> None:
-        """The container asks whom the file belongs to that it has made as the image's own user (become_caller.sh)."""
+        """Tell the container which user the build must have.
+
+        The container has made a file as the image's own user (become_caller.sh). If that file belongs to the caller
+        on the host, the image's own user can stay. Otherwise that user must get the caller's uid and gid.
+        """
         probe = self.request.package.path / f".nerves-owner-{token}"
-        # The owner of what this process makes there.
+        # A file that this process makes in the same directory shows what the caller's owner is there.
         own = probe.with_name(f"{probe.name}-caller")
         own.touch()
         try:
@@ -165,7 +179,7 @@ class Workspace:
         container.put_file(engine, made, f"{STATE}/owner", f"{answer}\n".encode())
 
     def _prepare(self, token: str) -> list[str]:
-        """The words of the program that prepares the container, as root, and then becomes the build user."""
+        """Return the words of the program that prepares the container as root and then becomes the build user."""
         look = [token, *self._recognised()]
         caller = [str(self.uid), str(self.gid)]
         if self.makes_user:
@@ -174,7 +188,11 @@ class Workspace:
         return [*bash("prepare", "say.sh", "look.sh", "give_ssh.sh", "become_caller.sh"), *look, *become]
 
     def _recognised(self) -> list[str]:
-        """What scripts/look.sh recognises the host's directories by."""
+        """Return the arguments by which scripts/look.sh recognises the host's directories.
+
+        These are the path of the id file in the container, its content, and the path of a file of the platform. All
+        three are empty if there is no id file that the container could see.
+        """
         id_file, package = self.request.names.build_path / ID_FILE, self.request.package.path
         if not id_file.is_relative_to(package):
             return ["", "", ""]
@@ -208,7 +226,7 @@ class Workspace:
         env = {"UID": str(uid), "GID": str(gid), "TERM": self.request.term, "NERVES_BR_DL_DIR": DOWNLOADS}
         if settings.ssh_agent is not None:
             env["SSH_AUTH_SOCK"] = SSH_AGENT
-        # A setting may say another TERM; of the others it cannot (settings.py).
+        # The setting `env` may replace TERM. settings.py refuses the other names.
         return [
             f"{name}={value}"
             for name, value in {**self.proxies, **env, **cache.environment(settings), **settings.env}.items()
@@ -216,7 +234,8 @@ class Workspace:
 
     def _mounts(self) -> list[Mount]:
         return [
-            # A `clean` may remove the volume in the moment before the container holds it. The engine makes it again.
+            # `clean` may remove the volume just before this container uses it. The engine then makes it again, so the
+            # labels of the volume are given here, too.
             Mount("volume", self.volume, self.workdir, labels=labels_of(self.volume, self.request.package)),
             Mount("bind", str(self.request.names.download_dir), DOWNLOADS),
             Mount("bind", str(self.request.package.path), self.package_dir),
@@ -224,7 +243,7 @@ class Workspace:
         ]
 
     def _ssh_mounts(self) -> list[Mount]:
-        """The caller's ssh keys, where there are any (many a CI has none), or the agent that has them."""
+        """Return the mounts of the caller's ssh keys or agent. Many a CI machine has no keys."""
         settings = self.request.settings
         directory = self.request.home / ".ssh"
         if settings.ssh == "dir":
@@ -232,7 +251,7 @@ class Workspace:
         if settings.ssh_agent is None:
             return []
         mounts = [Mount("bind", str(settings.ssh_agent), SSH_AGENT)]
-        # Without it, ssh would ask whether a host is the right one, and there is nobody to answer.
+        # Without known_hosts, ssh would ask whether to trust a host's key, and nobody could answer.
         known_hosts = directory / "known_hosts"
         if known_hosts.is_file():
             mounts.append(Mount("bind", str(known_hosts), posixpath.join(SSH, "known_hosts"), read_only=True))
@@ -247,11 +266,11 @@ class Workspace:
 
 
 def limits(engine: Engine, settings: Settings) -> Limits:
-    """The engine's limits for the settings.
+    """Return the limits of a container for these settings.
 
-    More CPUs than there are would be refused: a package's configuration is shared by machines of many sizes. Swap can
-    only be limited together with memory ("You should always set the memory limit when using memory-swap"), so without a
-    limit of its own memory is limited to all of it.
+    The engine refuses more CPUs than it has. Machines of many sizes share a package's configuration, so the number is
+    reduced to what the engine has. Docker limits swap only together with memory ("You should always set the memory
+    limit when using memory-swap"), so if only swap is configured, memory is limited to all memory of the engine.
     """
     capabilities = engine.capabilities
     cpus, memory, total = settings.cpus, settings.memory, None
@@ -264,8 +283,8 @@ def limits(engine: Engine, settings: Settings) -> Limits:
 
 
 def bash(name: str, *files: str) -> list[str]:
-    """The words that run a program of ours, of these scripts one after the other; its arguments follow.
+    """Return the words of a command that runs the scripts ``files`` one after the other. The arguments follow them.
 
-    bash is in every builder image (steps.sh).
+    ``name`` is part of the name that the process list shows. bash is in every builder image (steps.sh).
     """
     return ["/bin/bash", "-c", scripts.text(*files), f"nerves-docker-port-{name}"]
