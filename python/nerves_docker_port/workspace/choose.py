@@ -1,7 +1,8 @@
-"""Which workspace a build gets: the host's directories themselves, or copies of them.
+"""Decides which workspace a build gets: the host's directories themselves, or copies of them.
 
-A setting forces one; otherwise the engine is asked whether it sees the same file as we do. An engine that is plainly on
-this machine is not asked: scripts/look.sh finds out in the session itself.
+The setting `workspace` can force one of the two. Otherwise the helper finds out whether the engine sees the same file
+as the helper does. If the engine is clearly on this machine, this request is saved, and scripts/look.sh checks in the
+session that the directories are the right ones.
 """
 
 from __future__ import annotations
@@ -27,23 +28,24 @@ from nerves_docker_port.workspace.mounted import Workspace, limits
 
 _PROBE = "/probe"
 _NOT_MOUNTABLE = ',"\n'
-"""Podman writes a mount as a line of CSV without quotes, and reads it again."""
-_LONGEST = 4096
-"""Bytes of a file that are compared."""
+"""Characters that a path may not have with Podman, which writes a mount as a line of CSV without quotes."""
+_COMPARED = 4096
+"""How many bytes of the file are compared at most."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which workspace, and why, in words that complete "because "."""
+    """The chosen workspace, and the reason in words that complete "because "."""
 
     kind: Literal["mounted", "copied"]
     reason: str
 
 
 def which(engine: Engine, setting: WorkspaceKind, image: Image, file: Path, *, ask: bool = False) -> Choice:
-    """The workspace for ``setting``. ``file`` is one of the host's that the engine sees if it sees the directories.
+    """Return the workspace to use for ``setting``, the value of the setting `workspace`.
 
-    With ``ask``, also an engine that is plainly on this machine is asked. Raises ``RunnerError``.
+    ``file`` is a file of the host that the engine sees if it sees the package's directory. With ``ask``, the engine is
+    asked even if it is clearly on this machine. Raises ``RunnerError`` if the engine fails.
     """
     if setting != "auto":
         return Choice(setting, f"`workspace: :{setting}` is configured")
@@ -54,8 +56,9 @@ def which(engine: Engine, setting: WorkspaceKind, image: Image, file: Path, *, a
     if is_here(engine) and not ask:
         return Choice("mounted", "the engine runs on this machine")
     if "Docker Desktop" in engine.capabilities.system:
-        # It translates the paths of the directories that are shared with it; `/` is its virtual machine's own. It
-        # refuses what is not shared, and then there are copies after all.
+        # Docker Desktop translates the paths of shared directories, while `/` is the root of its virtual machine. So
+        # `sees` would give a wrong answer. If a directory is not shared, it refuses the mount, and the session is
+        # opened again with copies.
         return Choice("mounted", "the engine is Docker Desktop's, which shares directories")
     if sees(engine, image, file):
         return Choice("mounted", f"the engine sees {file.parent} as you do")
@@ -63,7 +66,7 @@ def which(engine: Engine, setting: WorkspaceKind, image: Image, file: Path, *, a
 
 
 def is_here(engine: Engine) -> bool:
-    """Whether the engine is plainly on this machine, in no container and no virtual machine."""
+    """Return whether the engine is clearly on this machine, and neither in a container nor in a virtual machine."""
     found = engine.capabilities
     return (
         engine.endpoint.url.startswith("unix://")
@@ -73,18 +76,19 @@ def is_here(engine: Engine) -> bool:
 
 
 def sees(engine: Engine, image: Image, file: Path) -> bool:
-    """Whether the engine sees the same ``file`` as we do.
+    """Return whether the engine sees the same ``file`` as the helper does.
 
-    Nothing of ours is mounted for that, because Podman makes the directories that it does not find: a container that is
-    never started gets the engine's whole file system, and the engine's archive call reads the file there. Where the
-    engine does not allow that, the answer is yes, and the session finds out. Raises ``RunnerError``.
+    A container that is never started mounts the engine's whole file system, and the engine's archive call reads the
+    file there. The package's directory itself is not mounted, because Podman makes a directory that it does not find.
+    If the engine does not allow this container, the result is True, and scripts/look.sh checks the directories in the
+    session. Raises ``RunnerError`` if the engine fails.
     """
-    # Imported where they are needed, because an engine on this machine is not asked.
+    # Imported here to save time: for an engine on this machine this function is not called.
     import tarfile
 
     from nerves_docker_port.engine import archive
 
-    # In the container, an absolute link leads somewhere else.
+    # An absolute symbolic link would lead to a path of the container's own file system.
     path = os.path.realpath(file)
     spec = Spec(
         name=f"nerves-docker-port-question-{secrets.token_hex(8)}",
@@ -101,7 +105,7 @@ def sees(engine: Engine, image: Image, file: Path) -> bool:
             return True
         try:
             with archive.opened(engine, made, f"{_PROBE}{path}") as content:
-                found = None if content is None else content.read(_LONGEST)
+                found = None if content is None else content.read(_COMPARED)
         except (docker.errors.APIError, tarfile.TarError):
             found = None
         finally:
@@ -109,15 +113,15 @@ def sees(engine: Engine, image: Image, file: Path) -> bool:
                 container.remove(engine, made)
     try:
         with Path(path).open("rb") as here:
-            return found == here.read(_LONGEST)
+            return found == here.read(_COMPARED)
     except OSError:
         return False
 
 
 def open_workspace(engine: Engine, request: Request, image: Image, volume: str) -> Workspace:
-    """The workspace for ``request`` on ``engine``, once what the settings name has been found or made.
+    """Return the workspace for ``request`` on ``engine``, after the files that the settings name were found or made.
 
-    Raises ``RunnerError`` ``:bad_request``.
+    Raises ``RunnerError`` ``:bad_request`` if one of them is missing or cannot be made.
     """
     _check_settings(engine, request)
     rootless = engine.capabilities.rootless
@@ -141,7 +145,10 @@ def open_workspace(engine: Engine, request: Request, image: Image, volume: str) 
 
 
 def _check_settings(engine: Engine, request: Request) -> None:
-    """See that what the settings name is there: the engine's own words for it would be about something else."""
+    """Check that the mounts, the agent and the network of the settings exist.
+
+    If one is missing, the engine's own message would be misleading.
+    """
     settings = request.settings
     for mount in settings.mounts:
         if not mount.source.exists():
@@ -150,7 +157,7 @@ def _check_settings(engine: Engine, request: Request) -> None:
         raise errors.ssh_agent(
             f"`ssh: :agent` wants the ssh agent, but SSH_AUTH_SOCK names no socket: {settings.ssh_agent}"
         )
-    # Podman does not list these two.
+    # Podman does not list the networks `none` and `host`.
     if settings.network not in (None, "none", "host"):
         networks = engine.networks()
         if settings.network not in networks:
