@@ -1,8 +1,8 @@
 """The workspace for an engine that does not see the host's directories: copies of them, in volumes at the engine.
 
-Package and platform go in as one tar file when a session begins, and what the build or the person has changed in the
-package comes back when it ends (docs/architecture.md, "Workspaces"). The scripts receive.sh and changes.sh are the
-other side of this.
+When a session begins, the package and the platform are sent to its container as one tar file. When it ends, the changes
+that the build or the user has made in the package are brought back (docs/architecture.md, "Workspaces"). In the
+container, the scripts receive.sh and changes.sh do the other half of this.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _CHANGES = ("say.sh", "list.sh", "changes.sh")
 
 @dataclass(frozen=True)
 class CopiedWorkspace(Workspace):
-    """One package's way into containers of one image, at an engine elsewhere."""
+    """What the containers of one package and one image get from an engine that does not see the host's directories."""
 
     volumes: tuple[Mount, ...] = ()
-    """Of the package, the platform and what is shared, each at its place in the container."""
+    """The volumes of the package, of the platform, and those that all systems share, with their mount points."""
     _sent: dict[Path, State] = field(default_factory=dict, compare=False)
-    """The files that a session has got, as they were then."""
+    """The host's files that were sent to a session, with their states at that moment."""
 
     @classmethod
     def in_place_of(cls, engine: Engine, mounted: Workspace) -> CopiedWorkspace:
-        """The workspace for the same request; its volumes are made where they are not there.
+        """Return a workspace with copies for the same request as ``mounted``. Volumes that are missing are made.
 
-        Raises ``RunnerError`` ``:bad_request`` where a setting cannot be had with it.
+        Raises ``RunnerError`` ``:bad_request`` if a setting does not work with copies.
         """
         check_settings(mounted.request)
         volumes = [
@@ -68,13 +68,13 @@ class CopiedWorkspace(Workspace):
 
     @property
     def is_copy(self) -> bool:
-        """They do."""
+        """True, because the containers get copies."""
         return True
 
     def questions(
         self, engine: Engine, token: str, tell: Callable[[str], None], cancellation: Cancellation
     ) -> Questions:
-        """What answers the scripts: they want the package, or have changes of it."""
+        """Return the functions that answer the scripts, which ask for the package or offer changes of it."""
         return {
             **super().questions(engine, token, tell, cancellation),
             "wanted": lambda made, asked: self._send(engine, made, asked, cancellation),
@@ -82,11 +82,11 @@ class CopiedWorkspace(Workspace):
         }
 
     def bringing_back(self, token: str) -> list[Step]:
-        """The step that offers what was changed in the package's directory."""
+        """Return the step that offers the changes of the package's directory."""
         return [Step("bring_back", [*bash("changes", *_CHANGES), token, self.package_dir])]
 
     def is_current(self) -> bool:
-        """Whether the host still has what the session has got."""
+        """Return whether the host's files are still those that were sent to the session."""
         try:
             return snapshot(self._trees()) == self._sent
         except errors.RunnerError:
@@ -99,8 +99,8 @@ class CopiedWorkspace(Workspace):
         begin = ("say.sh", "list.sh", "receive.sh", "give_ssh.sh")
         if self.makes_user:
             return [*bash("prepare", *begin, "give_workdir.sh"), *receive, "caller", *caller]
-        # Owners do not matter on volumes, so the image's own user stays what it is, and nobody is to be asked. (In `/`,
-        # where that user may not write, become_caller.sh makes no file to find it out.)
+        # The owners of files on the volumes do not matter, so the image's own user stays as it is. With `/` as the
+        # directory, become_caller.sh does not ask for the owner of a file, because that user may not make one there.
         return [*bash("prepare", *begin, "become_caller.sh"), *receive, "image", token, *caller, "/"]
 
     def _at_terminal(self, program: list[str], token: str) -> list[str]:
@@ -119,7 +119,7 @@ class CopiedWorkspace(Workspace):
         return []
 
     def _trees(self) -> tuple[Tree, ...]:
-        """What goes in, the keys aside."""
+        """Return the trees that are sent to the container, without the ssh keys."""
         request = self.request
         names = request.names
         without = frozenset({names.download_dir, names.cache_path, names.cache_path.parent} - {request.package.path})
@@ -133,9 +133,9 @@ class CopiedWorkspace(Workspace):
         )
 
     def _send(self, engine: Engine, made: str, asked: str, cancellation: Cancellation) -> None:
-        """Put everything into the container's own layer, which goes with the container."""
+        """Send all trees and the ssh keys into the container's own layer, which is removed with the container."""
         trees = self._trees()
-        # Before they are read: what is changed meanwhile is another state then.
+        # The states are taken before the files are read, so a change while they are read is noticed later.
         self._sent.clear()
         self._sent.update(snapshot(trees))
         keys = self.request.home / ".ssh"
@@ -156,7 +156,7 @@ class CopiedWorkspace(Workspace):
             doing = "while it handed over what was changed in the package's directory"
             raise errors.engine_lost(engine.endpoint.url, doing, errors.ANSWER_CUT) from error
         for path in applied.written:
-            # What the session has is what the host has now.
+            # The host's file is now the same as the session's.
             self._sent[path] = state_of(path.lstat())
         for text in applied.warnings:
             tell(text)
@@ -164,13 +164,13 @@ class CopiedWorkspace(Workspace):
 
 
 def check_settings(request: Request) -> None:
-    """Refuse what cannot be had on an engine elsewhere. Raises ``RunnerError`` ``:bad_request``."""
+    """Raise ``RunnerError`` ``:bad_request`` if a setting does not work with copies of the host's directories."""
     settings = request.settings
     for mount in settings.mounts:
         if not mount.read_only:
             raise errors.read_write_mount(str(mount.source), mount.target)
     if settings.ssh == "agent":
         raise errors.ssh_agent_elsewhere()
-    # `ccache: true` stands for this directory (request/settings.py).
+    # The setting `ccache: true` means this directory (request/settings.py).
     if settings.ccache not in (None, request.names.download_dir.parent / "ccache"):
         raise errors.ccache_elsewhere(str(settings.ccache))
