@@ -1,4 +1,4 @@
-"""The compile cache of a session: what ccache in the container is told, and what becomes of the team's store.
+"""The compile cache of a session: how ccache in the container is configured, and whether the team's store can be used.
 
 Buildroot's host-ccache reads ccache's own variables and configurations; only ``CCACHE_DIR`` has another name there,
 ``BR_CACHE_DIR`` (Buildroot: package/ccache/ccache.mk). scripts/ccache.sh and ccache_count.sh are the other side of this
@@ -19,11 +19,11 @@ from nerves_docker_port.request.settings import Settings
 from nerves_docker_port.volume.session import ANSWERED, STATE, Questions
 
 FILES = "/tmp/nerves-docker-port.ccache-"
-"""The beginning of the names of the files in the container that the session's programs write about the cache."""
+"""The beginning of the paths of the files in which the programs of the container write about the cache."""
 
 _ANSWER_LIMIT = 50
-"""Milliseconds that connecting to the store and one answer may take. ccache needs several answers for each
-compilation."""
+"""The time in milliseconds within which the store must take a connection and answer once. ccache needs several answers
+for each compilation."""
 
 
 @dataclass(frozen=True)
@@ -36,19 +36,20 @@ class Counted:
     errors: int
     """Compilations for which the store failed or took too long."""
     lost: bool
-    """The store stopped answering, and was left out from then on."""
+    """Whether the store stopped answering and was not used for the rest of the session."""
 
 
 def is_on(settings: Settings) -> bool:
-    """Whether a cache is configured."""
+    """Return whether a cache is configured."""
     return settings.ccache is not None or settings.remote_cache is not None
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The variables for ccache. None holds a secret: many a configure script prints its environment.
+    """Return the environment variables for ccache. None contains a secret, because many configure scripts print them.
 
-    ``CCACHE_CONFIGPATH2`` names the file in place of the system's configuration. ccache calls that a variable for its
-    tests, but has had it since version 3, also in 4.14. What is in the cache's own ``ccache.conf`` goes before it.
+    ``CCACHE_CONFIGPATH2`` names a file that ccache reads in place of the system's configuration. ccache documents the
+    variable for its own tests only, but every version from 3 to 4.14 has it. The cache's own ``ccache.conf`` has
+    precedence over this file.
     """
     if not is_on(settings):
         return {}
@@ -56,13 +57,13 @@ def environment(settings: Settings) -> dict[str, str]:
     if settings.remote_cache is not None:
         found["CCACHE_CONFIGPATH2"] = f"{FILES}conf"
     if settings.ccache_max_size is not None:
-        # ccache's own units are powers of 1000, but for those with an i.
+        # For ccache, `M` is 1000 * 1000 bytes, and `Mi` is 1024 * 1024.
         found["CCACHE_MAXSIZE"] = f"{max(1, settings.ccache_max_size >> 20)}Mi"
     return found
 
 
 def questions(engine: Engine, settings: Settings, tell: Callable[[str], None]) -> Questions:
-    """What answers scripts/ccache.sh; ``tell`` gets warnings."""
+    """Return the functions that answer scripts/ccache.sh. They call ``tell`` with each warning for the user."""
     return {
         "ccache": lambda made, asked: _give(engine, made, asked, settings),
         "ccache_found": lambda made, _asked: _judge(engine, made, settings, tell),
@@ -70,21 +71,24 @@ def questions(engine: Engine, settings: Settings, tell: Callable[[str], None]) -
 
 
 def check(request: Request, tell: Callable[[str], None]) -> None:
-    """Tell what is missing for the cache to be used at all, as far as that can be seen here."""
+    """Call ``tell`` with a warning if the package's defconfig does not switch the cache on."""
     if not is_on(request.settings):
         return
     defconfig = request.package.path / request.package.defconfig
     try:
         text = defconfig.read_text(errors="replace")
     except OSError:
-        # `create-build.sh` says what is wrong with it.
+        # create-build.sh reads the defconfig later and reports the error.
         return
     if not re.search(r"^\s*BR2_CCACHE=y\s*$", text, re.MULTILINE):
         tell(errors.ccache_not_used(str(defconfig)))
 
 
 def counted(engine: Engine, made: str) -> Counted | None:
-    """What scripts/ccache_count.sh has counted; ``None`` where ccache has kept no log. Raises what the SDK raises."""
+    """Return what scripts/ccache_count.sh has counted, or ``None`` if ccache has written no log.
+
+    Raises the docker SDK's errors.
+    """
     text = (archive.read_file(engine, made, f"{FILES}counted") or b"").decode(errors="replace")
     numbers = re.match(r"(\d+) (\d+) (\d+) (\d+)$", text, re.MULTILINE)
     if numbers is None:
@@ -96,11 +100,11 @@ def counted(engine: Engine, made: str) -> Counted | None:
 def _give(engine: Engine, made: str, asked: str, settings: Settings) -> None:
     store = settings.remote_cache
     assert store is not None
-    # Up to version 4.6, `secondary_storage` was the name. An unknown name is ignored.
+    # Up to version 4.6, ccache's name for this was `secondary_storage`. It ignores an unknown name.
     on = [f"remote_storage = {store.storage}", f"secondary_storage = {store.storage}"]
     off = []
     if settings.ccache is None:
-        # Nothing that is kept only in the container is of any use.
+        # Without a configured directory, a local cache would be lost with the container.
         on.append("remote_only = true")
         off.append("disable = true")
     files = {
