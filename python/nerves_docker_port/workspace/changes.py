@@ -1,9 +1,9 @@
-"""What a build or a person in a shell has changed in the copy of the package, applied to the package itself.
+"""Applies the changes that a build or a shell has made in the copy of the package to the package on the host.
 
-Nothing is lost and nothing is overwritten that the person has changed meanwhile: then both files are kept. Everything
-is written with a temporary name and renamed. The container is not trusted: no path in what it sends leads out of the
-package's directory, and none leads through a symbolic link. Knows neither the engine nor scripts; the form of what is
-read here is written down in scripts/list.sh.
+If the user has changed the same file in the meantime, both files are kept. Every file is written under a temporary name
+and then renamed. The container is not trusted, so a path that it sends must not lead out of the package's directory or
+through a symbolic link. scripts/list.sh describes the format of the tar file that is read here. The module knows
+neither the engine nor the scripts.
 """
 
 from __future__ import annotations
@@ -32,34 +32,38 @@ _RECORD = re.compile(
 )
 _BLOCK = 1 << 20
 _PERMISSIONS = 0o777
-"""Those that are brought back; setuid and the like stay away."""
+"""The mode bits that are applied. Bits such as setuid are not."""
 
 _SYMLINK_ERRORS = (errno.ELOOP, errno.ENOTDIR)
-"""What ``O_NOFOLLOW | O_DIRECTORY`` says of a link: Linux ENOTDIR, macOS ELOOP."""
+"""The errors of opening a symbolic link with ``O_NOFOLLOW | O_DIRECTORY``: ELOOP on macOS, ENOTDIR on Linux."""
 
 
 @dataclass(frozen=True)
 class Content:
-    """What a path holds: the SHA-256 of a file, or the target of a link."""
+    """The content at a path."""
 
     kind: str
-    """``file``, ``link`` or ``other``, which is never the same as anything."""
+    """``file``, ``link`` or ``other``. Content of the kind ``other`` counts as different from all that is sent."""
     value: str = ""
+    """The SHA-256 of a file, or the target of a link."""
 
 
 @dataclass
 class Applied:
-    """What became of the changes."""
+    """The result of `apply`."""
 
     written: list[Path] = field(default_factory=list)
-    """Files of the host that were changed or made."""
+    """The files on the host that were changed or made."""
     warnings: list[str] = field(default_factory=list)
-    """In words for the person."""
+    """Warnings for the user."""
 
 
 @dataclass(frozen=True)
 class _Base:
-    """What the container got: of one path more than one content where a session died while it took over another."""
+    """The contents and modes that the container got from the host, by path.
+
+    A path has more than one content if a session died while it replaced one content with another.
+    """
 
     contents: dict[str, set[Content]]
     modes: dict[str, set[int]]
@@ -68,8 +72,9 @@ class _Base:
 def apply(changes: IO[bytes], package: Path) -> Applied:
     """Apply ``changes``, the tar file of scripts/list.sh, to the directory ``package``.
 
-    Raises ``RunnerError`` ``:bad_request`` or ``:disk_full`` where the host's file system refuses it, and
-    ``tarfile.TarError`` where ``changes`` breaks off. Then what was applied so far stays, and it can be done again.
+    Raises ``RunnerError`` ``:bad_request`` or ``:disk_full`` if the host's file system refuses a change, and
+    ``tarfile.TarError`` if ``changes`` is damaged or incomplete. After an error, the changes that were already applied
+    stay, and the same changes can be applied again.
     """
     applied = Applied()
     base = _Base({}, {})
@@ -83,11 +88,11 @@ def apply(changes: IO[bytes], package: Path) -> Applied:
                 if there:
                     applied.warnings.append(errors.deleted_in_build(there, str(package)))
             else:
-                _one(tar, member, package, base, applied)
+                _apply_member(tar, member, package, base, applied)
     return applied
 
 
-def _one(tar: tarfile.TarFile, member: tarfile.TarInfo, package: Path, base: _Base, applied: Applied) -> None:
+def _apply_member(tar: tarfile.TarFile, member: tarfile.TarInfo, package: Path, base: _Base, applied: Applied) -> None:
     parts = tuple(member.name.removeprefix("./").split("/"))
     if not member.name.startswith("./") or any(part in ("", ".", "..") for part in parts):
         applied.warnings.append(errors.not_brought_back(member.name, "its path leads out of the package's directory"))
@@ -107,7 +112,7 @@ def _one(tar: tarfile.TarFile, member: tarfile.TarInfo, package: Path, base: _Ba
 
 
 class LinkError(Exception):
-    """A directory on the way to a file is a link, or no directory; its text is the path."""
+    """A parent directory of a file is a link, or is not a directory. The text of the error is its path."""
 
 
 def _place(
@@ -119,23 +124,23 @@ def _place(
     base: _Base,
     applied: Applied,
 ) -> None:
-    """Bring one file or link into the open ``directory``, under its own name or beside."""
+    """Write one file or link into the open ``directory``, under another name if the user has changed it, too."""
     name, path = parts[-1], "/".join(parts)
     temporary = f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
         new = _unpack(tar, member, directory, temporary)
-        here = _there(directory, name)
+        here = _content_at(directory, name)
         mode = member.mode & _PERMISSIONS
         if here == new:
             if new.kind == "file" and _set_mode(directory, name, mode, base.modes.get(path, set())):
                 applied.written.append(package / path)
             return
-        as_it_came = here in base.contents[path] if path in base.contents else here is None
-        if as_it_came:
+        unchanged_here = here in base.contents[path] if path in base.contents else here is None
+        if unchanged_here:
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
             applied.written.append(package / path)
             return
-        beside = _beside(directory, name, new)
+        beside = _free_name(directory, name, new)
         if beside is not None:
             os.rename(temporary, beside, src_dir_fd=directory, dst_dir_fd=directory)
             kept = package.joinpath(*parts[:-1], beside)
@@ -146,7 +151,7 @@ def _place(
 
 
 def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: int, name: str) -> Content:
-    """Write a member under a temporary name; what it holds."""
+    """Write a member under the temporary name ``name``, and return its content."""
     if member.issym():
         os.symlink(member.linkname, name, dir_fd=directory)
         return Content("link", member.linkname)
@@ -159,13 +164,13 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: int, name:
             digest.update(data)
         file.flush()
         os.fchmod(descriptor, member.mode & _PERMISSIONS)
-        # The name must not be on the disk before the content is.
+        # The content must be on the disk before the file gets its final name.
         os.fsync(descriptor)
     return Content("file", digest.hexdigest())
 
 
-def _there(directory: int, name: str) -> Content | None:
-    """What the host has under this name; ``None`` if there is nothing."""
+def _content_at(directory: int, name: str) -> Content | None:
+    """Return the content that the host has under this name, or ``None`` if nothing has the name."""
     try:
         mode = os.stat(name, dir_fd=directory, follow_symlinks=False).st_mode
     except FileNotFoundError:
@@ -181,12 +186,15 @@ def _there(directory: int, name: str) -> Content | None:
     return Content("file", digest.hexdigest())
 
 
-def _set_mode(directory: int, name: str, mode: int, came: set[int]) -> bool:
-    """Give a file whose content is the same the mode that it was given there, unless it has another here meanwhile."""
+def _set_mode(directory: int, name: str, mode: int, sent: set[int]) -> bool:
+    """Set the mode of a file to ``mode``, unless the user has changed the mode in the meantime.
+
+    ``sent`` has the modes with which the file was sent to the container. Return whether the mode was set.
+    """
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
     try:
         here = stat.S_IMODE(os.fstat(descriptor).st_mode)
-        if here == mode or here not in came:
+        if here == mode or here not in sent:
             return False
         os.fchmod(descriptor, mode)
         return True
@@ -194,12 +202,12 @@ def _set_mode(directory: int, name: str, mode: int, came: set[int]) -> bool:
         os.close(descriptor)
 
 
-def _beside(directory: int, name: str, new: Content) -> str | None:
-    """A free name for what the build has made; ``None`` where an earlier attempt has put it there already."""
+def _free_name(directory: int, name: str, new: Content) -> str | None:
+    """Return a free name for the file of the build, or ``None`` if an earlier attempt has already written the file."""
     number = 1
     while True:
         beside = f"{name}.from-build" if number == 1 else f"{name}.from-build.{number}"
-        there = _there(directory, beside)
+        there = _content_at(directory, beside)
         if there is None:
             return beside
         if there == new:
@@ -209,9 +217,9 @@ def _beside(directory: int, name: str, new: Content) -> str | None:
 
 @contextmanager
 def directory_below(package: Path, parts: tuple[str, ...]) -> Iterator[int]:
-    """The directory below ``package``, open; made where it is missing. No link is followed on the way.
+    """Open the directory ``parts`` below ``package``, and make it if it is missing. Yields its file descriptor.
 
-    Raises ``LinkError``, and ``OSError``.
+    No symbolic link is followed. Raises ``LinkError`` if one of the directories is a link, and ``OSError``.
     """
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
     current = os.open(package, flags)
@@ -245,7 +253,7 @@ def _base(data: bytes) -> _Base:
 
 
 def _texts(data: bytes) -> list[str]:
-    """What ends with a NUL each, whatever bytes it has, as the host's paths are written in Python."""
+    """Return the texts in ``data``, which end with a NUL each, decoded as Python decodes the host's paths."""
     return [os.fsdecode(text) for text in data.split(b"\0") if text]
 
 
@@ -256,11 +264,11 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 @contextmanager
 def _host_failures(package: Path) -> Iterator[None]:
-    """Our words for what the host's file system refuses."""
+    """Turn an error of the host's file system into a ``RunnerError``."""
     try:
         yield
     except OSError as error:
-        # What the HTTP client raises has no number.
+        # An error of the HTTP client has no number. It is not an error of the file system.
         if error.errno is None:
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
