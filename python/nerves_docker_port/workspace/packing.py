@@ -1,6 +1,6 @@
-"""What goes from the host into a copied workspace: which files, packed as one tar while they are read.
+"""Chooses the host's files for a copied workspace, and packs them as one tar file while they are read.
 
-Knows neither the engine nor what becomes of the files there. scripts/list.sh leaves out the same names.
+scripts/list.sh leaves out the same names. The module does not know the engine, or what happens to the files there.
 """
 
 from __future__ import annotations
@@ -18,68 +18,70 @@ from nerves_docker_port import errors
 Kind: TypeAlias = Literal["package", "platform", "other"]
 
 State: TypeAlias = tuple[int, int, int, int]
-"""What tells without reading it that a file is another than before: mode, size, and both times in nanoseconds."""
+"""A file's mode, size, and mtime and ctime in nanoseconds. They show a change without reading the file."""
 
 TEMPORARY = ".nerves-docker-port-"
-"""What the names of our own unfinished files begin with (changes.py)."""
+"""The prefix of the temporary names of files that are being written (changes.py, tree.py)."""
 
 _BLOCK = 1 << 20
 _PADDING = 512
-"""The size of a tar file's blocks."""
+"""The size of a tar file's blocks in bytes."""
 
-_TOP = {
-    # What Mix writes there, and what only belongs to the host.
+_LEFT_OUT = {
+    # Mix and the runner write these. The build does not need them.
     "package": frozenset({"_build", "deps", ".nerves", "build.log", "archive.log", "run.log"}),
-    # create-build.sh extracts Buildroot into the platform itself, and the copy keeps it.
+    # is_left_out also leaves out `buildroot*`: create-build.sh extracts it into the platform, and the copy keeps it.
     "platform": frozenset({"_build", "deps"}),
     "other": frozenset[str](),
 }
+"""The names directly in a tree's directory that are not sent."""
 
 
 @dataclass(frozen=True)
 class Tree:
-    """A directory, or a single file, and what it is called in the tar file."""
+    """A directory or a single file, and its name in the tar file."""
 
     kind: Kind
     path: Path
     name: str
     without: frozenset[Path] = frozenset()
-    """Directories below it that are left out: downloads and artifacts, which are large and of no use there."""
+    """Directories below ``path`` that are left out: downloads and artifacts, which are large and not needed there."""
 
 
 def is_left_out(kind: Kind, parts: tuple[str, ...]) -> bool:
-    """Whether the file of this path below a package's or platform's directory is not the other side's business."""
+    """Return whether the file ``parts`` below a tree's directory is neither sent nor brought back."""
     if kind == "other":
         return False
     buildroot = kind == "platform" and parts[0].startswith("buildroot")
-    return buildroot or parts[0] in _TOP[kind] or ".git" in parts or parts[-1].startswith(TEMPORARY)
+    return buildroot or parts[0] in _LEFT_OUT[kind] or ".git" in parts or parts[-1].startswith(TEMPORARY)
 
 
 def snapshot(trees: tuple[Tree, ...]) -> dict[Path, State]:
-    """The state of every file and link of the trees. Raises ``RunnerError``."""
+    """Return the state of every file and link of the trees. Raises ``RunnerError`` if a directory cannot be read."""
     found = ((path, status) for tree in trees for path, _, status in _walk(tree) if not stat.S_ISDIR(status.st_mode))
     return {path: state_of(status) for path, status in found}
 
 
 def state_of(status: os.stat_result) -> State:
-    """The state of one file."""
+    """Return the state of one file."""
     return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 class Packed:
-    """A tar file of trees and small files. It is made while it is iterated over, but its length is known before.
+    """A tar file of trees and small files. An iteration makes its pieces, but its length is known before.
 
-    Modes, times to the nanosecond and symbolic links are kept, hard links become files of their own, everything is
-    root's, and sockets, pipes and devices are left out.
+    Modes, times to the nanosecond and symbolic links are kept. A hard link becomes a separate file. All files belong to
+    root. Sockets, pipes and devices are left out.
     """
 
     def __init__(self, trees: tuple[Tree, ...], files: Mapping[str, bytes], check: Callable[[], None]) -> None:
-        """``files`` are names and contents; they come last. ``check`` is called before each piece, and may raise.
+        """Choose the files of ``trees``; ``files`` has the names and contents of small files, which come last.
 
-        Raises ``RunnerError`` where something cannot be read; so does the iteration.
+        ``check`` is called before each piece, and may raise. Raises ``RunnerError`` if something cannot be read; so
+        does the iteration.
         """
         self._check = check
-        # Each with its header, and with the number of bytes that belong to it.
+        # The header, the file or its content, and the content's size in bytes.
         self._parts: list[tuple[bytes, Path | bytes, int]] = []
         for tree in trees:
             for path, name, status in _walk(tree):
@@ -92,11 +94,11 @@ class Packed:
             self._parts.append((_header(member), content, member.size))
 
     def __len__(self) -> int:
-        """Bytes."""
+        """Return the length of the tar file in bytes."""
         return sum(len(header) + size + -size % _PADDING for header, _, size in self._parts) + 2 * _PADDING
 
     def __iter__(self) -> Iterator[bytes]:
-        """The pieces, some of them empty."""
+        """Yield the pieces of the tar file. Some are empty."""
         for header, source, size in self._parts:
             yield header
             if isinstance(source, bytes):
@@ -108,7 +110,7 @@ class Packed:
         yield bytes(2 * _PADDING)
 
     def _read(self, path: Path, left: int) -> Iterator[bytes]:
-        """As many bytes of a file as its header says, although the file may change while it is read."""
+        """Yield as many bytes as the file's header says, even if the file becomes shorter or longer in the meantime."""
         try:
             with path.open("rb") as file:
                 while left > 0:
@@ -123,7 +125,7 @@ class Packed:
 def _member(path: Path, name: str, status: os.stat_result) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
     member.mode = stat.S_IMODE(status.st_mode)
-    # A float cannot hold nanoseconds since 1970; PAX has the time as text.
+    # A float is not precise enough for nanoseconds since 1970, so the PAX header has the time as text.
     seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
     member.mtime, member.pax_headers = seconds, {"mtime": f"{seconds}.{nanoseconds:09}"}
     if stat.S_ISDIR(status.st_mode):
@@ -140,9 +142,9 @@ def _header(member: tarfile.TarInfo) -> bytes:
 
 
 def _walk(tree: Tree) -> Iterator[tuple[Path, str, os.stat_result]]:
-    """The tree's own directory or file, then what is in it: path, name in the tar file, status. Links are not followed.
+    """Yield the path, the name in the tar file, and the status of the tree's directory or file, then of all below it.
 
-    The tree itself may be a link: then it is what the link points to.
+    If the tree's path itself is a symbolic link, it is followed. Links below it are not.
     """
     try:
         status = tree.path.stat()
