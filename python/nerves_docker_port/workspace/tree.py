@@ -1,7 +1,7 @@
-"""Files and directories out of the build tree to the host: where they are, where they go, and how they are written.
+"""Copies a file or a directory of the build tree to the host.
 
-Everything is written below a temporary name beside its place and renamed in the end, so there is never a half of it.
-The container is not trusted: no name in what it sends leads out of the copy, and none leads through a symbolic link.
+The copy is written under a temporary name in the same directory and renamed at the end, so it is never incomplete. The
+container is not trusted, so a name that it sends must not lead out of the copy or through a symbolic link.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from nerves_docker_port.workspace.packing import TEMPORARY
 
 _BLOCK = 1 << 20
 _PERMISSIONS = 0o777
-"""Those that are kept. The build's setuid programs would run here as the person who copies them."""
+"""The mode bits that are kept. A setuid program would run here with the rights of the user who copied it."""
 
 _NOT_THERE, _OUTSIDE = 3, 4
 """Exit statuses of scripts/find.sh."""
@@ -46,19 +46,20 @@ _REPORT_EVERY = 0.5
 
 @dataclass(frozen=True)
 class Copied:
-    """What was brought to the host."""
+    """The result of a copy."""
 
     path: Path
     size: int
-    """Bytes of all files together."""
+    """The size of all files together, in bytes."""
     warnings: list[str] = field(default_factory=list)
-    """In words for the person: what could not be copied."""
+    """Warnings for the user about files that could not be copied."""
 
 
 def path_in_tree(given: str, workdirs: tuple[str, ...]) -> str:
-    """``given`` as a path relative to the build directory, of which ``workdirs`` are the possible names.
+    """Return ``given`` as a path relative to the build directory, whose possible paths are ``workdirs``.
 
-    Raises ``RunnerError`` ``:bad_request`` where it leads out, as far as the words tell.
+    Raises ``RunnerError`` ``:bad_request`` if the text of the path leads out of the directory. Symbolic links are
+    checked later, by scripts/find.sh.
     """
     path = posixpath.normpath(given) if given else given
     for workdir in workdirs:
@@ -70,9 +71,10 @@ def path_in_tree(given: str, workdirs: tuple[str, ...]) -> str:
 
 
 def place_for(path: str, target: str, name: str) -> Path:
-    """Where ``path`` goes: ``target``, or into it where it is a directory or is said to be one.
+    """Return where ``path`` is copied to: ``target`` or, if it is a directory or ends with a slash, a path in it.
 
-    ``name`` is that of the build directory itself. Raises ``RunnerError`` ``:bad_request``.
+    ``name`` is used as the name of a copy of the whole build directory. Raises ``RunnerError`` ``:bad_request`` if the
+    directory does not exist.
     """
     place = Path(target)
     if place.is_dir() or target.endswith("/"):
@@ -85,9 +87,9 @@ def place_for(path: str, target: str, name: str) -> Path:
 def bring(
     session: Session, workspace: Workspace, path: str, place: Path, reporter: Reporter, cancellation: Cancellation
 ) -> Copied:
-    """Bring ``path`` of the build directory to ``place``, whole or not at all.
+    """Copy ``path`` of the build directory to ``place``, completely or not at all.
 
-    The session has run no step. Raises ``RunnerError``.
+    ``session`` must not have run a step before. Raises ``RunnerError``.
     """
     found = _find(session, workspace, path, cancellation)
     engine = session.engine
@@ -105,19 +107,19 @@ def bring(
         cancellation.check()
         raise errors.copy_broke_off(path, str(error)) from error
     except errors.RunnerError:
-        # A cancellation closes the connection, which looks like a lost engine.
+        # A cancellation closes the connection, so the error may look as if the engine was lost.
         cancellation.check()
         raise
 
 
 def _find(session: Session, workspace: Workspace, path: str, cancellation: Cancellation) -> str:
-    """The path in the container, without symbolic links in it."""
-    said = bytearray()
+    """Return the path in the container, with its symbolic links resolved."""
+    output = bytearray()
     step = Step("find", [*bash("find", "find.sh"), workspace.workdir, path])
-    # The container's command has no step: it would be JSON, and a path need not be UTF-8.
+    # The step is not part of the container's command, because that is sent as JSON, and a path need not be UTF-8.
     for steps in ([], [step]):
-        failure = session.run(steps, said.extend, lambda _: None, lambda _: None, cancellation)
-    found = os.fsdecode(bytes(said).partition(b"\0")[0])
+        failure = session.run(steps, output.extend, lambda _: None, lambda _: None, cancellation)
+    found = os.fsdecode(bytes(output).partition(b"\0")[0])
     if failure is None:
         return found
     if failure.status == _OUTSIDE:
@@ -128,7 +130,7 @@ def _find(session: Session, workspace: Workspace, path: str, cancellation: Cance
 
 
 class _Progress:
-    """Tells the person how much has been copied, and looks whether the flow was cancelled."""
+    """Reports how much has been copied, and raises if the flow was cancelled."""
 
     def __init__(self, path: str, reporter: Reporter, cancellation: Cancellation) -> None:
         self._what = f"Copying {path}"
@@ -144,10 +146,10 @@ class _Progress:
 
 
 def write(members: Iterator[Member], place: Path, progress: Callable[[int], None]) -> Copied:
-    """Write the members of a tar file, whose first is the file or directory itself, as ``place``.
+    """Write the members of a tar file as ``place``. The first member is the copied file or directory itself.
 
-    A file takes the place of a file; a directory takes that of nothing, or of an empty directory. ``progress`` gets the
-    bytes so far. Raises ``RunnerError``, and ``tarfile.TarError`` where ``members`` is damaged or breaks off.
+    A file may replace a file. A directory may replace an empty directory. ``progress`` is called with the number of
+    bytes so far. Raises ``RunnerError``, and ``tarfile.TarError`` if ``members`` is damaged or incomplete.
     """
     if place.is_dir() and not place.is_symlink() and any(place.iterdir()):
         raise errors.copy_onto_directory(str(place))
@@ -168,14 +170,14 @@ def write(members: Iterator[Member], place: Path, progress: Callable[[int], None
 
 
 class _Writer:
-    """Writes members, the first of them as ``path``, which must not be there."""
+    """Writes the members of a tar file, the first of them as ``path``, which must not exist yet."""
 
     def __init__(self, path: Path, progress: Callable[[int], None]) -> None:
         self._directory = path.parent
         self._name = path.name
         self._progress = progress
         self._root: str | None = None
-        """What the first member is called in the tar file."""
+        """The name of the first member in the tar file."""
         self._directories: list[tuple[tuple[str, ...], tarfile.TarInfo]] = []
         self.size = 0
         self.warnings: list[str] = []
@@ -191,7 +193,10 @@ class _Writer:
             raise tarfile.ReadError(f"{member.name} lies behind the link {error}") from error
 
     def finish(self) -> None:
-        """Give the directories their modes and times, the innermost first: until then they have to be writable."""
+        """Set the modes and times of the directories, the innermost first.
+
+        This is done last, because a directory must be writable as long as members are written into it.
+        """
         if self._root is None:
             raise tarfile.ReadError("it is empty")
         if not os.path.lexists(self._directory / self._name):
@@ -229,7 +234,7 @@ class _Writer:
             else:
                 self.warnings.append(errors.not_copied(member.name, "it is neither a file, a directory nor a link"))
         except FileExistsError:
-            # A file system that does not tell upper and lower case apart (macOS): the kernel has such names.
+            # macOS' file system ignores case, and the Linux kernel has files whose names differ only in case.
             self.warnings.append(errors.not_copied(member.name, "there is another file of this name already"))
 
     def _file(self, member: tarfile.TarInfo, content: IO[bytes] | None, directory: int, name: str) -> None:
@@ -245,7 +250,7 @@ class _Writer:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or directory of ours with all that is in it, whatever modes that has; not there is fine."""
+    """Remove a file, or a directory with all that is in it, even if its modes forbid it. It may be missing."""
 
     def allow(function: Callable[[str], object], path: str, _error: object) -> None:
         with suppress(OSError):
@@ -261,11 +266,11 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def _host_failures(place: Path) -> Iterator[None]:
-    """Our words for what the host's file system refuses."""
+    """Turn an error of the host's file system into a ``RunnerError``."""
     try:
         yield
     except OSError as error:
-        # What the HTTP client raises has no number.
+        # An error of the HTTP client has no number. It is not an error of the file system.
         if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
