@@ -1,8 +1,8 @@
-"""Building an image from its Dockerfile: with BuildKit where `docker buildx` is, through the engine's API otherwise.
+"""Builds an image from its Dockerfile: with BuildKit if `docker buildx` is installed, else through the engine's API.
 
-BuildKit is not in the API in a form that the SDK speaks (it wants a gRPC session), so it needs the CLI's plugin. The
-engine's own, older builder needs nothing, and knows all but BuildKit's newer syntax. Which of the two it is, and with
-which of buildx's builders, is decided as `docker build` decides it (docker/cli, cmd/docker/builder.go).
+BuildKit needs a gRPC session with the engine, which the SDK cannot open, so it is used through the CLI's plug-in. The
+engine's own, older builder needs no plug-in, but does not know BuildKit's newer syntax. The choice between the two, and
+between the builders of buildx, follows the rules of `docker build` (docker/cli, cmd/docker/builder.go).
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 STOP_GRACE = 5
-"""Seconds between TERM and KILL for a `docker buildx` that is to end."""
+"""Seconds between TERM and KILL when a `docker buildx` is stopped."""
 
 _PROBE_TIMEOUT = 20
 """Seconds that `docker buildx version` may take."""
 
-# What Go's strconv.ParseBool takes.
+# The values that Go's strconv.ParseBool accepts.
 _TRUE = ("1", "t", "T", "true", "TRUE", "True")
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 
 _BUILDER_ALIAS = "builder"
-"""The alias that `docker buildx install` writes into ``config.json``: `docker build` is `docker buildx build` then."""
+"""The alias that `docker buildx install` writes into ``config.json``, so that `docker build` uses buildx."""
 
 _CREDENTIALS = ("auths", "credsstore", "credhelpers")
 
@@ -70,10 +70,10 @@ def build(
     reporter: Reporter,
     cancellation: Cancellation,
 ) -> None:
-    """Build ``tag`` from ``context``: its output into ``log``, its steps shown as headlines.
+    """Build the image ``tag`` from ``context``. Its output goes to ``log``, and its steps are shown as headlines.
 
-    Raises ``RunnerError`` ``:image_build_failed`` with the failing step, or ``:disk_full``; ``:bad_request`` where
-    ``DOCKER_BUILDKIT`` asks for what cannot be had.
+    Raises ``RunnerError`` ``:image_build_failed`` with the failed step, ``:disk_full``, or ``:bad_request`` if the
+    value of ``DOCKER_BUILDKIT`` is not a boolean or asks for buildx, which is not installed.
     """
     output = _Output(log, reporter)
     buildx = _buildx(engine, environ)
@@ -96,20 +96,20 @@ def build(
 
 
 class _Output:
-    """Where a build's output goes: all of it to the log, the beginning of each step to the person."""
+    """Writes the whole output of an image build to the log, and shows the user a headline for each step."""
 
     def __init__(self, log: BuildLog, reporter: Reporter) -> None:
         self._log = log
         self._reporter = reporter
         self.failed_step: str | None = None
-        """The step that failed; while none is known to have, the one that began last."""
+        """The step that failed. As long as this is not known, it is the step that began last."""
 
     def write(self, data: bytes) -> None:
-        """Keep output."""
+        """Write output to the log."""
         self._log.write(data)
 
     def step(self, text: bytes, *, may_fail: bool = True) -> None:
-        """A step begins; with ``may_fail``, it is the one to blame if the build fails now."""
+        """Show that a step begins. With ``may_fail``, it counts as the failed step if the build fails now."""
         shown = clean(text)
         if may_fail:
             self.failed_step = shown.decode("utf-8", "replace")
@@ -128,7 +128,7 @@ def _through_api(
     reporter: Reporter,
     cancellation: Cancellation,
 ) -> str | None:
-    """Build with the engine's own builder; why it failed, or ``None``."""
+    """Build with the engine's own builder. Return ``None``, or the reason why the build failed."""
     headers = {"Content-Type": "application/x-tar"}
     kept = credentials.for_all(engine, cancellation)
     if kept.credentials:
@@ -146,7 +146,7 @@ def _through_api(
         "forcerm": "1",
         "labels": json.dumps(dict(labels)),
     }
-    # As the CLI does it: the proxies of config.json are build arguments.
+    # The CLI, too, passes the proxies of config.json as build arguments.
     if proxies := engine.proxy_environment():
         params["buildargs"] = json.dumps(proxies)
     if engine.platform is not None:
@@ -174,10 +174,10 @@ def _through_api(
 def _follow(
     events: Iterator[Mapping[str, object]], output: _Output, progress: Progress, *, own_steps: int
 ) -> str | None:
-    """Why the build failed, or ``None``.
+    """Read the events of a build. Return ``None``, or the reason why the build failed.
 
-    The builder adds an instruction for each label to the end of the Dockerfile; the person did not write those
-    ``own_steps`` and does not see them.
+    The builder adds an instruction for each of our labels to the end of the Dockerfile. These ``own_steps`` are not
+    shown, because the user did not write them.
     """
     podman = _PodmanSteps(output)
     for event in events:
@@ -202,12 +202,12 @@ def _follow(
 
 
 class _PodmanSteps:
-    """Finds the steps in Podman's output, which has each in an event of its own.
+    """Finds the steps in Podman's output, where an event announces each step.
 
-    What a step prints comes in such events, too, so only the number that is next counts; a stage that nothing needs is
-    left out. How many steps there are is
-    not shown: Podman counts the labels that we have added to the end, older versions each of them and newer ones all of
-    them as one.
+    The output of a step comes in the same kind of event. So a line counts as a step only if its number is the next one.
+    The number of a stage may be skipped, because Podman does not build a stage that no other stage needs. The number of
+    all steps is not shown, because Podman includes the labels that we add: older versions count each label, newer
+    versions count all labels as one step.
     """
 
     def __init__(self, output: _Output) -> None:
@@ -215,7 +215,7 @@ class _PodmanSteps:
         self._last = (0, 0, 0)
 
     def take(self, data: bytes) -> None:
-        """Take the text of one event."""
+        """Read the text of one event."""
         match = _PODMAN_STEP.fullmatch(data)
         if match is None:
             return
@@ -231,11 +231,11 @@ class _PodmanSteps:
 
 
 def _buildx(engine: Engine, environ: Mapping[str, str]) -> str | None:
-    """The docker CLI, if it is to build with buildx; ``None`` if the engine's own builder is to."""
+    """Return the path of the docker CLI if it has to build with buildx, or ``None`` for the engine's own builder."""
     wanted = _wants_buildkit(engine, environ)
     if wanted is False:
         return None
-    # Podman builds with something else; its own `docker` wrapper calls that buildx, too.
+    # Podman has no BuildKit. Its own `docker` command has a `buildx` nevertheless.
     if engine.is_podman:
         return None
     program = _cli_with_buildx(environ)
@@ -245,7 +245,10 @@ def _buildx(engine: Engine, environ: Mapping[str, str]) -> str | None:
 
 
 def _wants_buildkit(engine: Engine, environ: Mapping[str, str]) -> bool | None:
-    """Whether the person asks for BuildKit or against it: ``DOCKER_BUILDKIT``, else `docker buildx install`."""
+    """Return whether the user asks for BuildKit, by ``DOCKER_BUILDKIT`` or `docker buildx install`.
+
+    ``None`` means that the user has not said so. Raises ``RunnerError`` ``:bad_request`` for an unclear value.
+    """
     given = environ.get("DOCKER_BUILDKIT", "")
     if given in _TRUE:
         return True
@@ -261,7 +264,7 @@ def _cli_with_buildx(environ: Mapping[str, str]) -> str | None:
     if program is None:
         return None
     try:
-        said = subprocess.run(
+        version = subprocess.run(
             [program, "buildx", "version"],
             env=dict(environ),
             stdin=subprocess.DEVNULL,
@@ -271,7 +274,7 @@ def _cli_with_buildx(environ: Mapping[str, str]) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return program if b"buildx" in said.stdout else None
+    return program if b"buildx" in version.stdout else None
 
 
 def _with_buildx(
@@ -285,16 +288,16 @@ def _with_buildx(
     reporter: Reporter,
     cancellation: Cancellation,
 ) -> str | None:
-    """Build with `docker buildx build`, which finds the engine as we do; why it failed, or ``None``."""
+    """Build with `docker buildx build` at the same engine. Return ``None``, or the reason why the build failed."""
     command = [program, "buildx", "build", "--progress=plain"]
-    # The person's builder may keep what it builds to itself.
+    # Some builders store an image only in their own cache. With --load it is always stored at the engine.
     command += ["--load", "--tag", tag, "--file", str(context.dockerfile)]
     command += [word for name, value in labels.items() for word in ("--label", f"{name}={value}")]
     command += ["--", str(context.root)]
-    # Attestations would make the image one of several platforms, of which one is unknown.
+    # With attestations, the image would be an index of several platforms, one of which is called "unknown".
     environment = {**engine.cli_environment(environ), "BUILDX_NO_DEFAULT_ATTESTATIONS": "1", "NO_COLOR": "1"}
     if not environ.get("BUILDX_BUILDER") and _BUILDER_ALIAS not in engine.endpoint.config.aliases:
-        # The engine's own BuildKit, whatever builder `docker buildx use` has chosen.
+        # `docker build` uses the engine's own BuildKit, even if `docker buildx use` has chosen another builder.
         environment["BUILDX_BUILDER"] = "default" if environment.get("DOCKER_HOST") else engine.endpoint.context
     steps = _BuildKitSteps(output)
     reason = _run(command, environment, steps, cancellation)
@@ -316,18 +319,18 @@ def _run(
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            # A group of its own, plug-in included, that can be ended as one.
+            # A new process group, so that one signal ends the CLI together with its plug-in.
             start_new_session=True,
         )
     except OSError as error:
         return f"{command[0]} does not start: {error.strerror}"
     assert process.stdout is not None
-    with process, cancellation.on_cancel(lambda: _end(process)):
+    with process, cancellation.on_cancel(lambda: _terminate(process)):
         try:
             _read_lines(process.stdout, steps.take)
             status = process.wait()
         except BaseException:
-            _end(process)
+            _terminate(process)
             raise
     return None if status == 0 else steps.reason or f"`docker buildx build` ended with exit status {status}"
 
@@ -337,8 +340,8 @@ def _read_lines(output: IO[bytes], take: Callable[[bytes], None]) -> None:
         take(line)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the CLI and its plug-in: TERM, which cancels the build at the engine, then KILL."""
+def _terminate(process: subprocess.Popen[bytes]) -> None:
+    """Send TERM to the CLI and its plug-in, which cancels the build at the engine, and KILL later if they still run."""
     killer = threading.Timer(STOP_GRACE, lambda: _signal(process, signal.SIGKILL))
     killer.daemon = True
     killer.start()
@@ -352,7 +355,10 @@ def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
 
 
 class _BuildKitSteps:
-    """Reads BuildKit's plain progress: lines `#NUMBER TEXT`, the numbers being those of its vertices."""
+    """Finds the steps and the error in BuildKit's plain progress, whose lines are `#NUMBER TEXT`.
+
+    BuildKit has one number for each of its tasks. A step of the Dockerfile is such a task.
+    """
 
     def __init__(self, output: _Output) -> None:
         self._output = output
@@ -361,18 +367,18 @@ class _BuildKitSteps:
         self.lacks_credentials = False
 
     def take(self, line: bytes) -> None:
-        """One line of output."""
+        """Read one line of output."""
         self._output.write(line)
         line = clean(line)
         if _NO_CREDENTIALS in line:
             self.lacks_credentials = True
         if match := _BUILDKIT_STEP.match(line):
             number, stage, current, total, text = match.groups()
-            # The line comes again whenever the output goes back to this step.
+            # Steps run in parallel. BuildKit repeats this line each time when output of the step follows.
             if number not in self._steps:
                 name = b" (%s)" % stage if stage else b""
                 self._steps[number] = b"Step %s/%s%s : %s" % (current, total, name, text)
-                # Steps run side by side: one that is told of after the error was cancelled for it.
+                # A step that appears only after the error did not cause it: BuildKit has cancelled that step.
                 self._output.step(self._steps[number], may_fail=self.reason is None)
         elif match := _BUILDKIT_ERROR.match(line):
             if match[1] in self._steps:
@@ -384,7 +390,7 @@ class _BuildKitSteps:
 
 @contextmanager
 def _config_without_credentials(config: ConfigFile) -> Iterator[str]:
-    """The CLI's configuration, contexts and plug-ins included, but for all that has to do with credentials."""
+    """Make a copy of the CLI's configuration, with contexts and plug-ins, but without credentials. Yields its path."""
     with tempfile.TemporaryDirectory(prefix="nerves-docker-port-") as directory:
         kept = {key: value for key, value in config.content.items() if key.lower() not in _CREDENTIALS}
         (Path(directory) / config.path.name).write_text(json.dumps(kept), encoding="utf-8")
