@@ -1,6 +1,7 @@
-"""A Dockerfile and its context: where they are, what of the context goes to the engine, and whether they changed.
+"""A Dockerfile and its build context, which is the Dockerfile's directory.
 
-The context is the Dockerfile's directory. Knows no engine.
+This module finds both, chooses the files that are sent to the engine, and computes a digest that shows changes. It does
+not know the engine.
 """
 
 from __future__ import annotations
@@ -27,22 +28,22 @@ MADE_BY_BUILDS = (
     *(".git", ".nerves", ".elixir_ls", "_build", "deps"),
     *("build.log", "archive.log", "run.log", "Config.in", "*-portable-*.tar.?z"),
 )
-"""What Git, Mix, Nerves and the build itself write into a package. Where a whole context counts (`COPY . /src`, and the
-Dockerfile is in the package's directory) these do not, or every build would be followed by a new image. What the
-Dockerfile names itself counts whatever it is called."""
+"""The files that Git, Mix, Nerves and the build itself write into a package. If the Dockerfile is in the package's
+directory and copies all of it (`COPY . /src`), the digest leaves these out, because otherwise each build would make a
+new image necessary. A file that the Dockerfile itself names is always part of the digest."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What an image is built from."""
+    """The Dockerfile and the directory that an image is built from."""
 
     dockerfile: Path
 
     @classmethod
     def find(cls, dockerfile: Path) -> Context | None:
-        """The context of a configured Dockerfile, or ``None`` where there is no such file.
+        """Return the context of a configured Dockerfile, or ``None`` if there is no such file.
 
-        A directory stands for the ``Dockerfile`` in it: that is what the stock runner's default names.
+        If ``dockerfile`` is a directory, the ``Dockerfile`` in it is meant, as with the stock runner's default.
         """
         if dockerfile.is_dir():
             dockerfile /= "Dockerfile"
@@ -50,16 +51,16 @@ class Context:
 
     @property
     def root(self) -> Path:
-        """The directory that COPY and ADD start from."""
+        """The directory to which the paths of COPY and ADD are relative."""
         return self.dockerfile.parent
 
     def digest(self) -> str:
-        """A SHA-256 of all that the image depends on here: the Dockerfile and what it takes from the context.
+        """Return a SHA-256 of the Dockerfile and of the files that it uses from the context.
 
-        Names, contents, whether a file is executable, where a link points; no times and no owners, so a fresh clone has
-        the same. Only what COPY, ADD and RUN --mount name is read: a package's directory may hold gigabytes that they
-        do not. An image that the Dockerfile begins with (FROM) counts by its name.
-        Raises ``OSError``.
+        It covers names, contents, whether a file is executable, and the targets of links. It does not cover times and
+        owners, so a fresh clone has the same digest. Only the files that COPY, ADD and RUN --mount name are read,
+        because the package's directory may contain gigabytes of other files. Of the image that FROM names, only the
+        name is covered. Raises ``OSError``.
         """
         text = self.dockerfile.read_bytes()
         digest = hashlib.sha256(text)
@@ -80,14 +81,14 @@ class Context:
         return digest.hexdigest()
 
     def buildkit_only(self) -> str | None:
-        """What the Dockerfile has that only BuildKit knows, in words; ``None`` where there is nothing of that kind."""
+        """Return a description of syntax in the Dockerfile that only BuildKit knows, or ``None`` if it has none."""
         try:
             return buildkit_only(self.dockerfile.read_text(encoding="utf-8-sig", errors="replace"))
         except OSError:
             return None
 
     def packed(self) -> tuple[IO[bytes], str]:
-        """The context as a tar file that vanishes when it is closed, and the Dockerfile's name in it.
+        """Return the context as a temporary tar file, which is deleted when it is closed, and the Dockerfile's name.
 
         Raises ``OSError``.
         """
@@ -95,7 +96,7 @@ class Context:
         with self._ignore() as ignore:
             files = set(ignore.walk(self.root))
         if self._ignore_file().name != ".dockerignore":
-            # The engine's own builder would apply it on top.
+            # The engine's own builder would apply this file in addition.
             files.discard(".dockerignore")
         packed = tempfile.TemporaryFile(prefix="nerves-docker-port-")  # noqa: SIM115  # the caller's
         try:
@@ -106,16 +107,20 @@ class Context:
         return packed, name
 
     def _ignore_file(self) -> Path:
-        """`NAME.dockerignore` goes before `.dockerignore`, as with BuildKit."""
+        """Return the path of `NAME.dockerignore` if it exists, else of `.dockerignore`, as BuildKit does."""
         own = self.dockerfile.with_name(f"{self.dockerfile.name}.dockerignore")
         return own if own.is_file() else self.root / ".dockerignore"
 
     @contextmanager
     def _ignore(self) -> Iterator[Ignore]:
-        """What is left out. Some of the file's errors are found only when a path is compared with a pattern."""
+        """Yield the rules of the ignore file.
+
+        Raises ``RunnerError`` if the file is wrong, also from the body of the `with`: some errors in it are found only
+        when a path is compared with a pattern.
+        """
         file = self._ignore_file()
         try:
-            # The builder reads these two itself, whether or not they are left out of the image.
+            # The builder itself needs these two files, even if the ignore file names them.
             yield Ignore.read(file, always=(".dockerignore", self.dockerfile.name))
         except PatternError as error:
             raise errors.ignore_file_wrong(str(file), str(error)) from error
@@ -128,9 +133,10 @@ class Context:
 
 
 def sources(text: str) -> set[str]:
-    """The paths and patterns in the context that a Dockerfile uses, relative; ``.`` is all of it.
+    """Return the paths and patterns that a Dockerfile uses, relative to the context. ``.`` means the whole context.
 
-    More rather than less where it cannot be told: a variable stands for everything that it could.
+    If this is not certain, the result has more rather than fewer: for a path with a variable, it has the directory
+    before the variable.
     """
     found: set[str] = set()
     for instruction in _instructions(text):
@@ -154,20 +160,20 @@ _BUILDKIT_FLAGS = {
 
 
 def buildkit_only(text: str) -> str | None:
-    """The first thing in a Dockerfile that the engine's own builder does not know, in words."""
+    """Return a description of the first syntax in a Dockerfile that only BuildKit knows, or ``None``."""
     found = []
     for instruction in _instructions(text):
         word, _, rest = instruction.partition(" ")
         flags, rest = _flags(rest.strip())
         word = word.upper()
         if word in ("RUN", "COPY", "ADD") and re.search(r"(?<!<)<<-?[\"']?[A-Za-z_]", rest):
-            # Before all else: what follows is not read as it is meant.
+            # This is reported first, because the lines of its body are wrongly read as instructions.
             return f"a here-document after {word}"
         names = [re.split(r"[= ]", flag[2:])[0] for flag in flags]
         found += [f"{word} --{name}" for name in names if name in _BUILDKIT_FLAGS.get(word, ())]
     if found:
         return found[0]
-    # Without BuildKit these are empty.
+    # Without BuildKit these variables are empty.
     variable = re.search(r"\$\{?((?:TARGET|BUILD)(?:PLATFORM|OS|ARCH|VARIANT))\b", text)
     if variable is not None:
         return f"the variable {variable[1]}"
@@ -176,7 +182,7 @@ def buildkit_only(text: str) -> str | None:
 
 
 def _instructions(text: str) -> Iterator[str]:
-    """The instructions, each in one line. Bodies of here-documents come as if they were some: that harms nothing."""
+    """Yield the instructions, each as one line. The lines of a here-document's body also appear, which does no harm."""
     escape = re.match(r"(?:\s*#[^\n]*\n)*?\s*#\s*escape\s*=\s*(`)", text, re.IGNORECASE)
     ending = escape[1] if escape else "\\"
     pending = ""
@@ -219,7 +225,7 @@ def _bind_mounts(flags: list[str]) -> Iterator[str]:
             continue
         items = [item.partition("=") for item in flag.removeprefix("--mount=").split(",")]
         pairs = {name: value for name, _, value in items}
-        # A mount without a type is a bind mount, and one without a source is of the whole context.
+        # The default type of a mount is `bind`, and its default source is the whole context.
         if pairs.get("type", "bind") == "bind" and "from" not in pairs:
             yield _relative(pairs.get("source") or pairs.get("src") or ".")
 
@@ -229,7 +235,7 @@ def _is_remote(source: str) -> bool:
 
 
 def _relative(source: str) -> str:
-    """A source as a path below the context's root. What a variable would decide is cut off: its directory counts."""
+    """Return a source as a path relative to the context. It ends before the first part that contains a variable."""
     kept = []
     for part in source.split("/"):
         if "$" in part:
@@ -239,7 +245,7 @@ def _relative(source: str) -> str:
 
 
 def _matching(root: Path, pattern: str) -> Iterator[str]:
-    """The paths that a pattern means. As with Go's filepath.Match, ``*`` matches no slash, and a leading dot too."""
+    """Yield the paths that match a pattern. As in Go's filepath.Match, ``*`` matches a leading dot, but no slash."""
     if pattern == ".":
         yield "."
         return
@@ -256,15 +262,15 @@ def _matching(root: Path, pattern: str) -> Iterator[str]:
     yield from (path for path in found if os.path.lexists(root / path))
 
 
-def _below(root: Path, path: str, but: tuple[str, ...]) -> Iterator[str]:
-    """``path`` and all that is below it, but for what has such a name at the top."""
+def _below(root: Path, path: str, left_out: tuple[str, ...]) -> Iterator[str]:
+    """Yield ``path`` and all paths below it, except those directly below it that match a pattern of ``left_out``."""
     if path != ".":
         yield path
     full = root / path
     if full.is_symlink() or not full.is_dir():
         return
     for name in _names(full):
-        if not any(fnmatchcase(name, pattern) for pattern in but):
+        if not any(fnmatchcase(name, pattern) for pattern in left_out):
             yield from _below(root, name if path == "." else posixpath.join(path, name), ())
 
 
