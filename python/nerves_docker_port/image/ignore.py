@@ -1,8 +1,8 @@
-"""What a .dockerignore leaves out of a build's context, exactly as the docker CLI reads it.
+"""Reads a .dockerignore exactly as the docker CLI does, and decides which files of a context are left out.
 
 The rules are those of github.com/moby/patternmatcher (its packages ``ignorefile`` and ``patternmatcher``) and of the
-walk in github.com/moby/go-archive (``TarWithOptions``), including what is odd in them. The docker SDK reads the file in
-its own way, which knows neither escapes nor ``[^a]``. tests/engine/test_dockerignore.py asks the CLI itself.
+walk in github.com/moby/go-archive (``TarWithOptions``), with all their peculiarities. The docker SDK has rules of its
+own, without escapes and ``[^a]``. tests/engine/test_dockerignore.py compares this module with the CLI.
 """
 
 from __future__ import annotations
@@ -34,22 +34,23 @@ _POSIX_CLASSES = {
     "word": "0-9A-Za-z_",
     "xdigit": "0-9A-Fa-f",
 }
-"""As in Go's regular expressions, into which patternmatcher turns a pattern without looking at what is in brackets."""
+"""The named classes of Go's regular expressions. patternmatcher copies the content of brackets to such an expression
+unchanged, so these classes work in a .dockerignore."""
 
 
 class PatternError(ValueError):
-    """A pattern that the CLI refuses, in words."""
+    """The CLI refuses a pattern. The text of the error says why."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """One line of the file, cleaned: without its ``!``."""
+    """One line of the file, cleaned and without its ``!``."""
 
     text: str
     is_exception: bool
 
     def matches(self, path: str) -> bool:
-        """Whether the pattern means ``path`` itself. Parents are the caller's business."""
+        """Return whether the pattern matches ``path`` itself. The caller checks the parent directories."""
         return self._expression.search(path) is not None
 
     @cached_property
@@ -61,7 +62,7 @@ class Pattern:
 
     def _whole(self) -> str:
         text = self.text
-        # With nothing else in it, a pattern is compared as it is, and so is what is before or after its one `**`.
+        # patternmatcher compares a pattern as plain text if it has no wildcard but one `**` at its beginning or end.
         if not re.search(r"[*?\[\]\\]", text.replace("**", "")):
             before, *after = text.split("**")
             if not after:
@@ -76,18 +77,18 @@ class Pattern:
 
 
 class Ignore:
-    """The patterns of one file, in their order."""
+    """The patterns of one file in their order."""
 
     def __init__(self, lines: Iterable[str]) -> None:
-        """Raises ``PatternError``."""
+        """Make the patterns from cleaned lines. Raises ``PatternError``."""
         self._patterns = [pattern for pattern in map(_pattern, lines) if pattern is not None]
         self._directories: dict[str, tuple[bool, tuple[bool, ...]]] = {}
 
     @classmethod
     def read(cls, path: Path, *, always: Sequence[str] = ()) -> Ignore:
-        """From a file, which need not exist; what ``always`` names is never left out. Raises ``OSError``."""
+        """Read a file, which need not exist. The paths in ``always`` are never left out. Raises ``OSError``."""
         try:
-            # Not by `read_text`: a line ends with a newline, and with nothing else that Python takes for an end.
+            # `read_text` would turn a lone carriage return into the end of a line. For the CLI only a newline is one.
             text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
         except FileNotFoundError:
             text = ""
@@ -97,13 +98,13 @@ class Ignore:
         return cls([*found, *(f"!{name}" for name in always if ignore._matches(name, ())[0])])
 
     def takes(self, path: str) -> bool:
-        """Whether what is at ``path``, relative to the context, goes to the engine."""
+        """Return whether the file or directory ``path``, relative to the context, is sent to the engine."""
         parent = posixpath.dirname(path)
         seen, parent_matches = self._directory(parent) if parent else (True, ())
         return seen and not self._matches(path, parent_matches)[0]
 
     def walk(self, root: Path) -> Iterator[str]:
-        """The files and directories below ``root`` that go to the engine, as relative paths. Raises ``OSError``."""
+        """Yield the relative paths of all files and directories below ``root`` that are sent. Raises ``OSError``."""
         yield from self._below(root, "")
 
     def _below(self, root: Path, directory: str) -> Iterator[str]:
@@ -117,12 +118,12 @@ class Ignore:
                 yield from self._below(root, path)
 
     def _directory(self, path: str) -> tuple[bool, tuple[bool, ...]]:
-        """Whether the walk looks into a directory, and which patterns it or a directory above it matches."""
+        """Return whether the walk reads a directory, and which patterns match it or a directory above it."""
         if path not in self._directories:
             parent = posixpath.dirname(path)
             seen, parent_matches = self._directory(parent) if parent else (True, ())
             left_out, matches = self._matches(path, parent_matches)
-            # One that is left out is looked into only for an exception that is written below it.
+            # A directory that is left out is read only if the text of an exception begins with its path.
             if left_out:
                 seen = seen and any(
                     pattern.is_exception and f"{pattern.text}/".startswith(f"{path}/") for pattern in self._patterns
@@ -131,12 +132,15 @@ class Ignore:
         return self._directories[path]
 
     def _matches(self, path: str, parent: tuple[bool, ...]) -> tuple[bool, tuple[bool, ...]]:
-        """``MatchesUsingParentResults``: whether ``path`` is left out, and which patterns match it or a parent."""
+        """Return whether ``path`` is left out, and which patterns match it or a parent.
+
+        patternmatcher's function for this is ``MatchesUsingParentResults``.
+        """
         left_out = False
         matches = []
         for index, pattern in enumerate(self._patterns):
             matched = bool(parent) and parent[index]
-            # Only an exception can change what is left out, and only another pattern what is not.
+            # An exception is compared only if the path is left out so far, any other pattern only if it is not.
             if not matched and pattern.is_exception == left_out:
                 matched = pattern.matches(path)
             matches.append(matched)
@@ -146,7 +150,10 @@ class Ignore:
 
 
 def component(pattern: str) -> re.Pattern[str]:
-    """One part of a path in COPY or ADD, as Go's ``filepath.Match`` reads it. Raises ``PatternError``."""
+    """Return the expression for one part of a path in COPY or ADD, by the rules of Go's ``filepath.Match``.
+
+    Raises ``PatternError``.
+    """
     if not re.fullmatch(f"(?:{_TOKEN})*", pattern, re.DOTALL):
         raise PatternError(f"syntax error in pattern {pattern!r}")
 
@@ -167,7 +174,7 @@ def component(pattern: str) -> re.Pattern[str]:
 
 
 def _cleaned(line: str) -> str:
-    """A line as ``ignorefile.ReadAll`` gives it."""
+    """Return a line as ``ignorefile.ReadAll`` does."""
     text = _TRIM.sub("", line)
     mark = "!" if text.startswith("!") else ""
     text = _TRIM.sub("", text.removeprefix("!"))
@@ -179,7 +186,7 @@ def _cleaned(line: str) -> str:
 
 
 def _pattern(line: str) -> Pattern | None:
-    """A pattern as ``patternmatcher.New`` makes it."""
+    """Return the pattern that ``patternmatcher.New`` makes of a line, or ``None`` for an empty line."""
     text = _TRIM.sub("", line)
     if not text:
         return None
@@ -192,25 +199,26 @@ def _pattern(line: str) -> Pattern | None:
 
 
 def _clean(path: str) -> str:
-    """``filepath.Clean``: as ``normpath``, which keeps two leading slashes."""
+    """Return a path as Go's ``filepath.Clean`` does. ``normpath`` would keep two leading slashes."""
     cleaned = posixpath.normpath(path)
     return "/" + cleaned.lstrip("/") if cleaned.startswith("/") else cleaned
 
 
 _CHARACTER = r"(?:\\.|[^\\\]-])"
 _TOKEN = rf"\\.|[^\\\[]|\[(?:\^(?!\])|(?!\^))(?:{_CHARACTER}(?:-{_CHARACTER})?)+\]"
-"""What a pattern of ``filepath.Match`` is made of: an escape, a character, or a class."""
+"""One element of a pattern of ``filepath.Match``: an escape, a character, or a class."""
 
 
-# What is before the next `*` that is not in brackets.
+# The `*` at the beginning, and the text up to the next `*` that is not in brackets.
 _CHUNK = r"(\**)((?:\\.?|\[(?:\\.?|[^\]\\])*\]?|[^*\[\\])*)"
 
 
 def _check(pattern: str) -> None:
-    """Refuse what patternmatcher does: it compares a new pattern with "." by ``filepath.Match``, to see its errors.
+    """Raise ``PatternError`` for a pattern that patternmatcher refuses.
 
-    Those are a bracket that is not closed or is empty, and a backslash at the end; but the comparison ends, without a
-    look at the rest, at the first part between two `*` that does not fit.
+    patternmatcher compares a new pattern with "." by ``filepath.Match``, only to find its errors: an empty bracket, a
+    bracket that is not closed, and a backslash at the end. But this comparison ends at the first part between two `*`
+    that does not match, so it does not see errors after that part.
     """
     name = "."
     while pattern and (found := re.match(_CHUNK, pattern, re.DOTALL)):
