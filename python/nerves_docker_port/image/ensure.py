@@ -47,7 +47,7 @@ class Image:
     """A name of GOARCH, such as ``amd64``; empty if the image does not name its architecture."""
     labels: Mapping[str, str] = field(default_factory=dict)
     digest: str | None = None
-    """What the registry calls it, ``sha256:...``; ``None`` if it comes from no registry."""
+    """The image's digest at its registry, ``sha256:...``; ``None`` if the image comes from no registry."""
 
     def generation(self) -> Generation:
         """Return the generation of this image, judged by the image itself.
@@ -57,14 +57,17 @@ class Image:
         return OLD if self.workdir.startswith("/nerves") or self.entrypoint else NEW
 
     def is_foreign(self, engine: Engine) -> bool:
-        """Whether the image is made for an architecture that the engine cannot run without emulation."""
+        """Return whether the image is made for an architecture that the engine cannot run without emulation."""
         native = engine.capabilities.architecture
         if not self.architecture or not native:
             return False
         return self.architecture != native and self.architecture not in _RUNS_ON.get(native, ())
 
     def is_for(self, platform: str) -> bool:
-        """Whether it is made for ``platform`` (``linux/arm64``, ``linux``, ``arm64``), as far as it says."""
+        """Return whether the image is made for ``platform`` (``linux/arm64``, ``linux``, ``arm64``).
+
+        An image that does not name its architecture counts as made for any platform.
+        """
         parts = platform.lower().split("/")
         names = {_GO_NAMES.get(part, part) for part in (parts if len(parts) == 1 else parts[1:2])}
         return not self.architecture or bool(names & {self.architecture, "linux"})
@@ -72,7 +75,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Policy:
-    """What the configuration allows to do for an image."""
+    """What the configuration allows the helper to do if an image is missing or has changed."""
 
     pull: Pull = "missing"
     create_image: CreateImage = "ask"
