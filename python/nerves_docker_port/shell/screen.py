@@ -1,10 +1,10 @@
-"""What a program has changed at the person's terminal, besides text, so that it can be changed back.
+"""Finds out which modes of the user's terminal a program has changed, so that they can be restored.
 
-It reads the program's output on its way to the terminal. It must know neither the terminal's descriptor nor the modes
-that the kernel keeps of a terminal (termios).
+For that, it reads the program's output on its way to the terminal. It must know neither the terminal's file descriptor
+nor the modes that the kernel keeps for a terminal (termios).
 
-All sequences are from xterm's list, https://invisible-island.net/xterm/ctlseqs/ctlseqs.html, but for the keyboard
-protocol, which is from https://sw.kovidgoyal.net/kitty/keyboard-protocol/.
+The sequences are from xterm's list, https://invisible-island.net/xterm/ctlseqs/ctlseqs.html. Only the keyboard protocol
+is from https://sw.kovidgoyal.net/kitty/keyboard-protocol/.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 
 _ALTERNATE_SCREEN = (b"1049", b"1047", b"47")
 
-# DEC private modes, and whether each is on at a terminal where nothing has set it. Off are application cursor keys,
+# The DEC private modes, and whether each is on by default. Off are application cursor keys,
 # reverse video, origin mode, the mouse (X10), a blinking cursor, reverse wraparound, the application keypad, left and
 # right margins, mouse and focus events, the mouse's encodings, bracketed paste, synchronized output, and reports of a
 # new colour scheme and of a new size. On are autowrap and the cursor.
@@ -22,12 +22,12 @@ _OFF = b"1 5 6 9 12 45 66 69 1000 1001 1002 1003 1004 1005 1006 1015 1016 2004 2
 _MODES = {**dict.fromkeys(_OFF, False), b"7": True, b"25": True}
 _PRIVATE_MODES = {**dict.fromkeys(_ALTERNATE_SCREEN, False), **_MODES}
 
-# ANSI modes: keyboard locked, insert, local echo off, newline.
+# The ANSI modes keyboard locked, insert, local echo off, and newline, and whether each is on by default.
 _ANSI_MODES = {b"2": False, b"4": False, b"12": True, b"20": False}
 
 _COLOURS = (b"4", b"10", b"11", b"12", b"17", b"19")
-"""Operating system commands that set colours: the palette, text, background, cursor, selection. The number of the one
-that sets them back is 100 higher."""
+"""Operating system commands that set colours: the palette, text, background, cursor, selection. The command that resets
+a colour has a number that is higher by 100."""
 
 
 def _set_back(mode: bytes, *, to: bool, private: bytes = b"?") -> bytes:
@@ -37,9 +37,10 @@ def _set_back(mode: bytes, *, to: bool, private: bytes = b"?") -> bytes:
 _UNDO: dict[bytes, bytes] = {
     b"=u": b"\x1b[=0u",
     **{b"?" + mode: _set_back(mode, to=sane) for mode, sane in _PRIVATE_MODES.items()},
-    # Setting the margins moves the cursor, so it is saved before and restored after.
+    # Setting the margins moves the cursor, so the cursor is saved before and restored after.
     b"margins": b"\x1b7\x1b[r\x1b8",
-    # Restoring the cursor would restore origin mode, too. The last line is where a shell goes on.
+    # Setting origin mode moves the cursor. Restoring a saved cursor would restore origin mode, too, so the cursor is
+    # moved to the last line, where the user's shell goes on.
     b"?6": b"\x1b[?6l\x1b[999H",
     **{mode: _set_back(mode, to=sane, private=b"") for mode, sane in _ANSI_MODES.items()},
     **{b"charset" + place: b"\x1b" + place + b"B" for place in (b"(", b")", b"*", b"+")},
@@ -50,11 +51,13 @@ _UNDO: dict[bytes, bytes] = {
     b"keys": b"\x1b[>4m",
     b"text": b"\x1b[0m",
 }
-"""What can be changed, and what changes it back, in the order in which that is done."""
+"""The modes that a program can change, each with the sequence that resets it. They are reset in this order."""
 
 _PLACES = {name: place for place, name in enumerate(_UNDO)}
+"""The index of each mode's flags in the shared memory."""
+
 _PUSHED = len(_PLACES)
-"""The place of the number of keyboard modes that were pushed and not popped."""
+"""The index of the number of keyboard modes that were pushed and not popped."""
 
 _SET_BY_LINE_EDITORS = frozenset((b"?1", b"?66", b"?2004", b"keypad"))
 
@@ -67,57 +70,59 @@ _SEQUENCE = re.compile(
     rb"|\x1b(?P<single>[=>c])"
     rb"|(?P<shift>[\x0e\x0f])"
 )
-_LONGEST = 80
+_LONGEST_SEQUENCE = 80
+"""Bytes of the longest sequence that is read."""
 
 
 class Screen:
-    """What has been changed by the output so far.
+    """Knows which modes the output has changed so far.
 
-    It is kept in memory that a forked process shares, for whoever survives.
+    The flags are in memory that the helper shares with the guardian, which reads them if the helper was killed.
     """
 
     save = b"\x1b[?%ss" % b";".join(_MODES)
-    """What makes a terminal remember its modes (XTSAVE), to be written before the first output. Terminals that cannot
-    do that ignore it; xterm, kitty, foot, iTerm2 and those built on VTE can."""
+    """The sequence that makes a terminal remember its modes (XTSAVE), to be written before the first output. xterm,
+    kitty, foot, iTerm2 and the terminals built on VTE can do that. Other terminals ignore the sequence."""
 
     def __init__(self) -> None:
         self._state = mmap.mmap(-1, len(_PLACES) + 1)
         self._tail = b""
 
     def note(self, data: bytes) -> None:
-        """``data`` is written to the terminal."""
+        """Read ``data``, which is written to the terminal."""
         data = self._tail + data
         end = 0
         for match in _SEQUENCE.finditer(data):
             end = match.end()
-            self._note(match)
-        # A sequence may be cut by the read.
-        start = data.find(b"\x1b", max(end, len(data) - _LONGEST))
+            self._read_sequence(match)
+        # The end of ``data`` may be the beginning of a sequence that goes on in the next call.
+        start = data.find(b"\x1b", max(end, len(data) - _LONGEST_SEQUENCE))
         self._tail = data[start:] if start >= 0 else b""
 
     def undo(self, *, has_line_editor: bool = False) -> bytes:
-        """What sets everything back that is not as it was before, as far as that is known.
+        """Return the sequences that reset the modes that the program has changed.
 
-        A mode that the program never touched is left as it is. One that it touched is set to what it is on a terminal
-        on which nothing has set it, and after that to what it was at ``save``, where the terminal can remember.
+        A mode that the program never set is left alone. A mode that differs from its default now is set to the default.
+        After that, a terminal that remembers its modes (``save``) restores each mode that the program has set.
 
-        With ``has_line_editor``, a shell has the terminal already, and has set those modes that such a one sets.
+        With ``has_line_editor``, the user's shell already uses the terminal. Then the modes that a shell's line editor
+        sets are left alone.
         """
         kept = _SET_BY_LINE_EDITORS if has_line_editor else frozenset()
         flags = {name: self._state[place] for name, place in _PLACES.items() if name not in kept}
         pushed = self._state[_PUSHED]
-        # Each screen has keyboard modes of its own, so they go before the alternate screen does.
+        # Each screen has keyboard modes of its own, so these are reset before the alternate screen is left.
         undone = b"\x1b[<%du" % pushed if pushed else b""
         undone += b"".join(_UNDO[name] for name, flag in flags.items() if flag & _CHANGED)
-        # Not origin mode, because that moves the cursor.
+        # Origin mode is not restored, because that would move the cursor.
         touched = [mode for mode in _MODES if mode != b"6" and flags.get(b"?" + mode, 0) & ~_CHANGED == _TOUCHED]
         return undone + (b"\x1b[?%sr" % b";".join(touched) if touched else b"")
 
-    def _note(self, match: re.Match[bytes]) -> None:
+    def _read_sequence(self, match: re.Match[bytes]) -> None:
         if match["final"] is not None:
-            self._note_control(match["private"], match["numbers"], match["final"])
+            self._read_control(match["private"], match["numbers"], match["final"])
         elif match["command"] is not None:
-            self._note_command(match["command"], match["value"] or b"")
+            self._read_command(match["command"], match["value"] or b"")
         elif match["place"] is not None:
             self._set(b"charset" + match["place"], changed=match["charset"] != b"B")
         elif match["shift"] is not None:
@@ -127,7 +132,7 @@ class Screen:
         else:
             self._set(b"keypad", changed=match["single"] == b"=")
 
-    def _note_control(self, private: bytes, numbers: bytes, final: bytes) -> None:
+    def _read_control(self, private: bytes, numbers: bytes, final: bytes) -> None:
         if final in (b"h", b"l") and private in (b"", b"?"):
             sane = _ANSI_MODES if private == b"" else _PRIVATE_MODES
             for mode in numbers.split(b";"):
@@ -148,9 +153,9 @@ class Screen:
         elif final == b" q" and private == b"":
             self._set(b"cursor", changed=numbers not in (b"", b"0"))
         elif final == b"u":
-            self._note_keyboard(private, numbers)
+            self._read_keyboard(private, numbers)
 
-    def _note_keyboard(self, private: bytes, numbers: bytes) -> None:
+    def _read_keyboard(self, private: bytes, numbers: bytes) -> None:
         pushed = self._state[_PUSHED]
         if private == b">":
             self._state[_PUSHED] = min(pushed + 1, 255)
@@ -159,9 +164,9 @@ class Screen:
         elif private == b"=":
             self._set(b"=u", changed=numbers.partition(b";")[0] not in (b"", b"0"))
 
-    def _note_command(self, command: bytes, value: bytes) -> None:
+    def _read_command(self, command: bytes, value: bytes) -> None:
         if command in _COLOURS:
-            # With a question mark, it asks.
+            # With a question mark as the value, the command only asks for the colour.
             if b"?" not in value:
                 self._set(b"]" + command, changed=True)
         elif (set_by := b"%d" % (int(command) - 100)) in _COLOURS:
@@ -172,7 +177,7 @@ class Screen:
         self._state[place] = self._state[place] & ~_CHANGED | _TOUCHED | (_CHANGED if changed else 0)
 
     def _reset(self) -> None:
-        """A full reset (RIS) has touched everything."""
+        """Note a full reset of the terminal (RIS), which has set every mode to its default."""
         for place in _PLACES.values():
             self._state[place] = self._state[place] & ~_CHANGED | _TOUCHED
         self._state[_PUSHED] = 0
