@@ -62,11 +62,11 @@ def test_the_commands_print_nothing_else(text: str, shown: str, monkeypatch: pyt
     error = io.StringIO()
     monkeypatch.setattr("sys.stderr", error)
     # What the command `shell` prints with before the shell has the terminal.
-    reporter = shell._Plain(SimpleNamespace(has_begun=False))  # type: ignore[arg-type]
+    reporter = shell._TerminalReporter(SimpleNamespace(has_begun=False))  # type: ignore[arg-type]
     reporter.headline(text)
     reporter.warning(text)
     reporter.log(text.encode("utf-8", "replace"))
-    shell._tell(errors.bad_request(text, text))
+    shell._print_error(errors.bad_request(text, text))
     printed = error.getvalue()
     assert printed.count(shown.replace("\\udcff", "")) >= 5
     assert all(character.isprintable() for character in printed.replace("\n", "").replace("\t", ""))

@@ -1,7 +1,7 @@
-"""The commands `shell SPEC` and `run SPEC`: a build shell or one command on this terminal, as Mix has prepared it.
+"""The commands `shell SPEC` and `run SPEC`: open a build shell, or run one command, on this terminal.
 
-Responsible for the file that says which shell (SPEC), for signals, and for how it all ends; the flow is in `flows`.
-docs/protocol.md ("The shell") is the contract with the Mix side.
+Mix has prepared both. This module is responsible for the file SPEC, which says what to open, for signals, and for the
+exit status and the error message. The flows are in `flows`. docs/protocol.md ("The shell") is the contract with Mix.
 """
 
 from __future__ import annotations
@@ -44,9 +44,10 @@ _FILE = "spec"
 
 
 def write_spec(args: Mapping[Term, Term], environ: Mapping[str, str]) -> Path:
-    """Keep a request's ``args`` and the engine's variables in a file that only this user can read.
+    """Write a request's ``args`` and the engine's variables to a file that only this user can read. Return its path.
 
-    The shell is opened at the engine where it was prepared, whichever the terminal's own environment leads to.
+    With these variables the shell is opened at the engine where it was prepared, even if the environment of the
+    terminal names another engine.
     """
     engine: dict[Term, Term] = {name: environ[name] for name in endpoint.VARIABLES if name in environ}
     spec: Term = {Atom("args"): dict(args), Atom("engine"): engine}
@@ -61,7 +62,7 @@ def write_spec(args: Mapping[Term, Term], environ: Mapping[str, str]) -> Path:
 
 
 def read_spec(path: Path) -> tuple[Mapping[Term, Term], dict[str, str]]:
-    """What ``write_spec`` kept. Raises ``RunnerError`` ``:bad_request``."""
+    """Return the arguments and the variables in a file of ``write_spec``. Raises ``RunnerError`` ``:bad_request``."""
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_uid != os.getuid():
@@ -80,7 +81,7 @@ def read_spec(path: Path) -> tuple[Mapping[Term, Term], dict[str, str]]:
 
 
 def remove_spec(path: Path) -> None:
-    """Remove the file and its directory; not there is fine."""
+    """Remove the file and its directory. Both may be missing."""
     with suppress(OSError):
         path.unlink()
     if path.parent.name.startswith(_DIRECTORY):
@@ -89,9 +90,10 @@ def remove_spec(path: Path) -> None:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str], *, operation: str = "shell") -> int:
-    """Run the command ``operation``; its exit status.
+    """Run the command ``operation`` (``shell`` or ``run``), and return the exit status of this process.
 
-    For ``shell`` it is 0 when the person left the shell, however that ended; for ``run`` it is that of the command.
+    For ``shell`` it is 0 if the user has left the shell, whatever the shell's own status was. For ``run`` it is the
+    exit status of the user's command. In both cases it is 1 after an error, or 128 and the number of a signal.
     """
     parser = argparse.ArgumentParser(prog=f"nerves_docker_port {operation}", description=_DESCRIPTIONS[operation])
     parser.add_argument("spec", metavar="SPEC", type=Path, help="the file that Mix names")
@@ -99,29 +101,29 @@ def main(arguments: Sequence[str], environ: Mapping[str, str], *, operation: str
     parser.add_argument("--terminal", metavar="DEVICE", help=argparse.SUPPRESS)
     given = parser.parse_args(arguments)
     spec: Path = given.spec
-    ends = _Ends()
+    signals = _SignalHandling()
     outer = Outer(given.terminal, given.mix)
     try:
-        status = _open(spec, environ, ends, outer, operation)
+        status = _open(spec, environ, signals, outer, operation)
     except errors.RunnerError as error:
-        ended = _in_words(error, operation)
+        shown = _with_own_words(error, operation)
         if given.mix is None:
-            _tell(ended)
+            _print_error(shown)
         elif not outer.is_gone():
-            _keep(Error(ended.code.value, ended.message, ended.hint, ended.log), spec)
-        return 1 if ends.signal is None else 128 + ends.signal
+            _write_outcome(Error(shown.code.value, shown.message, shown.hint, shown.log), spec)
+        return 1 if signals.ending is None else 128 + signals.ending
     if given.mix is not None:
-        _keep(Ok({Atom("status"): status}), spec)
+        _write_outcome(Ok({Atom("status"): status}), spec)
     return status
 
 
-class _Ends:
-    """The signals of this process: those that end it, and those that only wake the conversation."""
+class _SignalHandling:
+    """Handles the signals of this process. Some end it, the others only wake the conversation."""
 
     def __init__(self) -> None:
         self.cancellation = Cancellation()
-        self.signal: signal.Signals | None = None
-        """The first signal that was to end this process."""
+        self.ending: signal.Signals | None = None
+        """The first signal that told this process to end."""
         self._signals = Signals((*_ENDING, signal.SIGWINCH, signal.SIGCONT))
 
     def start(self, conversation: Conversation) -> None:
@@ -129,36 +131,36 @@ class _Ends:
             if number not in _ENDING:
                 conversation.wake()
                 return
-            self.signal = self.signal or number
+            self.ending = self.ending or number
             self.cancellation.cancel(f"the helper got {number.name}")
 
         self._signals.start(on_signal)
 
 
-def _open(spec: Path, environ: Mapping[str, str], ends: _Ends, outer: Outer, operation: str) -> int:
+def _open(spec: Path, environ: Mapping[str, str], signals: _SignalHandling, outer: Outer, operation: str) -> int:
     terminal = Terminal()
     args, engine = read_spec(spec)
     kept = {name: value for name, value in environ.items() if name not in endpoint.VARIABLES}
     with Guardian(terminal, lambda: remove_spec(spec)):
         try:
             is_resized = outer.can_resize(terminal.fd)
-            conversation = Conversation(terminal, outer, ends.cancellation)
+            conversation = Conversation(terminal, outer, signals.cancellation)
         except OSError as error:
             raise errors.cancelled("the terminal was closed") from error
-        # Not earlier: the guardian is forked before there is a second thread.
-        ends.start(conversation)
+        # This starts a thread, so it must come after the guardian was forked.
+        signals.start(conversation)
         from nerves_docker_port.request import request
 
-        # The terminal that counts is this one.
+        # TERM describes this terminal, which may be another one than that of Mix.
         term: dict[Term, Term] = {"TERM": environ["TERM"]} if environ.get("TERM") else {}
         env = args.get(Atom("env"))
         wanted = request.from_args({**args, Atom("env"): {**(env if isinstance(env, dict) else {}), **term}}, environ)
-        with _Plain(conversation) as reporter:
+        with _TerminalReporter(conversation) as reporter:
             if not is_resized:
                 reporter.warning(errors.SIZE_NOT_FOLLOWED)
             try:
                 with conversation:
-                    to = ({**kept, **engine}, reporter, ends.cancellation, conversation)
+                    to = ({**kept, **engine}, reporter, signals.cancellation, conversation)
                     if operation == "run":
                         from nerves_docker_port.flows.run import run_on_terminal
                         from nerves_docker_port.request import commands
@@ -169,37 +171,38 @@ def _open(spec: Path, environ: Mapping[str, str], ends: _Ends, outer: Outer, ope
                     shell(wanted, *to)
                     return 0
             finally:
-                # A shell that could not be opened, because a build runs, can be tried again. Where Mix waits, Mix
-                # removes the file.
+                # If the shell could not be opened, for example because a build runs, the file is kept, so that the user
+                # can try again. If Mix waits for this command, Mix removes the file.
                 if conversation.has_begun and (outer.is_gone() or not outer.is_watched):
                     remove_spec(spec)
 
 
-def _in_words(error: errors.RunnerError, operation: str) -> errors.RunnerError:
+def _with_own_words(error: errors.RunnerError, operation: str) -> errors.RunnerError:
+    """Return the error to show: a cancellation in the words of this command, any other error unchanged."""
     if error.code is errors.Code.CANCELLED:
         reason = error.message.rpartition(": ")[2].rstrip(".")
         return errors.command_ended(reason) if operation == "run" else errors.shell_ended(reason)
     return error
 
 
-def _tell(error: errors.RunnerError) -> None:
+def _print_error(error: errors.RunnerError) -> None:
     text = error.message if error.hint is None else f"{error.message.rstrip()}\n\n{error.hint}"
     # The terminal may be gone.
     with suppress(OSError):
         print(f"\n{printable(text)}", file=sys.stderr)  # noqa: T201
 
 
-def _keep(outcome: Ok | Error, spec: Path) -> None:
-    """Leave the outcome for Mix."""
+def _write_outcome(outcome: Ok | Error, spec: Path) -> None:
+    """Write the outcome to a file beside SPEC, where Mix reads it."""
     with suppress(OSError):
         spec.with_suffix(".outcome").write_bytes(wire.encode(outcome.to_term()))
 
 
-class _Plain:
-    """A reporter on a terminal that has nobody else to print on it. What there is to ask was asked by Mix.
+class _TerminalReporter:
+    """A reporter that prints on this terminal. It asks no questions, because Mix has asked them before.
 
-    Once the shell has the terminal, what there is to say waits for the end of the ``with`` block: a full-screen program
-    would be drawn over.
+    As soon as the shell has the terminal, the texts are kept and printed at the end of the ``with`` block. Otherwise
+    they would be printed into the picture of a full-screen program.
     """
 
     def __init__(self, conversation: Conversation) -> None:
