@@ -1,7 +1,8 @@
-"""The person's terminal, and a container's terminal at it: raw mode, sizes, bytes both ways, and everything as it was.
+"""Connects the user's terminal with the terminal of a container, and restores the user's terminal at the end.
 
-Knows neither the engine nor what runs in the container. One thread, which waits in `select`; only to tell the engine a
-size, a request like any other, there is a second one.
+This module sets the raw mode, passes bytes in both directions, and passes on changes of the size. One thread does this
+and waits in `select`. A second thread sends new sizes to the engine, because such a request may take long. The module
+knows neither the engine nor the program in the container.
 """
 
 from __future__ import annotations
@@ -29,23 +30,23 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
 
 DEFAULT_SIZE = (24, 80)
-"""Rows and columns of a terminal that does not know its size (a serial line): terminfo's vt100."""
+"""Rows and columns that are used if a terminal does not know its size (a serial line): those of terminfo's vt100."""
 
 TICK = 0.5
-"""Seconds between two looks at a terminal whose new size no signal tells us."""
+"""Seconds between two checks of the size of a terminal that sends no signal when its size changes."""
 
 _READ_SIZE = 64 * 1024
 _LIMIT = 256 * 1024
-"""Bytes that may wait for a slow side before the other side is no longer read."""
+"""Bytes that may be waiting to be written to one side. If there are more, the other side is not read."""
 
-_WAITING_WRITE_SIZE = 256
-"""Bytes that are written at once to a terminal where a write may wait: few, so that it seldom does."""
+_BLOCKING_WRITE_SIZE = 256
+"""Bytes that are written at once to a terminal whose writes may block. With few bytes they seldom do."""
 
 _FLUSH_TIMEOUT = 5.0
-"""Seconds that a terminal which takes nothing (Ctrl-S) is given for the last output."""
+"""Seconds after which the last output is given up, if the terminal takes none (Ctrl-S)."""
 
 _FOLLOW_TIMEOUT = 5.0
-"""Seconds that `script` is given to give our terminal the size of the one around it."""
+"""Seconds within which `script` must copy the size of the outer terminal to ours."""
 
 Attributes = list[Any]
 
@@ -54,24 +55,24 @@ class Terminal:
     """The terminal at standard input and output."""
 
     def __init__(self, stdin: int = 0, stdout: int = 1) -> None:
-        """Raises ``RunnerError`` where there is none."""
+        """Open the terminal. Raises ``RunnerError`` if standard input or output is not a terminal."""
         if not (os.isatty(stdin) and os.isatty(stdout)):
             raise errors.no_terminal()
         self.is_controlling = _is_controlling(stdin)
-        """Whether the kernel sends us a signal when the size changes and when the terminal goes."""
+        """Whether the kernel sends this process a signal when the size changes or the terminal is closed."""
         self.fd = self._own_descriptor(stdin, stdout)
-        self._write_size = _WAITING_WRITE_SIZE if os.get_blocking(self.fd) else _READ_SIZE
+        self._write_size = _BLOCKING_WRITE_SIZE if os.get_blocking(self.fd) else _READ_SIZE
         self.attributes: Attributes = termios.tcgetattr(self.fd)
         self.raw_attributes: Attributes = _raw(self.attributes)
         self.screen = Screen()
 
     def _own_descriptor(self, stdin: int, stdout: int) -> int:
-        """A descriptor of the terminal that never waits, where one can be had.
+        """Return a new descriptor of the terminal, non-blocking if possible.
 
-        Not standard input with another flag: the flag would be that of everybody who has the terminal open, the
-        person's shell among them. Where the terminal cannot be opened by its name, because it is somebody else's (after
-        `su`), it can be opened as the controlling one. If it is not that either (`su -c` begins a session without one),
-        there is only the descriptor that we were given.
+        Standard input itself is not made non-blocking, because all processes that share it, such as the user's shell,
+        would get a non-blocking descriptor, too. The terminal is opened by its name. If that fails because the device
+        belongs to another user (after `su`), it is opened as the controlling terminal. If this process has none
+        (`su -c` begins a session without one), the result is a copy of the given descriptor, which blocks.
         """
         flags = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC
         with suppress(OSError):
@@ -85,40 +86,46 @@ class Terminal:
         raise errors.no_terminal()
 
     def size(self) -> tuple[int, int]:
-        """Rows and columns. Raises ``OSError`` where the terminal is gone."""
+        """Return the rows and columns. Raises ``OSError`` if the terminal is gone."""
         return window_size(self.fd)
 
     def enter_raw(self) -> None:
-        """Set the modes for a program at the other end of a stream: every key is the program's.
+        """Set the raw modes, in which every key is sent to the program in the container.
 
-        What was typed ahead is kept.
+        Keys that were typed before are kept.
         """
         with suppress(termios.error):
             termios.tcsetattr(self.fd, termios.TCSANOW, self.raw_attributes)
 
     def restore(self) -> None:
-        """Set the modes from the beginning."""
-        # Nothing to restore where the terminal is gone.
+        """Set the modes that the terminal had at the beginning."""
+        # This fails if the terminal is gone. Then there is nothing to restore.
         with suppress(termios.error):
             termios.tcsetattr(self.fd, termios.TCSANOW, self.attributes)
 
     def save_screen(self) -> None:
-        """Make the terminal remember what ``reset_screen`` is to set back."""
+        """Tell the terminal to remember the modes that ``reset_screen`` restores."""
         self._write_all(self.screen.save)
 
     def reset_screen(self, *, has_line_editor: bool = False) -> None:
-        """Undo what programs did to the screen. With ``has_line_editor``, a shell has the terminal already."""
+        """Reset the modes that programs changed. ``has_line_editor`` says that a shell uses the terminal already."""
         self._write_all(self.screen.undo(has_line_editor=has_line_editor))
 
     def write(self, data: bytes | bytearray) -> int:
-        """Write what fits in of ``data``; how much that was. Raises ``OSError`` where the terminal is gone."""
+        """Write as much of ``data`` as the terminal takes now, and return how many bytes.
+
+        Raises ``OSError`` if the terminal is gone.
+        """
         try:
             return os.write(self.fd, data[: self._write_size])
         except BlockingIOError:
             return 0
 
     def flush(self, waiting: bytearray) -> None:
-        """Write all of ``waiting``, unless the terminal takes nothing. Raises ``OSError`` where it is gone."""
+        """Write all of ``waiting``, unless the terminal takes nothing for some seconds.
+
+        Raises ``OSError`` if the terminal is gone.
+        """
         deadline = time.monotonic() + _FLUSH_TIMEOUT
         while waiting and select.select([], [self.fd], [], max(0.0, deadline - time.monotonic()))[1]:
             del waiting[: self.write(waiting)]
@@ -129,14 +136,14 @@ class Terminal:
 
 
 class Outer:
-    """The terminal around ours, and Mix, which runs there.
+    """The outer terminal, in which Mix runs.
 
-    Between Mix and us there is `script` with a terminal of its own, as `InteractiveCmd` arranges it. Being in another
-    session, `script` hears neither of a new size nor of the end of the outer terminal. So we look ourselves.
+    `InteractiveCmd` runs the helper below `script`, which has a terminal of its own. `script` is not in Mix's session,
+    so it gets no signal when the outer terminal changes its size or is closed. So the helper checks both itself.
 
-    Where the outer terminal is somebody else's (after `su`), we cannot open it. But `script` has it open, and each time
-    that `script` gets SIGWINCH, it gives our terminal the size of the one around it (seen with util-linux 2.38). So we
-    send it that signal.
+    If the outer terminal belongs to another user (after `su`), the helper cannot open it. But `script` has it open, and
+    each time `script` gets SIGWINCH, it copies the size of the outer terminal to the helper's (seen with util-linux
+    2.38). So the helper sends it that signal.
     """
 
     def __init__(self, path: str | None, mix: int | None) -> None:
@@ -149,27 +156,27 @@ class Outer:
 
     @property
     def is_watched(self) -> bool:
-        """Whether there is anything to look at."""
+        """Whether Mix waits for this command, so that its terminal and its process have to be checked."""
         return self._fd >= 0 or self._mix is not None
 
     def resize(self, fd: int) -> None:
-        """Give our terminal, at ``fd``, the size of the outer one, or have that done soon.
+        """Copy the size of the outer terminal to the helper's terminal at ``fd``, or make `script` do so soon.
 
-        Raises ``OSError`` where one of them is gone.
+        Raises ``OSError`` if one of the terminals is gone.
         """
         if self._fd >= 0:
             size = window_size(self._fd)
             if size != window_size(fd):
                 _set_window_size(fd, size)
         elif self._script is not None:
-            # Who does not know that signal ignores it (signal(7)).
+            # If the process is not `script`, this does no harm: SIGWINCH is ignored by default (signal(7)).
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(self._script, signal.SIGWINCH)
 
     def can_resize(self, fd: int) -> bool:
-        """Whether ``resize`` works, which is tried out where only `script` can do it.
+        """Return whether ``resize`` works. If only `script` can copy the size, this is tried out.
 
-        Raises ``OSError`` where our terminal is gone.
+        Raises ``OSError`` if the helper's terminal is gone.
         """
         if self._fd >= 0 or not self.is_watched:
             return True
@@ -186,7 +193,7 @@ class Outer:
         return False
 
     def is_gone(self) -> bool:
-        """Whether nobody is left to be told anything."""
+        """Return whether the outer terminal was closed or Mix has ended, so that nobody would read a message."""
         try:
             if self._fd >= 0:
                 window_size(self._fd)
@@ -195,7 +202,7 @@ class Outer:
         return self.mix_is_gone()
 
     def mix_is_gone(self) -> bool:
-        """Whether the Mix that started us has ended."""
+        """Return whether the Mix that started this command has ended."""
         if self._mix is None:
             return False
         try:
@@ -208,7 +215,7 @@ class Outer:
 
 
 class _Wakeup:
-    """Makes `select` return. For a whole process: both ends stay open, since a signal may come at any time."""
+    """A pipe that makes `select` return. Both ends are never closed, because a signal may come at any time."""
 
     def __init__(self) -> None:
         self.fd, self._write_fd = os.pipe()
@@ -216,23 +223,24 @@ class _Wakeup:
             os.set_blocking(fd, False)
 
     def wake(self) -> None:
-        """From any thread."""
-        # A full pipe wakes, too.
+        """Make `select` return. Any thread may call this."""
+        # If the pipe is full, `select` returns anyway.
         with suppress(BlockingIOError):
             os.write(self._write_fd, b"\0")
 
     def clear(self) -> None:
-        """Forget it."""
+        """Empty the pipe."""
         with suppress(BlockingIOError):
             os.read(self.fd, 4096)
 
 
 class Conversation:
-    """A person's terminal and a container's, connected: callable as ``container.run_on_terminal`` wants it.
+    """Connects the user's terminal with a container's terminal.
 
-    It is called once for each connection to the container's terminal. The terminal is raw from the first call to the
-    end of the ``with`` block, also between two connections, so every key is the program's; keys that no connection has
-    taken are kept for the next. At the end of the block the terminal is as it was before.
+    ``container.run_on_terminal`` calls the object once for each connection to the container's terminal. The user's
+    terminal is raw from the first call to the end of the ``with`` block, also between two connections, so every key is
+    for the program. Keys that no connection has taken are kept for the next one. At the end of the block the terminal
+    is restored.
     """
 
     def __init__(self, terminal: Terminal, outer: Outer, cancellation: Cancellation) -> None:
@@ -242,10 +250,10 @@ class Conversation:
         self._outer.resize(terminal.fd)
         self._size = terminal.size()
         self._keys = bytearray()
-        """What was typed and no connection has taken yet."""
+        """The keys that no connection has taken yet."""
         self._wakeup = _Wakeup()
         self.has_begun = False
-        """Whether there has been a container at the other end."""
+        """Whether a connection to the container's terminal was made."""
 
     def __enter__(self) -> Self:
         return self
@@ -259,21 +267,24 @@ class Conversation:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Rows and columns that the engine has been told, or is to be told first."""
+        """The rows and columns that were sent to the engine, or that the container's terminal has to begin with."""
         return self._size
 
     def wake(self) -> None:
-        """Have another look at the size, and at the modes. From any thread."""
+        """Check the size and set the modes again. Any thread may call this."""
         self._wakeup.wake()
 
     def __call__(self, stream: Stream, resize: Callable[[int, int], None]) -> None:
-        """Pass bytes both ways until the stream ends. Raises ``:cancelled`` when the terminal, or Mix, is gone."""
+        """Pass bytes in both directions until the stream ends.
+
+        Raises ``RunnerError`` ``:cancelled`` if the terminal was closed, Mix has ended, or the command was cancelled.
+        """
         to_terminal = bytearray()
         with self._cancellation.on_cancel(self.wake), _Resizer(resize) as resizer:
             self._terminal.enter_raw()
             if self.has_begun:
-                to_terminal += self._lost()
-                # A new size is what programs draw everything anew for. `docker attach` does the same.
+                to_terminal += self._connected_again()
+                # A program draws its whole picture again when the size changes. `docker attach` does the same.
                 rows, columns = self._size
                 resizer.tell((rows + 1, columns + 1), (rows, columns))
             else:
@@ -285,23 +296,23 @@ class Conversation:
             except OSError as error:
                 raise errors.cancelled("the terminal was closed") from error
 
-    def _lost(self) -> bytes:
-        """What the person is told when a connection was lost.
+    def _connected_again(self) -> bytes:
+        """Return the message to the user after a connection was lost and made again.
 
-        What a connection took just before it was lost may have arrived or not, and typing it again for the person could
-        run a command twice. So the person is to look.
+        Keys that the old connection took just before it was lost may have arrived or not. To send them again could run
+        a command twice, so the message asks the user to check.
         """
-        # It begins with a sequence of its own, because the last one may have been cut.
+        # The message begins with an escape sequence, because the last sequence of the output may be incomplete.
         text = b"\x1b[0m\r\n%s\r\n" % errors.SHELL_CONNECTED_AGAIN.encode()
         self._terminal.screen.note(text)
         return text
 
     def _pass_on(self, stream: Stream, resizer: _Resizer, to_terminal: bytearray) -> None:
         while True:
-            self._see_sizes(resizer)
+            self._check_size(resizer)
             self._cancellation.check()
             self._wait(stream, to_terminal)
-            # Reading goes first: a connection that has ended must not take keys.
+            # The stream is read before keys are written to it, because a connection that has ended must not take keys.
             if len(to_terminal) < _LIMIT:
                 data = stream.read()
                 if data == b"":
@@ -313,9 +324,9 @@ class Conversation:
                 del self._keys[: stream.write(bytes(self._keys[:_READ_SIZE]))]
 
     def _wait(self, stream: Stream, to_terminal: bytearray) -> None:
-        """Wait until something can be done, and do what is the terminal's.
+        """Wait until one side can be read or written, then read from and write to the user's terminal.
 
-        A side that is full makes the other side wait.
+        If too many bytes are waiting for one side, the other side is not read.
         """
         reads, writes = [self._wakeup.fd], []
         if len(self._keys) < _LIMIT:
@@ -326,30 +337,30 @@ class Conversation:
             writes.append(stream.write_fd)
         if to_terminal:
             writes.append(self._terminal.fd)
-        looks = self._outer.is_watched or not self._terminal.is_controlling
-        timeout = 0 if stream.has_early else TICK if looks else None
-        # Not poll: macOS' does not know terminals.
+        must_check = self._outer.is_watched or not self._terminal.is_controlling
+        timeout = 0 if stream.has_early else TICK if must_check else None
+        # `poll` is not used, because on macOS it does not work with terminals.
         readable, writable, _ = select.select(reads, writes, [], timeout)
         if self._wakeup.fd in readable:
             self._wakeup.clear()
-            # Who stopped us (`kill -STOP`) got a terminal with the modes of a shell.
+            # If this process was stopped (`kill -STOP`), a shell has set other modes in the meantime.
             self._terminal.enter_raw()
         if self._terminal.fd in readable:
-            self._keys += self._typed()
+            self._keys += self._read_keys()
         if self._terminal.fd in writable:
             del to_terminal[: self._terminal.write(to_terminal)]
 
-    def _typed(self) -> bytes:
+    def _read_keys(self) -> bytes:
         try:
             data = os.read(self._terminal.fd, _READ_SIZE)
         except BlockingIOError:
             return b""
-        # Raw modes know no end of file; a terminal that is gone has one.
+        # In raw mode Ctrl-D is a key like any other, so an end of file means that the terminal was closed.
         if not data:
             raise errors.cancelled("the terminal was closed")
         return data
 
-    def _see_sizes(self, resizer: _Resizer) -> None:
+    def _check_size(self, resizer: _Resizer) -> None:
         if self._outer.mix_is_gone():
             raise errors.cancelled("Mix has ended")
         self._outer.resize(self._terminal.fd)
@@ -360,13 +371,13 @@ class Conversation:
 
 
 class _Resizer:
-    """Tells the engine the latest size, in a thread of its own: an engine that is slow must not stop the keys."""
+    """Sends the latest size to the engine, in a thread of its own, because a slow engine must not delay the keys."""
 
     def __init__(self, resize: Callable[[int, int], None]) -> None:
         self._resize = resize
         self._changed = threading.Condition()
         self._wanted: tuple[tuple[int, int], ...] = ()
-        self._ended = False
+        self._is_closed = False
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._run, name="resize", daemon=True).start()
@@ -376,11 +387,11 @@ class _Resizer:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with self._changed:
-            self._ended = True
+            self._is_closed = True
             self._changed.notify()
 
     def tell(self, *sizes: tuple[int, int]) -> None:
-        """``sizes`` are what the engine is to be told, one after the other; the last is the size from now on."""
+        """Send ``sizes`` to the engine one after the other. The last of them is the size from now on."""
         with self._changed:
             self._wanted = sizes
             self._changed.notify()
@@ -388,9 +399,9 @@ class _Resizer:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not (self._wanted or self._ended):
+                while not (self._wanted or self._is_closed):
                     self._changed.wait()
-                if self._ended:
+                if self._is_closed:
                     return
                 (rows, columns), *rest = self._wanted
                 self._wanted = tuple(rest)
@@ -398,7 +409,7 @@ class _Resizer:
 
 
 def window_size(fd: int) -> tuple[int, int]:
-    """Rows and columns of the terminal at ``fd``. Raises ``OSError`` where it is gone."""
+    """Return the rows and columns of the terminal at ``fd``. Raises ``OSError`` if it is gone."""
     rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
     return (rows, columns) if rows and columns else DEFAULT_SIZE
 
@@ -408,7 +419,7 @@ def _set_window_size(fd: int, size: tuple[int, int]) -> None:
 
 
 def _is_controlling(fd: int) -> bool:
-    """Whether the terminal at ``fd`` is this process's controlling one."""
+    """Return whether the terminal at ``fd`` is the controlling terminal of this process."""
     try:
         os.tcgetpgrp(fd)
     except OSError:
@@ -417,19 +428,19 @@ def _is_controlling(fd: int) -> bool:
 
 
 def _parent_of_session() -> int | None:
-    """The process that started our session, if it can be found: `script`, below which Mix runs us."""
+    """Return the pid of the process that started this session, if it can be found. Below Mix, this is `script`."""
     leader = os.getsid(0)
     if leader == os.getpid():
         return os.getppid()
     try:
-        # proc(5): the fourth field, and the second, in parentheses, may hold anything.
+        # The fourth field of the file (proc(5)). The second, in parentheses, may contain spaces and parentheses.
         return int(Path(f"/proc/{leader}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return None
 
 
 def _raw(attributes: Attributes) -> Attributes:
-    """The modes as cfmakeraw(3) sets them: every byte passes at once and unchanged, both ways."""
+    """Return the modes that cfmakeraw(3) sets: every byte passes at once and unchanged in both directions."""
     iflag, oflag, cflag, lflag, ispeed, ospeed, control = attributes
     iflag &= ~(
         termios.IGNBRK
