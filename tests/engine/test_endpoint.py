@@ -308,6 +308,27 @@ def test_a_file_that_holds_something_else_is_refused_by_both(world: World, file:
     assert file in found.said
 
 
+BROKEN = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{broken}{good}",
+        "{good}{broken}",
+        "-----BEGIN CERTIFICATE-----\n{good}",
+        "{good}{good}",
+        "a comment: \u00fc\n{good}\n",
+    ],
+)
+def test_a_certificate_that_cannot_be_read_takes_nothing_from_the_others(world: World, content: str) -> None:
+    for each in ("ca.pem", "cert.pem", "key.pem"):
+        shutil.copy(world.names["certificates"] / each, world.config / each)
+    good = (world.config / "ca.pem").read_text()
+    (world.config / "ca.pem").write_text(content.format(good=good, broken=BROKEN))
+    assert reached(same(world, {"DOCKER_HOST": "tcp://127.0.0.1:{tls}", "DOCKER_TLS_VERIFY": "1"})) == "tls"
+
+
 # --- proxies -------------------------------------------------------------------------------------------------------
 
 # Addresses of TEST-NET-1 (RFC 5737): nobody is there, but a proxy is asked for them.
@@ -419,6 +440,7 @@ ALL = {file: f"{{certificates}}/{file}" for file in ("ca.pem", "cert.pem", "key.
         ),
         ("", None, "nobody"),
         ("[]", None, "nobody"),
+        ('{"Endpoints": {"docker": {"Host": "unix://{unix}"}}, "Endpoints": {"kubernetes": {}}}', None, "e.sock"),
         ('{"Name": "here", "Endpoints": {"docker": {"Host": "unix://{unix}"}}} more', None, "nobody"),
     ],
 )
@@ -527,6 +549,10 @@ HERE = '"currentContext": "here"'
         (f'{{{HERE}, "currentContext": null}}', ""),
         ('{"currentContext": "elsewhere", "currentContext": "here"}', ""),
         (f'{{{HERE}, "x": "\\ud800"}}', ""),
+        (f'{{{HERE}, "currentContext": 5}}', ""),
+        (f'{{"currentContext": [], {HERE}}}', ""),
+        (f'{{{HERE}, "auths": {{"reg": {{"auth": "!!!"}}}}, "auths": {{}}}}', '"auths": "reg": "auth"'),
+        (f'{{"auths": {{"reg": {{"auth": "!!!"}}}}, {HERE}, "AUTHS": {{"reg": {{}}}}}}', ""),
     ],
 )  # fmt: skip
 def test_whatever_config_json_holds_the_context_in_it_counts(world: World, content: str, warned_of: str) -> None:

@@ -115,11 +115,29 @@ def strict_json(text: str) -> Any:
     return value
 
 
+class _Object(dict[str, Any]):
+    """A JSON object that also knows its fields one by one: a name may stand in it several times."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__()
+        self.pairs = pairs
+        for name, value in pairs:
+            if value is not None or name not in self:
+                self[name] = value
+
+
 def field_of(value: Mapping[str, Any], name: str) -> Any:
-    """A field of a JSON object by Go's rule: its name in any case, the last one that is not ``null``."""
-    found = None
-    for key, item in value.items():
-        if key.lower() == name.lower() and item is not None:
+    """A field of a JSON object by Go's rule: its name in any case, the last one that is not ``null``.
+
+    Where a name stands there twice, two objects become one; and a number or a list takes the place of nothing else.
+    """
+    found: Any = None
+    for key, item in value.pairs if isinstance(value, _Object) else value.items():
+        if key.lower() != name.lower() or item is None:
+            continue
+        if isinstance(found, dict) and isinstance(item, dict):
+            found = {**found, **item}
+        elif found is None or isinstance(item, (str, dict, type(found))):
             found = item
     return found
 
@@ -144,15 +162,8 @@ def _decode(text: str) -> tuple[Any, int]:
     def constant(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
 
-    def fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for name, value in pairs:
-            if value is not None or name not in found:
-                found[name] = value
-        return found
-
     # No number is of use to us, and one of thousands of digits is an error of Python's, but not of Go's.
-    decoder = json.JSONDecoder(parse_constant=constant, parse_int=float, object_pairs_hook=fields)
+    decoder = json.JSONDecoder(parse_constant=constant, parse_int=float, object_pairs_hook=_Object)
     start = len(text) - len(text.lstrip(" \t\r\n"))
     return decoder.raw_decode(text, start)
 

@@ -6,8 +6,10 @@ Only the files of the endpoint count: nothing is taken from ``REQUESTS_CA_BUNDLE
 from __future__ import annotations
 
 import http.client
+import re
 import ssl
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,8 @@ _NOT_TLS = (
     *("RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE"),
 )
 
+
+_CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----(?:(?!-----BEGIN ).)*?-----END CERTIFICATE-----", re.DOTALL)
 
 _HUNG_UP = (
     *(ConnectionResetError, ConnectionAbortedError, BrokenPipeError, http.client.RemoteDisconnected),
@@ -71,12 +75,17 @@ def context(tls: Tls) -> Context:
 def _trust(made: ssl.SSLContext, authority: Path, origin: str) -> None:
     try:
         # Comments between the certificates may be in any language; the certificates are ASCII.
-        made.load_verify_locations(cadata=authority.read_bytes().decode("ascii", "ignore"))
+        text = authority.read_bytes().decode("ascii", "ignore")
     except OSError as error:
-        reason = "it holds no certificate" if isinstance(error, ssl.SSLError) else str(error.strerror)
-        raise errors.tls_file(str(authority), origin, reason) from error
-    except ValueError as error:
-        raise errors.tls_file(str(authority), origin, "it holds no certificate") from error
+        raise errors.tls_file(str(authority), origin, str(error.strerror)) from error
+    # One by one: as for Go (`AppendCertsFromPEM`), one that cannot be read takes nothing from the others.
+    trusted = 0
+    for certificate in _CERTIFICATE.findall(text):
+        with suppress(ssl.SSLError, ValueError):
+            made.load_verify_locations(cadata=certificate)
+            trusted += 1
+    if not trusted:
+        raise errors.tls_file(str(authority), origin, "it holds no certificate")
 
 
 def _identify(made: ssl.SSLContext, certificate: Path, key: Path, origin: str) -> None:
