@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import tarfile
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.image.pull import pull
 from nerves_docker_port.port.wire import Atom
 from support.images import NEW
-from support.port import Conversation
+from support.port import Conversation, wait_until
 from support.registry import INDEX, PASSWORD, USER, Registry, Relay
 from support.system import System, ours
 
@@ -863,6 +864,31 @@ def test_a_dockerfile_that_fails_in_buildx_tells_the_step(buildx: Desk, tag: str
     assert "not found" in error["message"]
     assert error["log"] == str(buildx.system.build_log)
     assert client.images.list(tag) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_buildx_ends_with_the_helper(desk: Desk, tag: str, number: signal.Signals) -> None:
+    """A silent step prints nothing for hours, so buildx itself would not notice that nobody listens any more."""
+    desk.program("docker", f'[ "$2" = version ] && exec echo buildx; echo $$ > {desk.system.root}/home/pid; sleep 600')
+    desk.system.write("my_system/Dockerfile", f"FROM {NEW}\nRUN sleep 600\n")
+    path = f"{desk.system.root}/bin:{os.environ['PATH']}"
+    noted = desk.system.root / "home" / "pid"
+    with desk.system.helper(PATH=path) as helper:
+        args = desk.system.args(image=tag, runner_config=[(Atom("create_image"), Atom("always"))])
+        helper.start("build", args)
+        assert wait_until(lambda: noted.exists() and noted.read_text().endswith("\n"))
+        group = int(noted.read_text())
+        os.killpg(group, 0)
+        helper.signal(number)
+        assert wait_until(lambda: not _is_there(group))
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_a_broken_credential_helper_is_left_out_where_buildx_fails_by_it(

@@ -325,7 +325,7 @@ def _run(
     except OSError as error:
         return f"{command[0]} does not start: {error.strerror}"
     assert process.stdout is not None
-    with process, cancellation.on_cancel(lambda: _terminate(process)):
+    with process, cancellation.on_cancel(lambda: _terminate(process)), _ended_with_us(process.pid):
         try:
             _read_lines(process.stdout, steps.take)
             status = process.wait()
@@ -346,6 +346,27 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
     killer.daemon = True
     killer.start()
     _signal(process, signal.SIGTERM)
+
+
+@contextmanager
+def _ended_with_us(group: int) -> Iterator[None]:
+    """See that the processes of ``group`` end if this one is killed in the body: nothing else would tell them.
+
+    A shell reads from a pipe whose other end is ours. A line means that the body is over, the pipe's end that we are.
+    """
+    program = 'read -r _ || { kill -s TERM -- "-$0"; sleep "$1"; kill -s KILL -- "-$0"; }'
+    watcher = subprocess.Popen(
+        ["/bin/sh", "-c", program, str(group), str(STOP_GRACE)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        watcher.communicate(b"\n")
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
