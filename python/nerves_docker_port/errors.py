@@ -1278,7 +1278,7 @@ def copy_broke_off(path: str, reason: str) -> RunnerError:
 
 def not_copied(name: str, reason: str) -> str:
     """A warning: ``copy`` left something out."""
-    return f"{name} was not copied: {reason}."
+    return f"{name!r} was not copied: {reason}."
 
 
 def bad_request(message: str, hint: str | None = None) -> RunnerError:

@@ -229,16 +229,23 @@ def test_a_file_and_a_directory_are_the_callers(system: System, client: docker.D
         system,
         "mkdir -p d/e; echo a > d/f; chmod 640 d/f; ln d/f d/g; ln -s f d/in; ln -s /etc/passwd d/out; "
         "printf x > 'd/new\nline'; echo s > d/secret; chmod 000 d/secret; chmod 555 d/e; mkfifo d/pipe; "
+        "ln d/pipe d/same; chmod 4711 d/g; truncate -s 30M d/sparse; "
         "printf x > \"$(printf 'd/\\377')\"",
     )
     there = out(system)
     conversation = copy(system, "d", there)
-    assert conversation.value() == {"path": str(there / "d"), "size": 2 + 1 + 2 + 1}
-    assert [text for text in conversation.warnings if "d/pipe was not copied" in text] == conversation.warnings
+    size = 2 + 1 + 2 + 1 + (30 << 20)
+    assert conversation.value() == {"path": str(there / "d"), "size": size}
+    assert conversation.warnings == [
+        "'d/pipe' was not copied: it is neither a file, a directory nor a link.",
+        "'d/same' was not copied: nor was 'd/pipe', which is the same file.",
+    ]
     found = {os.fsencode(path.name) for path in (there / "d").iterdir()}
-    assert found == {b"e", b"f", b"g", b"in", b"out", b"new\nline", b"secret", b"\xff"}
+    assert found == {b"e", b"f", b"g", b"in", b"out", b"new\nline", b"secret", b"sparse", b"\xff"}
+    assert (there / "d/sparse").stat().st_blocks == 0
     assert {owner(path) for path in (there / "d", *(there / "d").rglob("*"))} == {(PERSON, PERSON)}
-    assert (there / "d/f").stat().st_mode & 0o777 == 0o640
+    # Never setuid: the program would run as the caller.
+    assert (there / "d/f").stat().st_mode & 0o7777 == 0o711
     assert (there / "d/f").stat().st_ino == (there / "d/g").stat().st_ino
     assert (there / "d/e").stat().st_mode & 0o777 == 0o555
     assert (there / "d/secret").stat().st_mode & 0o777 == 0o000
@@ -249,8 +256,13 @@ def test_a_file_and_a_directory_are_the_callers(system: System, client: docker.D
     assert at_work(client, system.volume) == []
 
 
-def test_what_is_not_there_and_what_leads_out(new_system: System) -> None:
-    sh(new_system, "ln -s /etc etc; ln -s nowhere dangling; mkdir d; ln -s $PWD/d inside; echo x > d/x; ln -s .. up")
+def test_what_cannot_be_copied_is_said_and_nothing_is_written(new_system: System) -> None:
+    sh(
+        new_system,
+        "ln -s /etc etc; ln -s nowhere dangling; mkdir d; ln -s $PWD/d inside; echo x > d/x; ln -s .. up; mkfifo pipe; "
+        "perl -MIO::Socket::UNIX -e 'IO::Socket::UNIX->new(Local => \"socket\", Listen => 1) or die'; "
+        "ln -s socket link",
+    )
     there = out(new_system)
     for source, said in (
         ("nothing", "There is no nothing in the build directory."),
@@ -261,6 +273,9 @@ def test_what_is_not_there_and_what_leads_out(new_system: System) -> None:
         ("up", "leads out of the build directory"),
         ("../x", "no path in the build directory"),
         ("/etc/passwd", "no path in the build directory"),
+        ("pipe", "pipe is neither a file, a directory nor a link."),
+        ("socket", "socket is neither a file, a directory nor a link."),
+        ("link", "link is neither a file, a directory nor a link."),
     ):
         error = copy(new_system, source, there).error
         assert error is not None, source

@@ -371,6 +371,25 @@ def test_a_full_disk_under_the_log_is_called_that(
     system.run("build").value()
 
 
+def test_a_full_disk_under_a_copy_is_called_that_and_leaves_nothing(
+    make_system: MakeSystem, small_disk: Callable[[Path, int], None], client: docker.DockerClient
+) -> None:
+    system = make_system(uid=0)
+    system.run("build", make_args=["RUN=mkdir big && head -c 3000000 /dev/urandom > big/file && ln -s file big/a"])
+    small_disk(system.root / "out", 1024)
+    (system.root / "out" / "file").write_text("kept")
+    for source, target in (("big", "new"), ("big/file", "file")):
+        with system.helper() as helper:
+            args = {**system.args(), Atom("source"): source, Atom("target"): str(system.root / "out" / target)}
+            error = helper.request("copy", args).error
+        assert error is not None
+        assert error["code"] == "disk_full"
+        assert str(system.root / "out" / target) in error["message"]
+    assert [path.name for path in (system.root / "out").iterdir()] == ["file"]
+    assert (system.root / "out" / "file").read_text() == "kept"
+    assert ours(client, system.volume) == []
+
+
 def test_a_download_directory_that_may_not_be_written_is_named(make_system: MakeSystem) -> None:
     system = make_system(uid=1000)
     closed = system.root / "closed"

@@ -18,10 +18,16 @@ WORKDIR = "/home/nerves/project"
 
 
 def member(
-    name: str, kind: bytes = tarfile.REGTYPE, *, content: bytes = b"", link: str = "", mode: int = 0o644
+    name: str,
+    kind: bytes = tarfile.REGTYPE,
+    *,
+    content: bytes = b"",
+    link: str = "",
+    mode: int = 0o644,
+    mtime: float = 1_000_000_000,
 ) -> Member:
     info = tarfile.TarInfo(name)
-    info.type, info.linkname, info.mode, info.size, info.mtime = kind, link, mode, len(content), 1_000_000_000
+    info.type, info.linkname, info.mode, info.size, info.mtime = kind, link, mode, len(content), mtime
     return info, io.BytesIO(content) if kind == tarfile.REGTYPE else None
 
 
@@ -61,6 +67,14 @@ def test_modes_times_and_links_are_kept(tmp_path: Path) -> None:
     assert (place / "sub").stat().st_uid == os.getuid()
 
 
+def test_a_hole_takes_no_room(tmp_path: Path) -> None:
+    size = 8 << 20
+    for name, content in (("end", b"x" + bytes(size - 1)), ("middle", bytes(size - 1) + b"x"), ("all", bytes(size))):
+        assert write(tmp_path / name, member(name, content=content)).size == size
+        assert (tmp_path / name).read_bytes() == content
+        assert (tmp_path / name).stat().st_blocks * 512 <= 2 << 20
+
+
 HOSTILE: dict[str, list[Member]] = {
     "out by dots": [directory("a"), member("a/../../evil", content=b"x")],
     "out by an absolute path": [directory("a"), member("/evil", content=b"x")],
@@ -80,6 +94,10 @@ HOSTILE: dict[str, list[Member]] = {
         member("a/l", tarfile.SYMTYPE, link="../outside"),
         member("a/h", tarfile.LNKTYPE, link="a/l/kept"),
     ],
+    "a name that no file can have": [directory("a"), member("a/nul\0evil", content=b"x")],
+    "a time that no file can have": [directory("a"), member("a/evil", content=b"x", mtime=1e30)],
+    "no time": [directory("a"), member("a/l", tarfile.SYMTYPE, link="x", mtime=float("nan"))],
+    "a directory's time that no directory can have": [member("a", tarfile.DIRTYPE, mtime=-1e30)],
     "nothing": [],
 }
 
@@ -140,13 +158,15 @@ def test_what_is_no_file_is_left_out_and_said(tmp_path: Path) -> None:
         tmp_path / "a",
         directory("a"),
         member("a/pipe", tarfile.FIFOTYPE),
+        member("a/other", tarfile.LNKTYPE, link="a/pipe"),
         member("a/x"),
         member("a/x", content=b"again"),
     )
     assert names(tmp_path / "a") == ["x"]
-    assert len(copied.warnings) == 2
-    assert "a/pipe was not copied" in copied.warnings[0]
-    assert "another file of this name" in copied.warnings[1]
+    pipe, other, again = copied.warnings
+    assert "'a/pipe' was not copied" in pipe
+    assert other == "'a/other' was not copied: nor was 'a/pipe', which is the same file."
+    assert "another file of this name" in again
     with pytest.raises(RunnerError, match="pipe is neither a file, a directory nor a link"):
         write(tmp_path / "b", member("pipe", tarfile.FIFOTYPE))
     assert names(tmp_path) == ["a"]

@@ -37,7 +37,7 @@ _BLOCK = 1 << 20
 _PERMISSIONS = 0o777
 """The mode bits that are kept. A setuid program would run here with the rights of the user who copied it."""
 
-_NOT_THERE, _OUTSIDE = 3, 4
+_NOT_THERE, _OUTSIDE, _NO_FILE = 3, 4, 5
 """Exit statuses of scripts/find.sh."""
 
 _REPORT_EVERY = 0.5
@@ -126,6 +126,8 @@ def _find(session: Session, workspace: Workspace, path: str, cancellation: Cance
         raise errors.leads_out_of_build_tree(path, found, workspace.workdir)
     if failure.status == _NOT_THERE:
         raise errors.not_there_in_build_tree(path, workspace.workdir, found)
+    if failure.status == _NO_FILE:
+        raise errors.nothing_to_copy(path)
     raise errors.container_gone(session_name(workspace.volume))
 
 
@@ -164,6 +166,9 @@ def write(members: Iterator[Member], place: Path, progress: Callable[[int], None
             if is_directory and os.path.lexists(place) and not place.is_dir():
                 raise errors.copy_onto_file(str(place))
             partial.rename(place)
+        except (ValueError, OverflowError) as error:
+            # A name or a time that no file can have.
+            raise tarfile.ReadError(str(error)) from error
         finally:
             _remove(partial)
     return Copied(place, writer.size, writer.warnings)
@@ -226,9 +231,7 @@ class _Writer:
                 os.symlink(member.linkname, name, dir_fd=directory)
                 os.utime(name, (member.mtime, member.mtime), dir_fd=directory, follow_symlinks=False)
             elif member.islnk():
-                other = self._parts(member.linkname)
-                with directory_below(self._directory, other[:-1]) as source:
-                    os.link(other[-1], name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
+                self._hard_link(member, directory, name)
             elif member.isreg():
                 self._file(member, content, directory, name)
             else:
@@ -237,14 +240,27 @@ class _Writer:
             # macOS' file system ignores case, and the Linux kernel has files whose names differ only in case.
             self.warnings.append(errors.not_copied(member.name, "there is another file of this name already"))
 
+    def _hard_link(self, member: tarfile.TarInfo, directory: int, name: str) -> None:
+        other = self._parts(member.linkname)
+        try:
+            with directory_below(self._directory, other[:-1]) as source:
+                os.link(other[-1], name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
+        except FileNotFoundError:
+            self.warnings.append(errors.not_copied(member.name, f"nor was {member.linkname!r}, which is the same file"))
+
     def _file(self, member: tarfile.TarInfo, content: IO[bytes] | None, directory: int, name: str) -> None:
         descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=directory)
         with os.fdopen(descriptor, "wb") as file:
             while content is not None and (data := content.read(_BLOCK)):
-                file.write(data)
+                if data.count(0) == len(data):
+                    # A hole, as an image's file system has many: it takes no room there, and need not here.
+                    file.seek(len(data), os.SEEK_CUR)
+                else:
+                    file.write(data)
                 self.size += len(data)
                 self._progress(self.size)
-            file.flush()
+            # This writes what is in the buffer, and makes a hole at the end a part of the file.
+            file.truncate()
             os.fchmod(descriptor, member.mode & _PERMISSIONS)
             os.utime(descriptor, (member.mtime, member.mtime))
 
