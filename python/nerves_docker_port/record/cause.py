@@ -105,6 +105,11 @@ _INCLUDE = re.compile(
 _PROGRAM_OF_CMAKE = re.compile(r"\(missing:[^)]*(?:EXECUTABLE|Interpreter)")
 _TOO_OLD = re.compile(r"but (?:the )?version of \S+ is|unsuitable version|[Ii]nvalid version|but required is at least")
 
+_OF_LIBSTDCXX = re.compile(
+    r"(?:(?:vtable|typeinfo) for )?(?:std::|operator (?:new|delete)|__cxa_|__gxx_|__cxxabiv1::).*"
+)
+"""What only the library of the C++ compiler defines."""
+
 _LANGUAGES = {
     **dict.fromkeys(("cc", "cpp", "cxx", "C", "c++", "hh", "hxx", "ipp", "tcc", "ii"), "compile-cxx"),
     **dict.fromkeys(("s", "S", "asm"), "compile-asm"),
@@ -283,11 +288,13 @@ class _Search:
 
     def _complete(self, hit: Hit) -> Cause:
         first = last = hit.index
+        if hit.sign.under:
+            first = next(at for at in range(first - 1, -1, -1) if self._plain[at].startswith(hit.sign.under))
         while hit.sign.before and first and hit.index - first < 3 and hit.sign.before.search(self._plain[first - 1]):
             first -= 1
         while last - hit.index < hit.sign.after and last + 1 < len(self._plain) and self._goes_on(last + 1):
             last += 1
-        return self._finish(hit, self._lines[first : last + 1])
+        return self._finish(hit, self._lines[max(first, last - MOST_LINES + 1, 0) : last + 1])
 
     def _goes_on(self, index: int) -> bool:
         """Whether the error's own output goes on in this line: a single empty line does not end it."""
@@ -408,6 +415,10 @@ class _Search:
         elif "symbol" in fields:
             header = providers.declaring_header(fields["symbol"])
             found |= {"declaring": f"<{header}>"} if header else {}
+            if standard := _OF_LIBSTDCXX.match(fields["symbol"]):
+                found["cxx_symbol"] = standard[0]
+            elif virtual := re.match(r"(?:vtable|typeinfo) for (.+)", fields["symbol"]):
+                found["cxx_class"] = virtual[1]
             if linked := providers.symbol(fields["symbol"]):
                 found["link_library"] = linked[0]
                 if linked[1]:
@@ -485,7 +496,7 @@ def _found_above(above: Sequence[str]) -> dict[str, str]:
     patterns = {
         "patch": r"^Applying (\S+) using",
         "hash_file": r"^ERROR: while checking hashes from (\S+)",
-        "url": r"^--\d{4}-\d\d-\d\d [\d:]+--  (\S+)|^wget .* '(\w+://[^']+)'|"
+        "url": r"^--\d{4}-\d\d-\d\d [\d:]+--  (?:\(try: *\d+\)  )?(\S+)|^wget .* '(\w+://[^']+)'|"
         r"git remote (?:add|set-url) origin '([^']+)'|^(?:curl|svn|hg|scp|git clone) .*?(\w+://[^\s']+)",
         "library": r"^--\s+(?:No package '([^']+)' found|Package '([^']+)'.* not found)",
         "archive": r"/([^/\s']+\.(?:tar|tgz|tbz2?|txz|zip|gz|xz|bz2|lz|zst|cpio)[.\w]*)\b",
@@ -499,7 +510,7 @@ def _found_above(above: Sequence[str]) -> dict[str, str]:
         if len(found) == len(patterns) or line.startswith(">>> "):
             break
     if "url" in found:
-        host = re.search(r"//(?:[^/@]*@)?([^/:]+)", found["url"])
+        host = re.search(r"^(?!file:)\w+://(?:[^/@]*@)?([^/:]+)", found["url"])
         found |= {"host": host[1]} if host else {}
     return found
 

@@ -205,7 +205,7 @@ SIGNS: tuple[Sign, ...] = (
         r"\s*\*\*\* Maybe you need to increase|\d+ errors?(?:, \d+ warnings?)? generated\.|gzip: stdout: Broken pipe|"
         r"Resolving .* failed: |.*: skipping incompatible |.*more undefined references to |\S*ld: (?:note|NOTE): |"
         r".*: in function '[^']*':$|.*configure: error: (?:in '|\S*configure\S* failed for)|"
-        r"To learn more, run the command again)",
+        r"To learn more, run the command again|HTTP request sent, awaiting response\.\.\. [45]\d\d )",
     ),
     # The machine.
     _sign(
@@ -541,6 +541,7 @@ SIGNS: tuple[Sign, ...] = (
         r"self.signed certificate)",
         "See whether the container's clock is right and whether a proxy answers with a certificate of its own; the "
         "latter belongs into the build image's certificates.",
+        after=3,
     ),
     _sign(
         "download-no-network",
@@ -555,7 +556,8 @@ SIGNS: tuple[Sign, ...] = (
         "download-no-network",
         CAUSE,
         r"(?:Connection (?:refused|timed out|reset by peer)|Operation timed out|download timed out|"
-        r"Failed to connect to|timed out after|Couldn't connect to server|Connection closed by remote host|"
+        r"Failed to connect to (?P<host>\S+) port|Failed to connect to|"
+        r"timed out after|Couldn't connect to server|Connection closed by remote host|"
         r"unable to connect to|Unable to connect to)",
         "See whether {host} can be reached from the container (network, proxy, firewall) and answers; then build "
         "again.",
@@ -607,9 +609,28 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "download",
         CAUSE,
-        r"^ERROR 5\d\d|ERROR \d{3}: |^curl: \(\d+\) |^svn: E\d+: |^abort: |^hg: |lost connection$|wget: .*(?:error|"
+        r"ERROR 5\d\d: |HTTP/\S+ 5\d\d|returned error: 5\d\d|HTTP Error 5\d\d",
+        "The server at {url} fails: build again later, or put the file into the download directory.",
+        "The server fails: build again later, or put the file into the download directory.",
+        steps=("Downloading",),
+    ),
+    _sign(
+        "download",
+        CAUSE,
+        r"Connection closed at byte \d+\. Giving up|^Giving up\.|^\d+ redirections exceeded|"
+        r"curl: \(\d+\) (?:transfer closed with|Empty reply|Recv failure)",
+        "The server at {url} does not give the whole file: build again later, correct the address, or put the file "
+        "into the download directory.",
+        before=r"No data received\.|Read error ",
+        steps=("Downloading",),
+    ),
+    _sign(
+        "download",
+        CAUSE,
+        r"ERROR \d{3}: |^curl: \(\d+\) |^svn: E\d+: |^abort: |^hg: |lost connection$|wget: .*(?:error|"
         r"failed)|^fatal: unable to access|^bzr: ERROR|^cvs \[\w+ aborted\]|Unable to establish SSL connection|"
-        r"^Giving up\.|not a valid URL|: Unsupported scheme|Invalid URL|^ssh: |^scp: |^sftp: |Couldn't (?:stat|read) ",
+        r"not a valid URL|: Unsupported scheme|Invalid URL|^ssh: |^scp: |^sftp: |Couldn't (?:stat|read) ",
+        before=r"^(?:GnuTLS|OpenSSL): ",
         steps=("Downloading",),
     ),
     _sign(
@@ -684,7 +705,16 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "patch-hunk",
         CAUSE,
-        r"^can't find file to patch|^The next patch would (?:create|delete) the file|^No file to patch|"
+        r"^can't find file to patch|^No file to patch",
+        "Correct the paths in {patch} (Buildroot removes their first part), or refresh it for this version of "
+        "{package}: there is no such file.",
+        before=r"^(?:Applying |patching file )",
+        after=8,
+    ),
+    _sign(
+        "patch-hunk",
+        CAUSE,
+        r"^The next patch would (?:create|delete) the file|"
         r"^(?:\d+ out of \d+ hunks? (?:FAILED|ignored))|^Aborting\.  |^error: patch failed|^Patch failed!|"
         r"^patch: \*\*\*\* ",
         *_HUNK,
@@ -901,7 +931,21 @@ SIGNS: tuple[Sign, ...] = (
         *_ADD_LIBRARY,
         after=2,
     ),
-    _sign("configure", CAUSE, r"(?:configure|config\.status): error: ", after=3),
+    _sign(
+        "configure",
+        CAUSE,
+        r"(?:configure|config\.status): error: ",
+        before=r"Invalid configuration '",
+        after=3,
+    ),
+    _sign(
+        "configure",
+        CAUSE,
+        r": (?:\./)?configure: No such file or directory$",
+        "The source has no configure script: let Buildroot make it ({variable}_AUTORECONF = YES), or use an archive "
+        "that has one.",
+        steps=("Configuring",),
+    ),
     _sign(
         "configure-pkg-config",
         LIKELY,
@@ -971,6 +1015,7 @@ SIGNS: tuple[Sign, ...] = (
         CAUSE,
         r"^\s+Could not find a package configuration file provided by \"(?P<library>[^\"]+)\"|"
         r"^\s+By not providing \"Find(?P<library2>[^\"]+)\.cmake\"|"
+        r"^\s+Could not find \S+ using the following names: (?P<library4>[\w+.-]+)|"
         r"^\s+Could not find (?P<library3>[\w+.-]+) (?:library|using)|"
         r"^\s+The following required packages were not found|^\s+A required package was not found",
         *_ADD_LIBRARY,
@@ -999,7 +1044,7 @@ SIGNS: tuple[Sign, ...] = (
         "configure-meson",
         CAUSE,
         r"^\S+:\d+:\d+: ERROR: (?:Dependency (?:lookup for )?['\"](?P<library>[^'\"]+)['\"]|"
-        r"Dependency '?(?P<library2>[^\s']+)|(?:C|C\+\+|"
+        r"Dependency (?:lookup for )?'?(?P<library2>[^\s']+)|(?:C|C\+\+|"
         r"ObjC) (?:shared or static )?library '(?P<library3>[^']+)' not found|(?:C|"
         r"C\+\+) header '(?P<library4>[^']+)' not found|Header '(?P<library5>[^']+)')",
         *_ADD_LIBRARY,
@@ -1041,7 +1086,7 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "compile-rust",
         CAUSE,
-        r"error: failed to (?:get|download|fetch|load source|parse manifest|load manifest|select a version|query|"
+        r"error: failed to (?:get|download|fetch|load source|select a version|query|"
         r"update registry)|error: no matching package|error: Unable to update|error: unable to update|"
         r"perhaps a crate was updated",
         "Let the download step vendor the crates (a .hash file for what it makes), or correct Cargo.toml and "
@@ -1063,6 +1108,7 @@ SIGNS: tuple[Sign, ...] = (
         "Bring Cargo.lock in step with Cargo.toml (`cargo update`) by a patch: Buildroot builds with --locked.",
         after=3,
     ),
+    _sign("compile-rust", CAUSE, r"error: failed to (?:parse|load) manifest", after=9),
     _sign("link", CAUSE, r"^error: linking with '[^']+' failed", after=4, opens=True),
     _sign(
         "compile-rust",
@@ -1072,12 +1118,25 @@ SIGNS: tuple[Sign, ...] = (
         over=r"\s*--> \S+:\d+:\d+$",
     ),
     _sign("compile-rust", LIKELY, r"^error: failed to run custom build command for '(?P<crate>[^' ]+)", after=6),
-    _sign("compile-rust", CAUSE, r"^thread '.*' (?:\(\d+\) )?panicked at ", after=3),
+    _sign(
+        "configure-pkg-config",
+        CAUSE,
+        r"^\s*The system library '(?P<library>[^']+)' required by crate '[^']+' was not found",
+        *_ADD_LIBRARY,
+        after=3,
+    ),
+    _sign("compile-rust", CAUSE, r"^\s*thread '.*' (?:\(\d+\) )?panicked at ", after=3),
+    _sign(
+        "host-too-old",
+        CAUSE,
+        r"package (?P<module>[\w/]+) is not in (?:std|GOROOT)",
+        "Use a newer Go, or an older version of {package}: this Go does not have the package {module}.",
+    ),
     _sign(
         "compile-go",
         CAUSE,
         r"(?:cannot find (?:module|package)|no required module provides package|missing go\.sum entry|"
-        r"inconsistent vendoring|go: updates to go\.mod needed|is not in (?:std|GOROOT)|cannot find main module|"
+        r"inconsistent vendoring|go: updates to go\.mod needed|cannot find main module|"
         r"module .* found .*, but does not contain)",
         "Let the download step vendor the modules, or bring go.mod, go.sum and vendor/ in step with the code: the "
         "build itself downloads nothing.",
@@ -1090,8 +1149,23 @@ SIGNS: tuple[Sign, ...] = (
         r"invalid go version '",
         "Use a newer Go, or an older version of the package.",
     ),
-    _sign("compile-go", CAUSE, r"^(?:vet: )?(?P<file>(?:\.{0,2}/)?[^\s:]+\.go):\d+:\d+: ", before=r"^# \S", after=3),
+    _sign(
+        "compile-go",
+        CAUSE,
+        r"^(?:vet: )?(?P<file>(?:\.{0,2}/)?[^\s:]+\.go):\d+:\d+: (?!fatal error: )",
+        before=r"^# \S",
+        after=3,
+    ),
     # Device trees, kernel, boot loader.
+    _sign(
+        "device-tree",
+        CAUSE,
+        r"^(?:FATAL ERROR: Couldn't open \"(?P<path>[^\"]+)\"|"
+        r"\S+\.dts[io]?:\d+:\d+: fatal error: (?P<path2>\S+): No such)",
+        "Correct the #include or /include/ of {path}, or add that file: the device tree compiler does not find it.",
+        before=r"^In file included from ",
+        after=2,
+    ),
     _sign(
         "device-tree",
         CAUSE,
@@ -1136,6 +1210,8 @@ SIGNS: tuple[Sign, ...] = (
         CAUSE,
         r"undefined reference to (?:symbol )?'(?P<symbol>[^'@]+)|undefined symbol: (?P<symbol2>\S+)|"
         r"undefined reference due to",
+        "Link with the C++ compiler instead of the C compiler, or add -lstdc++: {cxx_symbol} is in its library.",
+        "A source file or a library with the virtual functions of {cxx_class} is missing from the link.",
         "Link with {link_library} ({variable}_CONF_ENV or _MAKE_OPTS: LIBS={link_library}) and add {link_provider} "
         "to {variable}_DEPENDENCIES.",
         "Link with {link_library}.",
@@ -1165,6 +1241,12 @@ SIGNS: tuple[Sign, ...] = (
         before=r"in function ",
     ),
     # Compiling.
+    _sign(
+        "host-too-old",
+        CAUSE,
+        r"error: require bison (?P<version>[\d.]+), but have",
+        "Use a newer Bison: {version} at least (host-bison, or the build image's).",
+    ),
     _sign(
         "compile-other",
         CAUSE,
@@ -1227,13 +1309,21 @@ SIGNS: tuple[Sign, ...] = (
         after=2,
     ),
     _sign(
+        "host-too-old",
+        CAUSE,
+        r"(?:error: (?:unrecognized command[- ]line option|invalid value) |unknown argument:? |"
+        r"error: invalid value )'(?:-std=)?(?P<standard>(?:gnu|c)(?:\+\+)?\d\w)'",
+        "Use a newer compiler, or an older version of {package}: this compiler does not know the language standard "
+        "{standard}.",
+    ),
+    _sign(
         "compiler-option",
         CAUSE,
         r"error: unrecognized (?:command[- ]line )?option '(?P<option>[^']+)'|"
         r"unknown argument:? '(?P<option2>[^']+)'|error: unsupported (?:option|argument) '(?P<option3>[^']+)'|(?:as|"
         r"ld|ar|\S+-ld|\S+-as): unrecognized option '(?P<option4>[^']+)'|"
         r"error: bad value \('[^']+'\) for '(?P<option5>[^']+)'|error: unknown value '[^']*' for '(?P<option6>[^']+)'",
-        "Take {option} out of the compiler's options: this compiler does not know it.",
+        "Take {option} out of the options of the compiler or linker, which does not know it.",
     ),
     _sign(
         "missing-file",
@@ -1251,6 +1341,13 @@ SIGNS: tuple[Sign, ...] = (
         before=r"^(?:Traceback|\s)",
     ),
     _sign(
+        "compile-other",
+        CAUSE,
+        r"^(?:Uncaught )?(?:[A-Z]\w*)?Error: ",
+        after=3,
+        over=r"\s+at \S+.*[:)]",
+    ),
+    _sign(
         "python",
         CAUSE,
         r"^ModuleNotFoundError: No module named 'distutils(?:[.\w]*)'|^ImportError: No module named distutils",
@@ -1261,7 +1358,7 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "python",
         CAUSE,
-        r"^(?:ModuleNotFoundError|ImportError): No module named '?(?P<module>[\w.]+)",
+        r"^(?:ModuleNotFoundError|ImportError|\S*python[\d.]*): No module named '?(?P<module>[\w.]+)",
         "Add host-python3 and {provider} to {variable}_DEPENDENCIES, or install the module {module} in the build "
         "image.",
         "Add the host package that provides the Python module {module} to {variable}_DEPENDENCIES, or install it in "
@@ -1300,7 +1397,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "elixir",
         CAUSE,
-        r"^\*\* \((?:\w+\.?)+\) |^== Compilation error in file|^\s*error: undefined function|"
+        r"(?:^|\] )\*\* \((?:\w+\.?)+\) |^(?:\S*/)?\w+\.[eyhx]rl:\d+(?::\d+)?: (?!Warning)|"
+        r"^== Compilation error in file|^\s*error: undefined function|"
         r"^===> (?:Compiling .* failed|Unable|Failed|Error)|escript: exception error|^could not compile dependency",
         after=4,
     ),
@@ -1330,13 +1428,22 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "missing-host-tool",
         CAUSE,
+        r"(?:failed to run command '|: line \d+: |^exec: )(?P<tool>[\w.+-]+)(?:': No such file or directory|"
+        r": command not found|: not found)$",
+        "Use a build image with {tool} in it.",
+        steps=("Downloading",),
+    ),
+    _sign(
+        "missing-host-tool",
+        CAUSE,
         r"/support/\S+: line \d+: (?P<tool>[\w.+-]+): command not found$",
         "Use a build image with {tool} in it.",
     ),
     _sign(
         "permission",
         LIKELY,
-        r"^(?:\w*make(?:\[\d+\])?|(?:\S*/)?sh: \d+|env): '?(?P<program>[^\s:']+)'?: Permission denied$",
+        r"^(?:\w*make(?:\[\d+\])?|(?:\S*/)?sh: \d+|env): '?(?P<program>[^\s:']+)'?: Permission denied$|"
+        r"^(?:\S*/)?(?:ba)?sh: line \d+: (?P<program2>\.{1,2}/[^\s:']+): Permission denied$",
         "Make {program} executable (`chmod +x` in a patch or a hook), or call its interpreter with it.",
     ),
     _sign(
@@ -1347,7 +1454,8 @@ SIGNS: tuple[Sign, ...] = (
         r"^(?:/usr/bin/)?env: '?(?P<tool3>[^':]+)'?: No such file|"
         r"exec: \"(?P<tool4>[^\"]+)\": executable file not found|^(?:which|type): no (?P<tool5>\S+) in|^(?:sudo|"
         r"xargs|nice|time|timeout|nohup|strace|"
-        r"fakeroot): (?:failed to run command )?'?(?P<tool6>[^\s':]+)'?: No such file",
+        r"fakeroot): (?:failed to run command )?'?(?P<tool6>[^\s':]+)'?: No such file|"
+        r"^Could not find the program \['(?P<tool7>[^']+)'",
         *_ADD_TOOL,
     ),
     _sign(
@@ -1362,6 +1470,14 @@ SIGNS: tuple[Sign, ...] = (
         r"\*\*\* No rule to make target '(?P<path>[^']+)', needed by '(?P<by>[^']+)'|"
         r"^ninja: error: '(?P<path2>[^']+)', needed by '(?P<by2>[^']+)', missing and no known rule",
         "{no_rule_advice}",
+    ),
+    _sign(
+        "make-no-rule",
+        CAUSE,
+        r"\*\*\* No rule to make target '(?P<target>[^']+)'\.",
+        "The package's makefile does not know the target {target}: correct {variable}_MAKE_OPTS or the commands of "
+        "the .mk file.",
+        steps=("Configuring", "Building", "Installing"),
     ),
     _sign(
         "mk-unknown-dependency",
