@@ -75,6 +75,20 @@ def _log_contenders(place: Place, project: Project, log: Log) -> dict[str, Calla
     }
 
 
+def live_line(place: Place) -> Iterator[Case]:
+    """What the log path of the helper gets slower by the status that Mix draws the live line from."""
+    log = place.log("one line in ten a headline", ("lines", "2000000", "10", "0"), ())
+    yield Case(
+        f"live line, {log.size // 10**6} MB, one line in ten a headline",
+        {
+            "without": lambda: ours.build_with_log(place, log)[1],
+            "with": lambda: ours.build_with_log(place, log, live_line=True)[1],
+        },
+        (Limit("with", 1.02, against="without"),),
+        repeat=9,
+    )
+
+
 @contextmanager
 def _project(place: Place) -> Iterator[Project]:
     project = mix.project(place)
@@ -160,6 +174,7 @@ def copy(place: Place) -> Iterator[Case]:
 ALL: dict[str, Callable[[Place], Iterator[Case]]] = {
     "cold": cold_build,
     "logs": logs,
+    "live_line": live_line,
     "start": start,
     "memory": memory,
     "latency": latency,

@@ -46,10 +46,26 @@ def flow(place: Place, op: str, image: str, *, keep_lines: bool = False, **chang
 
 
 def _follow(
-    place: Place, helper: Helper, op: str, image: str, *, request_id: int = 1, keep_lines: bool = False, **changes: Any
+    place: Place,
+    helper: Helper,
+    op: str,
+    image: str,
+    *,
+    request_id: int = 1,
+    keep_lines: bool = False,
+    live_line: bool = False,
+    **changes: Any,
 ) -> Followed:
     followed = Followed()
-    helper.start(op, place.system(image).args(**changes), request_id=request_id)
+    args = place.system(image).args(**changes)
+    if live_line:
+        args[Atom("terminal")] = {
+            Atom("interactive"): False,
+            Atom("columns"): 80,
+            Atom("ansi"): True,
+            Atom("status"): True,
+        }
+    helper.start(op, args, request_id=request_id)
     while True:
         match helper.receive():
             case (Atom("event"), _, (Atom("stage"), Atom() as stage, Atom("started"))):
@@ -84,16 +100,17 @@ def cold_build_with_archive(place: Place, image: str) -> Sample:
     return Sample(time.perf_counter() - started, {"hello": said_hello, "helper_cpu": followed.cpu, "outcome": outcome})
 
 
-def build_with_log(place: Place, log: Log | None) -> tuple[Sample, Sample]:
+def build_with_log(place: Place, log: Log | None, *, live_line: bool = False) -> tuple[Sample, Sample]:
     """A whole build whose `make` writes that log, and the container in it, from its making to its end.
 
-    That is more than `make`: `create-build.sh` and `make system` are in it.
+    That is more than `make`: `create-build.sh` and `make system` are in it. With ``live_line`` the helper is asked for
+    the status that Mix draws the live line from.
     """
     system = place.system()
     place.reset(system.image)
     command = "true" if log is None else shlex.join(log.command)
     started = time.perf_counter()
-    followed = flow(place, "build", system.image, make_args=[f"RUN={command}"])
+    followed = flow(place, "build", system.image, live_line=live_line, make_args=[f"RUN={command}"])
     if log is not None:
         check_log(system.build_log, log, "ours")
     more = {"helper_cpu": followed.cpu, "helper_peak_mib": followed.peak / MIB}
