@@ -1,6 +1,6 @@
-"""The programs that run in a container, each a file of its own, which `make lint` gives to shellcheck and shfmt.
+"""The scripts that run in a container. Each is a file of its own, so that `make lint` can check it.
 
-A program gets everything that varies as an argument, so no command line is ever put together from data.
+A script gets all variable values as arguments, so no shell command is ever made from data.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ _HERE = Path(__file__).parent
 
 @cache
 def text(*names: str) -> str:
-    """The files ``names`` (``"session.sh"``) one after the other, as one program for ``bash -c``.
+    """Return the files ``names`` (``"session.sh"``), one after the other, as one program for ``bash -c``.
 
-    Without the lines that are comments: whoever looks at the processes of a container sees these programs.
+    The comments are left out, because a list of the processes in a container shows the whole program.
     """
     lines = [line for name in names for line in (_HERE / name).read_text(encoding="utf-8").splitlines()]
     return "\n".join(line for line in lines if not line.lstrip().startswith("#"))
