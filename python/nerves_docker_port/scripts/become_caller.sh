@@ -1,15 +1,21 @@
 # shellcheck shell=bash
-# Runs as root and becomes the person who ran Mix. Arguments: the token of the marks, uid, gid, the package's directory,
-# then the words of the program to run. Stands behind give_ssh.sh in one program.
+# Runs as root, gives the image's user `nerves` the ids of the caller, and then runs a program as that user. The caller
+# is the user who runs Mix.
 #
-# The image's user `nerves` has a uid of its own (1005 from nerves_system_br 1.28.1 on), and that user may not write
-# anybody else's package directory (nerves #402). It keeps its name, home and sudo rule, but gets the uid and gid of the
-# caller. Its entries go first: an image may already have a user with that uid (Ubuntu's have `ubuntu`, 1000), and a
-# look-up by uid takes the first. Not `usermod`: it walks the whole home, the build tree included.
+# Arguments: the token of the marks, uid, gid, the package's directory, then the words of the program to run. This text
+# comes after give_ssh.sh in one program.
 #
-# Names of variables begin with ndp_, because the steps must see every other name as it was given to the container.
+# The image's user `nerves` has a fixed uid (1005 from nerves_system_br 1.28.1 on), which may not write to the package
+# directory of another user (nerves #402). So `nerves` keeps its name, home and sudo rule, but gets the uid and gid of
+# the caller. Its lines in the files go first, because an image may already have a user with that uid (Ubuntu's images
+# have `ubuntu`, 1000), and a look-up by uid returns the first line. `usermod` would be too slow, because it walks
+# through the whole home directory with the build tree.
 #
-# Every session begins with this, and each program in it costs a millisecond or two: the shell does what it can by itself.
+# The names of variables begin with ndp_, because every other variable must have the value that was given to the
+# container when a step runs.
+#
+# Every session begins with this script, and each program that it starts takes one or two milliseconds. So it uses bash
+# itself wherever that is possible.
 set -e
 ndp_token=$1 ndp_uid=$2 ndp_gid=$3 ndp_package=$4
 shift 4
@@ -29,11 +35,12 @@ ndp_read() {
 ndp_found=
 ndp_read /etc/passwd
 
-# Where the package's directory lies on a file system that does not keep owners (a virtual machine's share: Docker
-# Desktop, Colima), the image's own user can write there already. It must stay that user, or the build tree would belong
-# to a uid that the stock runner cannot use afterwards. The file systems named here are the kernel's own, which keep
-# owners (statfs(2): ext, XFS, Btrfs, overlay, tmpfs, ZFS, F2FS, bcachefs). For any other one, a file is made as the
-# image's user, and the helper looks whom it belongs to on the host and answers with `image` or `caller`.
+# The package's directory can be on a file system that does not keep owners (the share of a virtual machine, as with
+# Docker Desktop and Colima). Then the image's own user can already write there. The build must keep that user, because
+# the stock runner could not use a build tree of another uid afterwards.
+# The file systems in the first pattern do keep owners (statfs(2): ext, XFS, Btrfs, overlay, tmpfs, ZFS, F2FS,
+# bcachefs). On any other file system, this script makes a file as the image's user. The helper looks at the file's
+# owner on the host and answers with `image` or `caller`.
 case $ndp_found:$(stat -f -c %t "$ndp_package") in
   :* | *:ef53 | *:58465342 | *:9123683e | *:794c7630 | *:1021994 | *:2fc12fc1 | *:f2f52010 | *:ca451a4e) ;;
   *)
@@ -56,19 +63,21 @@ case $ndp_found in
     printf '%s\n%s' "nerves:x:$ndp_gid:" "$ndp_others" >/etc/group
     ;;
 esac
-# What the engine made on the way to a mount is root's, too. What is mounted there is not ours to give.
+# The engine makes the parent directories of a mount as root, so they must also get the new owner. The mounts themselves
+# keep their owners.
 [ -d "$ndp_home" ] || mkdir -p "$ndp_home"
-# Device and owner of the build directory, and the device of the home.
+# The first line has the device of the home directory, and the last line has the owner of the build directory.
 ndp_here=$(stat -c '%d %u' "$ndp_home" .)
 ndp_owner=${ndp_here##* } ndp_here=${ndp_here%% *}
 find "$ndp_home" -xdev -path "$PWD" -prune -o ! -uid "$ndp_uid" -printf '%D %p\0' 2>/dev/null |
   sed -zn "s/^$ndp_here //p" | xargs -0r chown -h "$ndp_uid:$ndp_gid" 2>/dev/null || :
 ndp_give_ssh "$ndp_home" "$ndp_uid" "$ndp_gid"
-# The build tree is given over once, the top last: the next container goes on where this one was interrupted.
+# The owner of the build tree is changed only once. Its top directory comes last, so that the next container continues
+# if this one is interrupted.
 [ "$ndp_owner" = "$ndp_uid" ] || find . -xdev -depth ! -uid "$ndp_uid" -exec chown -h "$ndp_uid:$ndp_gid" {} +
-# The pipe or terminal of the output belongs to root by now, and `> /dev/stderr` opens it anew.
+# The pipe or terminal of the output still belongs to root, and a program that writes to `/dev/stderr` opens it again.
 chown "$ndp_uid" "/proc/$$/fd/1" 2>/dev/null || :
 export HOME="$ndp_home"
-# GNU tar's and coreutils' configure refuse to run as root without this.
+# The configure scripts of GNU tar and coreutils refuse to run as root without this variable.
 [ "$ndp_uid" != 0 ] || export FORCE_UNSAFE_CONFIGURE=1
 exec setpriv --reuid="$ndp_uid" --regid="$ndp_gid" --init-groups "$@"
