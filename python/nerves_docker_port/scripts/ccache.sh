@@ -1,22 +1,27 @@
 # shellcheck shell=bash
-# Gives ccache the team's store, if that answers, and keeps looking while the session lasts. Arguments: the token of the
-# marks, then the words of the program to become afterwards. Stands behind say.sh.
+# Configures ccache to use the team's store if the store answers, and checks the store until the session ends.
 #
-# The address may hold a password, so it is neither in the environment, which many a configure script prints, nor in an
-# argument. The helper puts it into the state directory when it is asked: `ccache.on` and `ccache.off` are configurations
-# for ccache with the store and without; `ccache.probe` has the host, the port, how many lines of an answer matter, what
-# each of them looks like where the store can be used, and how many milliseconds it may take at the beginning;
-# `ccache.question` is what to ask.
+# Arguments: the token of the marks, then the words of the program to execute afterwards. This text comes after say.sh
+# in one program.
 #
-# ccache reads the configuration anew each time it runs (CCACHE_CONFIGPATH2), so a store that stops answering can be left
-# out from then on: every compilation would wait for it. What is found out goes into the files
-# `found` (`MILLISECONDS` or `none`, then the answer), and `lost` if the store was lost later.
+# The store's address can contain a password. So it is not in the environment, which many configure scripts print, and
+# not in an argument. The helper puts these files into the state directory when this script asks for them:
+#   ccache.on, ccache.off  the configurations of ccache with the store and without it
+#   ccache.probe           five lines: the host, the port, the number of lines of the answer to check, the regular
+#                          expression that each of them matches if the store can be used, and the number of milliseconds
+#                          that the first answer may take
+#   ccache.question        the bytes to send to the store
+#
+# ccache reads its configuration each time it runs (CCACHE_CONFIGPATH2). So if the store stops answering, this script
+# changes the configuration, because otherwise every compilation would wait for the store. It writes the result of the
+# first check to the file `found` (`MILLISECONDS` or `none`, then the answer), and makes the file `lost` if the store is
+# lost later.
 ndp_token=$1
 shift
 ndp_state=/nerves-docker-port ndp_files=/tmp/nerves-docker-port.ccache-
 
-# Asks the store, and prints how many milliseconds its answer took and the answer. Argument: seconds to wait.
-# bash has the connections, and the image need not have a program for them.
+# ndp_ask_store SECONDS: send the question to the store, wait at most SECONDS, and print the milliseconds until the
+# answer, and the answer. bash makes the connection itself, because the image may have no program for that.
 ndp_ask_store() {
   {
     read -r ndp_host
@@ -37,7 +42,8 @@ ndp_ask_store() {
   ' bash "$ndp_host" "$ndp_port" "$ndp_lines" "$ndp_state/ccache.question" 2>/dev/null
 }
 
-# Whether an answer is there, is good, and took at most so many milliseconds. Arguments: the answer, the milliseconds.
+# ndp_is_good ANSWER MILLISECONDS: succeed if there is an answer, it says that the store can be used, and it took at
+# most MILLISECONDS.
 ndp_is_good() {
   [ -n "$1" ] && [ "${1%%$'\n'*}" -le "$2" ] || return
   ndp_good=$(sed -n 4p "$ndp_state/ccache.probe")
@@ -48,7 +54,8 @@ ndp_use() {
   cp "$ndp_state/ccache.$1" "${ndp_files}new" && mv "${ndp_files}new" "${ndp_files}conf"
 }
 
-# The limits here are wider than at the beginning: the machine is busy now, and the store need not be slow.
+# ndp_watch STATE: check the store every two seconds. The limits are wider than at the first check, because now the
+# build keeps the machine busy and can delay the answer.
 ndp_watch() {
   ndp_now=$1
   while sleep 2; do
@@ -65,7 +72,8 @@ ndp_watch() {
 
 ndp_ask "$ndp_token" ccache
 ndp_best=
-# The best of three, because the first may have to look up a name, and the machine may be busy.
+# The fastest of three answers counts, because the first one may include a look-up of the name, and the machine may be
+# busy.
 for _ in 1 2 3; do
   ndp_answer=$(ndp_ask_store 2)
   [ -n "$ndp_answer" ] || break
