@@ -1,9 +1,10 @@
 # shellcheck shell=bash
-# Counts what ccache did in this session, for the helper. Writes one line to the file `counted`: hits, those of them that
-# came from the store, misses, errors of the store; then `lost` if the store was lost meanwhile.
+# Counts the hits and misses of ccache in this session, for the helper. Writes one line to the file `counted`: the hits,
+# how many of them came from the store, the misses, and the errors of the store. Writes a second line `lost` if the
+# store was lost during the session.
 #
-# ccache's log of statistics has a line `# FILE` for each compilation, and then the name of each counter that it raised.
-# Up to version 4.6 the store is called `secondary` there.
+# ccache's log of statistics has a line `# FILE` for each compilation, and then the name of each counter that increased.
+# Up to version 4.6 the log calls the store `secondary`.
 ndp_files=/tmp/nerves-docker-port.ccache-
 [ ! -f "${ndp_files}stats" ] || awk '
   function count() {
