@@ -1,9 +1,11 @@
 # shellcheck shell=bash
-# Runs a program, then offers the helper what was changed in the package. Arguments: the token of the marks, the
-# package's directory, then the words of the program; without any, there is none to run. Stands behind say.sh and list.sh.
+# Runs a program, then offers the changes in the package to the helper.
+#
+# Arguments: the token of the marks, the package's directory, then the words of the program. Without these words, no
+# program runs. This text comes after say.sh and list.sh in one program.
 ndp_token=$1 ndp_package=$2
 shift 2
-# Keys at the terminal are for the program.
+# Ctrl-C and Ctrl-\ at the terminal are for the program. This script must not end because of them.
 trap : INT QUIT
 ndp_status=0
 "$@" || ndp_status=$?
