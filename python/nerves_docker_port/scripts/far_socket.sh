@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs on the host that an ssh:// endpoint names, with that host's sh, and says what engine's sockets are there.
-# Argument: the socket that the endpoint names, or nothing. Each line of the answer is "nerves-docker-port WHAT VALUE".
+# Runs in sh on the host that an ssh:// endpoint names, and prints which sockets of an engine exist there.
+# Argument: the socket that the endpoint names, or nothing. Each line of the output is "nerves-docker-port WHAT VALUE".
 
 say() {
   printf 'nerves-docker-port %s\n' "$*"
@@ -25,7 +25,8 @@ if [ -n "${1:-}" ]; then
   exit 0
 fi
 
-# What the docker CLI there would use goes first; then the default socket, a rootless engine's, and Podman's.
+# The endpoint of that host's docker CLI comes first. Then come the default socket, and the sockets of a rootless engine
+# and of Podman.
 chosen=$(docker context inspect --format '{{.Endpoints.docker.Host}}' 2>/dev/null || printf '%s' "${DOCKER_HOST:-}")
 case $chosen in
   unix://*) look "${chosen#unix://}" ;;
