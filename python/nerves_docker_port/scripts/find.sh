@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # Finds a file or directory of the build tree. Arguments: the build directory, a path relative to it.
 #
-# Prints the path without symbolic links in it, and a NUL. Ends with 3 where there is nothing of this name; where it is a
-# symbolic link to nothing, its target is printed. Ends with 4 where the path leads out of the build tree, and with 5 where
-# it is a socket, a named pipe or a device: the engine hands some of them over as nothing at all.
+# Prints the path after resolving all symbolic links, and a NUL. Ends with status 3 if the path does not exist. If the
+# path is a symbolic link whose target does not exist, that target is printed then. Ends with status 4 if the path leads
+# out of the build tree, and with status 5 if the path is a socket, a named pipe or a device, because the engine gives
+# nothing for some of them.
 ndp_tree=$(realpath -e -- "$1")
-# A name may end with newlines, which `$(...)` would take away.
+# A name can end with newlines, which `$(...)` would remove. So an x is printed after it.
 if ! ndp_found=$(realpath -e -- "$1/$2" 2>/dev/null && printf x); then
   ndp_target=$(readlink -- "$1/$2" && printf x)
   printf '%s\0' "${ndp_target%$'\n'x}"
