@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# Defines `ndp_give_ssh HOME UID GID`: it gives the build user of that home and these ids the ssh files of the caller.
+# Defines `ndp_give_ssh HOME UID GID`, which copies the caller's ssh files for the build user with that home and ids.
 #
-# OpenSSH takes keys only from files that nobody but their owner may read, so a mount will not do for a user of another
-# uid, and it would hide the image's known_hosts. The copies are in the container's own layer and go with it. Symbolic
-# links to what is not in the container are left out. UseKeychain is an option of Apple's ssh and an error for any other
-# (Apple Technical Note TN2449).
+# OpenSSH refuses a key file that a user other than its owner can read. So a mount would not work for a build user with
+# another uid, and it would hide the image's known_hosts. The copies are in the container's own layer and are removed
+# with the container. Symbolic links whose target is not in the container are left out. UseKeychain is an option of
+# Apple's ssh, and an error for every other ssh (Apple Technical Note TN2449).
 ndp_give_ssh() {
   [ -d /nerves/ssh ] || return 0
   ndp_home=$1 ndp_uid=$2 ndp_gid=$3
@@ -27,7 +27,7 @@ ndp_give_ssh() {
       } 2>/dev/null | awk 'NF && !seen[$0]++'
     )
     [ -z "$ndp_known" ] || printf '%s\n' "$ndp_known" >"$ndp_home/.ssh/known_hosts"
-    # No other file of the person's is read unless this one names it.
+    # ssh reads other files of the user only if `config` names them. So without `config` nothing has to be changed.
     [ -f "$ndp_home/.ssh/config" ] || exit 0
     export LC_ALL=C
     grep -rliZE '^[[:space:]]*UseKeychain' "$ndp_home/.ssh" | xargs -0r sed -i -E '/^[[:space:]]*UseKeychain/Id' || :
