@@ -1,14 +1,18 @@
 # shellcheck shell=bash
-# For images whose entrypoint makes the build user: it must find the build directory to be that user's. Arguments: uid,
-# gid, then the words of the program to run, the entrypoint first. Stands behind give_ssh.sh in one program.
+# For images whose entrypoint makes the build user: gives that user the build directory before the entrypoint runs.
 #
-# Names of variables begin with ndp_, because the steps must see every other name as it was given to the container.
+# Arguments: uid, gid, then the words of the program to run, the entrypoint first. This text comes after give_ssh.sh in
+# one program.
+#
+# The names of variables begin with ndp_, because every other variable must have the value that was given to the
+# container when a step runs.
 set -e
 ndp_uid=$1 ndp_gid=$2
 shift 2
-# A directory that belongs to that user already is not touched.
+# If the directory already belongs to that user, it is not changed.
 [ "$(stat -c %u:%g .)" = "$ndp_uid:$ndp_gid" ] || chown "$ndp_uid:$ndp_gid" .
-# Where either is 0, the entrypoint stays root. Otherwise it makes a user, and does not furnish a home that is there.
+# If the uid or the gid is 0, the entrypoint stays root. Otherwise it makes a user. It does not copy /etc/skel into a
+# home directory that already exists, so that is done here.
 if [ "$ndp_uid" = 0 ] || [ "$ndp_gid" = 0 ]; then
   ndp_home=/root
 else
@@ -21,6 +25,6 @@ else
   fi
 fi
 ndp_give_ssh "$ndp_home" "$ndp_uid" "$ndp_gid"
-# A shell's terminal is the shell's.
+# If the output is a terminal, the shell runs on it, so the terminal must belong to the build user.
 [ ! -t 1 ] || chown "$ndp_uid" "/proc/$$/fd/1"
 exec "$@"
