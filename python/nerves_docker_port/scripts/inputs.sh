@@ -1,15 +1,16 @@
 # shellcheck shell=bash
-# What `make system` packs: noted before it packs, and compared afterwards.
+# Finds out whether the files that `make system` packs have changed since it packed them.
 #
 # Arguments: `note` or `check`, then the directories outside of the build directory that `make system` may read, the
-# package's first. `check` ends well where packing again would give the same archive.
+# package's directory first. `note` saves the state of the files before `make system` runs. `check` succeeds if packing
+# again would give the same archive.
 #
-# The build directory itself is asked for what has changed since the last step ended, by the time of the last change of
-# the inode, which no program sets back (GNU find, "-newerXY"). Of the other directories a list of all files with size
-# and times is compared, because their times may come from another clock, and of all directories in them with mode and
-# owner: an overlay is packed with these. What Mix itself writes there is left out: .nerves, _build, deps and the logs. A
-# directory's own time changes with those, so it is not in the list. Other file systems that are mounted below these
-# directories are looked at, too, because `make system` sees them.
+# In the build directory, `check` looks for files that have changed since the last step ended. It uses the time of the
+# last change of the inode, which no program can set back (GNU find, "-newerXY"). For the other directories it compares
+# a list of all files with their sizes and times, because these times may come from another clock. The list has the
+# directories, too, with their modes and owners, because an overlay is packed with these, but without their times, which
+# change when Mix writes a file. The list leaves out the files that Mix itself writes there: .nerves, _build, deps and the
+# logs. It includes other file systems that are mounted below these directories, because `make system` sees them.
 set -e
 ndp_what=$1
 shift
