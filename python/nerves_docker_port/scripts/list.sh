@@ -1,14 +1,14 @@
 # shellcheck shell=bash
-# Defines what the copied workspace knows directories by: lists of their files and links.
+# Defines functions for lists of files and links. The copied workspace compares directories by these lists.
 #
-# A list is sorted and has one record for each thing that is known of a path, ended by a NUL:
-#   h SHA256  PATH    the content of a file (the form of sha256sum)
-#   m MODE PATH       its permissions, octal
+# A list is sorted and consists of records, each with a NUL at its end:
+#   h SHA256  PATH    the content of a file (in the format of sha256sum)
+#   m MODE PATH       the permissions of a file, octal
 #   l PATH//TARGET    a symbolic link
-# A path begins with `./` and has no two slashes side by side, whatever bytes it has otherwise. What the helper never
-# sends (workspace/packing.py) is left out.
+# A path begins with `./` and never has two slashes side by side. It can have any other bytes. The list leaves out the
+# files that the helper never sends (workspace/packing.py).
 
-# ndp_find KIND DIRECTORY EXPRESSION...: what find(1) does, for a directory that is a `package` or a `platform`.
+# ndp_find KIND DIRECTORY EXPRESSION...: run find(1) in a directory. KIND is `package` or `platform`.
 ndp_find() (
   cd "$2" || exit 1
   if [ "$1" = package ]; then
@@ -20,7 +20,7 @@ ndp_find() (
   exec find . -xdev '(' "${ndp_names[@]}" -o -name .git ')' -prune -o "$@"
 )
 
-# ndp_list KIND DIRECTORY: the list of that directory.
+# ndp_list KIND DIRECTORY: print the list of that directory.
 ndp_list() {
   {
     ndp_find "$1" "$2" '(' -type f -printf 'm %m %p\0' -o -type l -printf 'l %p//%l\0' ')'
@@ -28,19 +28,20 @@ ndp_list() {
   } | LC_ALL=C sort -z
 }
 
-# ndp_paths: the paths of the records on standard input, each once.
+# ndp_paths: print the paths of the records on standard input, each path once.
 ndp_paths() {
   LC_ALL=C sed -z -e 's/^h [0-9a-f]*  //' -e 's/^m [0-7]* //' -e 's,^l \(\.\(/[^/][^/]*\)*\)//.*$,\1,' | LC_ALL=C sort -zu
 }
 
-# ndp_offer TOKEN DIRECTORY: offer the helper what was changed in the package since it came, if anything was. The helper
-# fetches the file `out/changes.tar` and applies it; only then it is noted that the person has it. In it are `base`, the
-# records of what came, `deleted`, the paths that are no longer there, and the files that were changed or are new.
-# Needs say.sh. It works as root or as the build user.
+# ndp_offer TOKEN DIRECTORY: offer the helper the changes in the package since the helper sent it, if there are any.
+#
+# The helper fetches the file `out/changes.tar` and applies it on the host. Only after that, the new list is saved. The
+# tar file has `base`, the list of the files that the helper sent; `deleted`, the paths that no longer exist; and the
+# files that are changed or new. This function needs say.sh. It works as root and as the build user.
 ndp_offer() {
   ndp_out=/nerves-docker-port/out ndp_kept=$2/.nerves/docker-port
   ndp_list package "$2" >"$ndp_out/now"
-  # The second one is there where a session died while it took over what had come.
+  # The file `coming` exists if a session died while it copied the files that the helper had sent.
   cat "$ndp_kept/manifest" "$ndp_kept/coming" 2>/dev/null | LC_ALL=C sort -zu >"$ndp_out/base"
   LC_ALL=C comm -z -23 "$ndp_out/now" "$ndp_out/base" | ndp_paths >"$ndp_out/changed"
   : >"$ndp_out/deleted"
