@@ -1,10 +1,12 @@
 # shellcheck shell=bash
-# Sees that the mounted directories are those of the person, before anything else runs. An engine elsewhere may have
-# directories of the same names. Arguments: the token of the marks, a file in the container, what the person has in it
-# (one line), another file that must be there, then the arguments of the script that follows. Stands behind say.sh.
-# A file without a name is not looked at.
+# Checks that the mounted directories are the host's directories, before any other program runs. An engine on another
+# machine can have directories with the same names.
 #
-# Says `here` or, where it is another directory, `elsewhere`, and ends with a status of its own.
+# Arguments: the token of the marks, a file in the container, the line that this file has on the host, another file that
+# must exist, then the arguments of the script that follows. An empty file name means that there is nothing to check.
+# This text comes after say.sh in one program.
+#
+# Sends the message `here`. If a directory is another one, sends `elsewhere` and ends with status 76.
 ndp_token=$1 ndp_file=$2 ndp_wanted=$3 ndp_other=$4
 shift 4
 ndp_found=$ndp_wanted
