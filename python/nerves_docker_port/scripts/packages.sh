@@ -1,12 +1,13 @@
 # shellcheck shell=bash
-# Tells what a build is to build, while it runs. Works in the build directory, and changes nothing in it.
+# Prints which packages a build has to build, while the build runs. Runs in the build directory and changes nothing in
+# it.
 #
-# Arguments: `look`, or `list`.
-#   look  prints `config SHA256` of the configuration, then `built DIRECTORY` for each package that is built already
-#   list  prints what `make show-info` says of the packages of the configuration, as JSON
+# Argument: `look` or `list`.
+#   look  prints `config SHA256` for the configuration, then `built DIRECTORY` for each package that is already built
+#   list  prints the output of `make show-info` about the packages of the configuration, as JSON
 #
-# `make show-info` takes seconds, and in the build directory it would rewrite files that the build reads. So it gets a
-# directory of its own, and only what nobody else wants of the processors, the disk and the memory.
+# `make show-info` takes seconds, and in the build directory it would rewrite files that the build reads. So it runs in
+# a directory of its own, and with the lowest priority for the processors, the disk and the memory.
 set -e
 case $1 in
   look)
