@@ -1,15 +1,16 @@
 # shellcheck shell=bash
-# Takes over what the helper sends into the copied workspace, as root. Stands behind say.sh and list.sh.
+# Copies the files that the helper sends into the copied workspace, as root. This text comes after say.sh and list.sh in
+# one program.
 #
-# Arguments: the token of the marks, the package's and the platform's directory, the directory of ccache or nothing,
-# `image` or `caller`, then the arguments of the script that follows. With `image` the build works as the image's own
-# user, and the uid and gid among those arguments (the second and third) become that user's; with `caller` they are the
-# first and second and stay.
+# Arguments: the token of the marks, the package's directory, the platform's directory, the directory of ccache or an
+# empty word, `image` or `caller`, then the arguments of the script that follows. With `image` the build works as the
+# image's own user: the uid and gid are the second and third of those arguments, and are replaced by that user's ids.
+# With `caller` the uid and gid are the first and second of those arguments, and are not changed.
 #
-# A package in the volume that is not as it came has changes that no helper has fetched, because the connection broke;
-# these are offered first. Then this says `wanted`, the helper puts everything into the directory `in`, and the volumes
-# are made equal to it. A file that is the same already keeps its time, so that Buildroot does not take it for a new one.
-# At the end, this says `here`.
+# If a connection broke, the package in the volume can have changes that no helper has fetched. These are offered first.
+# Then this script asks `wanted`, the helper puts all files into the directory `in`, and the volumes are made equal to
+# it. A file that has not changed keeps its time, so that Buildroot does not take it for a new one. At the end, this
+# script sends `here`.
 ndp_token=$1 ndp_package=$2 ndp_platform=$3 ndp_ccache=$4 ndp_who=$5
 shift 5
 set -e
@@ -24,11 +25,11 @@ fi
 mkdir -p "$ndp_state/out"
 chmod 1777 "$ndp_state/out"
 ndp_offer "$ndp_token" "$ndp_package"
-# The build user makes these files the next time.
+# The files are removed because the build user, and not root, makes them the next time.
 rm -f "$ndp_state"/out/*
 ndp_ask "$ndp_token" wanted
 
-# ndp_make_equal KIND FROM TO: remove what is not in FROM, and copy what is another.
+# ndp_make_equal KIND FROM TO: remove from TO the files that are not in FROM, and copy the files that differ to TO.
 ndp_make_equal() {
   ndp_find "$1" "$2" -printf '%y %p\0' | LC_ALL=C sort -z >"$ndp_state/types"
   ndp_find "$1" "$3" -printf '%y %p\0' | LC_ALL=C sort -z | LC_ALL=C comm -z -13 "$ndp_state/types" - |
@@ -49,7 +50,7 @@ ndp_make_equal platform "$ndp_state/in/platform" "$ndp_platform"
 ndp_number=0
 while IFS= read -r -d '' ndp_target; do
   mkdir -p "$(dirname "$ndp_target")"
-  # A mount hides what the image has there.
+  # The target replaces a file or directory of the image, as a mount would hide it.
   rm -rf "$ndp_target"
   mv "$ndp_state/in/mounts/$ndp_number" "$ndp_target"
   chown -hR "$ndp_uid:$ndp_gid" "$ndp_target"
@@ -61,12 +62,12 @@ if [ -d "$ndp_state/in/ssh" ]; then
 fi
 rm -rf "$ndp_state/in"
 
-# The extracted Buildroot is large, and it is given over as a whole.
+# The extracted Buildroot is large. If its top directory already has the owner, its content is not checked.
 for ndp_dir in "$ndp_package" "$ndp_platform"; do
   (cd "$ndp_dir" && find . -xdev -path './buildroot*' -uid "$ndp_uid" -prune -o \
     '(' ! -uid "$ndp_uid" -o ! -gid "$ndp_gid" ')' -exec chown -h "$ndp_uid:$ndp_gid" {} +)
 done
-# These are shared with other packages, whose builds may work as another user.
+# Other packages share these directories, and their builds may work as another user.
 for ndp_dir in /nerves/dl "$ndp_ccache"; do
   [ "$(stat -c %u "$ndp_dir" 2>/dev/null || echo "$ndp_uid")" != "$ndp_uid" ] || continue
   find "$ndp_dir" -xdev -depth '(' -type d -o -type f ')' -exec chmod a+rwX {} + -exec chown "$ndp_uid:$ndp_gid" {} +
