@@ -1,13 +1,15 @@
 # shellcheck shell=bash
-# One command at a terminal: prepares the build directory, then runs the command. Arguments: the token of the marks,
-# the path of create-build.sh, the defconfig, the build directory, then the words of the command.
+# Prepares the build directory, then runs one command at a terminal.
 #
-# The marks of steps (scripts/steps.sh) say how create-build.sh failed, and how the command ended: what the programs
-# around this one know of its exit status is not reliable when Ctrl-C reaches all of them at once. After Ctrl-C in
-# create-build.sh there is nothing to explain.
+# Arguments: the token of the marks, the path of create-build.sh, the defconfig, the build directory, then the words of
+# the command.
+#
+# This program writes the marks of steps (scripts/steps.sh) for a create-build.sh that fails and for the command. The
+# exit status that the programs around this one see is not reliable if Ctrl-C reaches all of them together. If Ctrl-C
+# ended create-build.sh, there is no mark, because the failure needs no explanation.
 ndp_token=$1
 shift
-# Engines before API version 1.42 tell the terminal its size once the program runs.
+# An engine before API version 1.42 sets the size of the terminal only after the start of the program.
 ndp_tries=0
 while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ "$((ndp_tries += 1))" -lt 50 ]; do sleep 0.05; done
 
@@ -20,7 +22,8 @@ if [ "$ndp_status" -ne 0 ]; then
   [ "$ndp_status" = 130 ] || printf '\036%s 1 create_build %d 0\036' "$ndp_token" "$ndp_status"
   exit "$ndp_status"
 fi
-# The command gets Ctrl-C as if this program were not there. What bash says about its end is not the command's.
+# The command gets Ctrl-C as if this program were not there. The messages of bash about its end are not a part of its
+# output, so they go to /dev/null.
 trap : INT QUIT
 exec 9>&2 2>/dev/null
 "${@:4}" 2>&9 9>&-
