@@ -1,32 +1,34 @@
 # shellcheck shell=bash
-# The first program of a session's container: it decides how long the container lives.
+# The first program of a session's container. It starts the program that runs the steps, which is called the program
+# below, and decides how long the container lives.
 #
-# Arguments: the token of the marks, the patience in seconds, then the words of the program that runs the steps.
+# Arguments: the token of the marks, the patience in seconds, then the words of the program below.
 #
-# The engine sends signals to this program only, because it is process 1 of the container:
-#   USR1  a heartbeat: the helper is still there.
-#   USR2  the helper has put something into the state directory; the program below is told.
-#   URG   the helper wants the final step (scripts/steps.sh); the program below is told.
-#   TERM  the container is to end.
-# Without a heartbeat for `patience` seconds the container ends by itself. The seconds are counted one by one: when a
-# laptop sleeps, or when somebody sets the clock, no second of this count passes.
+# This program is process 1 of the container, so the engine sends the signals of the helper only to it:
+#   USR1  A heartbeat: the helper is alive.
+#   USR2  The helper has put a file into the state directory. This program passes that on to the program below.
+#   URG   The helper wants the final step (scripts/steps.sh). This program passes that on to the program below.
+#   TERM  The container must end.
+# If no heartbeat arrives for `patience` seconds, the container ends by itself. This program counts the seconds one by
+# one, so that the time for which a laptop sleeps, or by which somebody sets the clock, does not count.
 #
-# A program below that ends by itself is told of with the mark `below` (scripts/steps.sh says what a mark is), unless it
-# ended well after the final step, whose own mark has told that.
+# If the program below ends by itself, this program writes the mark `below` (scripts/steps.sh says what a mark is). It
+# writes no mark if the program below succeeded after the final step, because that step has written its own mark.
 #
-# Names of variables here begin with ndp_, because the steps inherit the environment and must see every other name as
-# it was given to the container.
+# The names of variables here begin with ndp_, because the steps inherit the environment. Every other variable must have
+# the value that was given to the container.
 ndp_token=$1 ndp_patience=$2
 shift 2
 ndp_state=/nerves-docker-port
 mkdir -p "$ndp_state"
-# The program below may work as another user, and appends to this file.
+# The program below can run as another user, and it must be able to append to this file.
 (umask 0 && : >"$ndp_state/ended")
 mkfifo "$ndp_state/next"
-# Opened for reading and for writing, so that neither side ever waits for the other one to open it.
+# The pipe is opened for reading and writing, so that neither side waits until the other side opens it.
 exec 7<>"$ndp_state/next"
 
-# Writes a mark about the session. Where nobody takes the output, a program that writes waits for ever: this one must not.
+# ndp_say NAME STATUS: write a mark about the session. If nobody reads the output, a write can block for ever. So it is
+# done in the background, and this program waits for it for one second at most.
 ndp_say() {
   printf '\036%s 0 %s %d 0\036' "$ndp_token" "$1" "$2" &
   ndp_left=100
@@ -41,10 +43,10 @@ trap 'ndp_missed=0' USR1
 trap 'echo >&7' USR2
 trap 'echo final >&7' URG
 trap 'ndp_ending=stopped' TERM
-# A program that is started in the background ignores SIGINT and SIGQUIT, and so would all that it starts. The person's
-# shell and the steps must not.
+# bash starts a background program so that it and its child processes ignore SIGINT and SIGQUIT. The user's shell and
+# the steps must not ignore them, so `trap -` sets both back.
 if [ -t 0 ]; then
-  # The shell of a person at the terminal: keys such as Ctrl-C are for the programs in the foreground, not for this one.
+  # With a terminal, keys such as Ctrl-C are for the program below, and this program must not react to them.
   trap : INT QUIT TSTP HUP
   (
     trap - INT QUIT TSTP HUP USR1 USR2 URG TERM
@@ -68,7 +70,7 @@ while [ -z "$ndp_ending" ]; do
   if ! kill -0 "$ndp_below" 2>/dev/null; then
     wait "$ndp_below"
     ndp_status=$?
-    # Where Ctrl-C came at once with its end, bash 5.2 has lost the status and says -1.
+    # If Ctrl-C arrives at the moment when the program ends, bash 5.2 loses its status and gives -1.
     [ "$ndp_status" -ge 0 ] || ndp_status=130
     if [ "$ndp_status" != 0 ] || [ -t 0 ]; then
       ndp_say below "$ndp_status"
@@ -79,12 +81,12 @@ while [ -z "$ndp_ending" ]; do
   [ "$ndp_missed" -le "$ndp_patience" ] || ndp_ending=expired
 done
 
-# The helper may still read the output although its heartbeats do not arrive. It must learn this before it learns that a
-# step has ended.
+# The helper may still read the output although its heartbeats do not arrive. So this mark must come before the mark of
+# the step that ends now.
 [ "$ndp_ending" != expired ] || ndp_say expired 0
 
-# Everything else in the container gets TERM, so that make can remove what is half written. A shell at a terminal ignores
-# TERM and listens to HUP. What is still there after five seconds is killed by the kernel when process 1 has ended.
+# All other processes in the container get TERM, so that make can remove unfinished files. An interactive shell ignores
+# TERM but ends on HUP. If a process still runs after five seconds, the kernel kills it when process 1 ends.
 [ ! -t 0 ] || kill -HUP -1
 kill -TERM -1
 kill -CONT -1
