@@ -1,11 +1,14 @@
 # shellcheck shell=bash
-# A build shell: prepares the build directory, then gives the person a shell in it. Arguments: the path of
-# create-build.sh, the defconfig, the build directory.
+# Prepares the build directory, then runs a build shell in it for the user.
 #
-# The texts and prompts are the stock runner's. That one also cleared 25 lines of what Mix had said, threw away why
-# create-build.sh had failed, and did not tell bash which parts of a prompt take no room, so that long lines overwrote
-# themselves. The shell is not `exec`ed, so a container that ends with another status than 0 did not come to its end.
-# Engines before API version 1.42 tell the terminal its size once the program runs.
+# Arguments: the path of create-build.sh, the defconfig, the build directory.
+#
+# The texts and prompts are those of the stock runner, with three differences. The stock runner also cleared 25 lines of
+# Mix's output. It did not show why create-build.sh failed. It did not tell bash which parts of a prompt take no
+# columns, so that long lines overwrote themselves. The shell runs without `exec`, so that the container ends with
+# status 0 after the shell. With another status, the container was ended before.
+#
+# An engine before API version 1.42 sets the size of the terminal only after the start of the program.
 ndp_tries=0
 while [ "$(stty size 2>/dev/null)" = "0 0" ] && [ "$((ndp_tries += 1))" -lt 50 ]; do sleep 0.05; done
 
@@ -16,7 +19,7 @@ printf '\033]0;Nerves Shell\007\n\033[1;7m  Preparing Nerves Shell  \033[0m\n'
 } >>"$HOME/.bashrc"
 echo 'Updating build directory.'
 echo 'This will take a while if it is the first time...'
-# Ctrl-C ends create-build.sh, not the shell that is to come.
+# Ctrl-C must end create-build.sh, but not this program, which starts the shell afterwards.
 trap : INT
 ndp_output=$("$@")
 ndp_status=$?
