@@ -1,32 +1,35 @@
 # shellcheck shell=bash
-# Runs the steps of a session one after the other, as the user that builds.
+# Runs the steps of a session one after the other, as the build user.
 #
-# Arguments: the token of the marks, how many of the following words are the final step (0: there is none), the final
-# step, then the first steps. A step is its name, the number of its words, and the words.
-# Descriptor 7 has an empty line whenever further steps lie in the file `steps` of the state directory, in the same form,
-# each word followed by a NUL. Before them stands the number of the first one: the line may come twice where the helper
-# does not know whether its signal has arrived, and a step must not run twice.
-# A line `final` asks for the final step, which also runs only once. If it ends well, this program ends.
+# Arguments: the token of the marks, the number of words that describe the final step (0 if there is none), these words,
+# then the first steps. A step is described by its name, the number of the words of its command, and these words.
 #
-# At the end of each step a mark goes into the output: the byte 036 (octal), the token, the number of the step, its name,
-# its exit status, how many processes were killed because memory ran out while it ran, and the byte 036. The same goes
-# into the file `ended`, for a helper whose connection was lost when the mark came. After a step that fails, the steps
-# that came with it and stand behind it are left out.
+# Descriptor 7 gives an empty line when the helper has put further steps into the file `steps` of the state directory.
+# The file has the number of its first step, and then the steps in the same form, with a NUL after each word. The helper
+# may send the same steps twice if it does not know whether its signal has arrived. The number tells this program which
+# steps it has already run, so that no step runs twice.
+# A line `final` asks for the final step, which also runs only once. If it succeeds, this program ends.
 #
-# bash, which every builder image has (`create-build.sh` is written for it): a POSIX shell has no arrays.
+# At the end of each step this program writes a mark to the output: the byte 036 (octal), the token, the number of the
+# step, its name, its exit status, the number of processes that were killed because memory ran out while it ran, and the
+# byte 036. It also writes these values to the file `ended`, for a helper that had no connection when the mark was
+# written. After a step that fails, the later steps that came together with it do not run.
+#
+# This is a program for bash, because a POSIX shell has no arrays. Every builder image has bash, for `create-build.sh`.
 ndp_token=$1
 ndp_final=("${@:3:$2}")
 shift "$((2 + $2))"
 ndp_state=/nerves-docker-port
-# What bash says about its jobs is not the build's.
+# The messages of bash about its jobs must not be in the output of the build.
 exec 8>&1 2>/dev/null
-# TERM is sent to everything in the container. This program stays to say how the step ended, if one runs.
+# All processes in the container get TERM. If a step runs, this program goes on until it has written the mark of the
+# step.
 ndp_stopped='' ndp_busy=1
 trap '[ -n "$ndp_busy" ] || exit 143; ndp_stopped=1 ndp_signalled=1' TERM
 ndp_number=0
 
-# Sets ndp_kills to the number of processes in this container that were killed because memory ran out so far. Where the
-# kernel counts them: cgroup v2, "memory.events"; cgroup v1, "memory.oom_control"
+# Sets ndp_kills to the number of processes in this container that were killed so far because memory ran out. The kernel
+# counts them in "memory.events" (cgroup v2) or "memory.oom_control" (cgroup v1)
 # (https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files).
 ndp_count_kills() {
   ndp_kills=0
@@ -46,17 +49,18 @@ ndp_run() {
     shift $((ndp_count + 2))
     ndp_count_kills
     ndp_before=$ndp_kills
-    # With job control a step has a process group of its own and does not inherit that SIGINT and SIGQUIT are ignored.
-    # Not for longer, because with it `wait` also returns when the step is only stopped.
+    # With job control (`set -m`) a step gets a process group of its own, and does not ignore SIGINT and SIGQUIT. It is
+    # turned off again because with job control `wait` also returns when the step is only stopped.
     #
-    # Both outputs of a step go through one pipe. Through two, what went to standard error could arrive before or after
-    # what was written next to it, and after the end of the step.
+    # Standard output and standard error of a step go through one pipe. Through two pipes, the order of the lines could
+    # change, and a line could arrive after the mark of the step.
     set -m
     "${ndp_words[@]}" </dev/null >&8 2>&8 7<&- 8>&- &
     ndp_step=$!
     set +m
-    # What `wait` gives when a signal has come is not the status of the step, so bash is asked again. Where step and signal
-    # came at once, bash 5.2 has lost the status and says -1. `wait` may also return for a step that is only stopped.
+    # If a signal arrives, `wait` returns a status that is not that of the step, so it is called again. It may also
+    # return when the step is only stopped. If the step ends at the moment of the signal, bash 5.2 loses the status and
+    # gives -1.
     while
       ndp_signalled=''
       wait "$ndp_step"
@@ -75,7 +79,7 @@ ndp_run() {
 }
 
 ndp_run "$@"
-# bash goes on with `read` after a trap, so it is the trap that ends this program here.
+# After a trap, bash goes on with `read`. So while no step runs, the trap itself ends this program on TERM.
 while
   ndp_busy=
   [ -z "$ndp_stopped" ]
