@@ -1,6 +1,7 @@
-"""Files into a container and out of it, by the engine's archive call, as streams: nothing is held in memory as a whole.
+"""Copies files into a container and out of it, by the engine's archive call.
 
-Works on the container's own layer and on its volumes, whether it runs or not.
+The call works for the container's own layer and for its volumes, whether the container runs or not. The files are
+streams, so that no large file is in memory as a whole.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ import urllib3.exceptions
 
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import REQUEST_TIMEOUT, Engine, hang_up
-from nerves_docker_port.engine.container import check, there
+from nerves_docker_port.engine.container import missing_container_errors, raise_for_error
 
 _CHUNK = 1 << 20
 
 _END = bytes(1024)
-"""What a whole tar file ends with: two blocks of zeros (POSIX.1-2017, pax, "ustar Interchange Format")."""
+"""The end of a complete tar file, which is two blocks of zeros (POSIX.1-2017, pax, "ustar Interchange Format")."""
 
 
 class Pieces(Protocol):
-    """Bytes that come piece by piece, and whose number is known before."""
+    """An iterator over pieces of bytes, whose length is the total number of bytes."""
 
     def __len__(self) -> int: ...
 
@@ -38,7 +39,7 @@ class Pieces(Protocol):
 def put(engine: Engine, container: str, directory: str, packed: Pieces) -> None:
     """Unpack the tar file ``packed`` in a directory of the container.
 
-    Raises ``NoContainerError``, what the SDK raises, and what ``packed`` raises.
+    Raises ``NoContainerError``, the SDK's errors, and the errors of ``packed``.
     """
     response = engine.api.put(
         engine.url(f"/containers/{container}/archive"),
@@ -47,23 +48,23 @@ def put(engine: Engine, container: str, directory: str, packed: Pieces) -> None:
         data=packed,
         timeout=REQUEST_TIMEOUT,
     )
-    with there():
-        check(response)
+    with missing_container_errors():
+        raise_for_error(response)
 
 
 def read_file(engine: Engine, container: str, path: str) -> bytes | None:
-    """The content of a small file of the container; ``None`` where there is no such regular file.
+    """Return the content of a small file in the container, or ``None`` if the path is not a regular file.
 
-    Raises ``NoContainerError``, ``ConnectionError`` where the answer breaks off, and what the SDK raises.
+    Raises ``NoContainerError``, ``ConnectionError`` if the answer breaks off, and the SDK's errors.
     """
     return read_file_and_time(engine, container, path, REQUEST_TIMEOUT)[0]
 
 
 def read_file_and_time(engine: Engine, container: str, path: str, timeout: float) -> tuple[bytes | None, float | None]:
-    """What ``read_file`` gives, and when the engine answered.
+    """Return the result of ``read_file``, and the time of the answer by the engine's own clock.
 
-    The time is by the engine's own clock: seconds since 1970, to half a second; ``None`` where the answer has no date.
-    ``timeout`` is how many seconds the engine may take. Raises as ``read_file`` does.
+    The time is in seconds since 1970 and has an error of at most half a second. It is ``None`` if the answer has no
+    date. ``timeout`` is in seconds. Raises the errors of ``read_file``.
     """
     try:
         with _packed(engine, container, path, None, timeout) as body:
@@ -79,10 +80,10 @@ def read_file_and_time(engine: Engine, container: str, path: str, timeout: float
 def opened(
     engine: Engine, container: str, path: str, cancellation: Cancellation | None = None
 ) -> Iterator[IO[bytes] | None]:
-    """The content of a file of the container while the body runs; ``None`` where there is no such regular file.
+    """Yield the content of a file in the container, or ``None`` if the path is not a regular file.
 
-    A ``cancellation`` ends the content early. Raises ``NoContainerError``, ``tarfile.TarError`` where the answer breaks
-    off, and what the SDK raises.
+    If the flow is cancelled, the content ends early. Raises ``NoContainerError``, ``tarfile.TarError`` if the answer
+    breaks off, and the SDK's errors.
     """
     with _packed(engine, container, path, cancellation) as body:
         if body is None:
@@ -94,7 +95,7 @@ def opened(
 
 @contextmanager
 def _first_file(body: _Body) -> Iterator[IO[bytes] | None]:
-    """The content of the first file of a tar file, if that is a regular one."""
+    """Yield the content of the first file in a tar file, or ``None`` if it is not a regular file."""
     with tarfile.open(fileobj=body, mode="r|", bufsize=_CHUNK) as tar:
         member = tar.next()
         yield None if member is None or not member.isreg() else tar.extractfile(member)
@@ -102,11 +103,11 @@ def _first_file(body: _Body) -> Iterator[IO[bytes] | None]:
 
 @contextmanager
 def tree(engine: Engine, container: str, path: str, cancellation: Cancellation) -> Iterator[Iterator[Member] | None]:
-    """A file or directory of the container with all that is below it; ``None`` where there is no such path.
+    """Yield an iterator over a file or directory in the container and everything in it. Yield ``None`` without a path.
 
-    The members come one after the other, and the content of one can be read until the next is asked for. The last one
-    comes only where the engine has sent the archive to its end: an engine that fails in the middle ends its answer as
-    if it were complete, so the end of the archive itself is looked for. Raises as ``opened`` does.
+    The content of a member can be read until the iterator gives the next one. The iterator raises ``tarfile.TarError``
+    if the end of the archive is missing, because an engine that fails in the middle ends its answer as if it were
+    complete. Raises the errors of ``opened``.
     """
     with _packed(engine, container, path, cancellation) as body:
         if body is None:
@@ -117,7 +118,7 @@ def tree(engine: Engine, container: str, path: str, cancellation: Cancellation) 
 
 
 Member: TypeAlias = tuple[tarfile.TarInfo, IO[bytes] | None]
-"""What a tar file says of one of its files, and the content of a regular one."""
+"""The header of a file in a tar file, and its content if it is a regular file."""
 
 
 def _members(tar: tarfile.TarFile, body: _Body) -> Iterator[Member]:
@@ -135,17 +136,17 @@ def _packed(
 ) -> Iterator[_Body | None]:
     response = engine.api.get(
         engine.url(f"/containers/{container}/archive"),
-        # Bytes, because a path need not be UTF-8.
+        # The path is bytes, because it may not be UTF-8.
         params={"path": os.fsencode(path)},
-        # The engine would compress it otherwise.
+        # Without this header the engine would compress the answer.
         headers={"Accept-Encoding": "identity"},
         stream=True,
         timeout=timeout,
     )
     with response, cancellation.on_cancel(lambda: hang_up(response)) if cancellation else nullcontext():
         try:
-            with there():
-                check(response)
+            with missing_container_errors():
+                raise_for_error(response)
         except docker.errors.NotFound:
             yield None
             return
@@ -153,18 +154,18 @@ def _packed(
 
 
 class _Body(io.RawIOBase):
-    """A response's body for ``tarfile``, which reads until it has what it asked for."""
+    """The body of an HTTP response, as a file that ``tarfile`` can read."""
 
     def __init__(self, response: requests.Response) -> None:
         super().__init__()
         self._read = response.raw.read
         self.tail = b""
-        """The last bytes that were read."""
+        """The last bytes that were read, as many as ``_END`` has."""
         self.date = _date(response)
-        """When the engine answered, by its own clock: seconds since 1970; ``None`` where it does not say."""
+        """The time of the answer by the engine's clock, in seconds since 1970, or ``None`` if it has no date."""
 
     def read(self, size: int = -1) -> bytes:
-        """The next ``size`` bytes, fewer at the end."""
+        """Return the next ``size`` bytes, or fewer at the end."""
         data: bytes = self._read(size if size >= 0 else None)
         self.tail = (self.tail + data)[-len(_END) :] if len(data) < len(_END) else data[-len(_END) :]
         return data
@@ -172,7 +173,7 @@ class _Body(io.RawIOBase):
 
 def _date(response: requests.Response) -> float | None:
     try:
-        # The date is cut to whole seconds.
+        # The date has whole seconds only, rounded down. Half a second is added, so that the error is half a second.
         return parsedate_to_datetime(response.headers["Date"]).timestamp() + 0.5
     except (KeyError, ValueError):
         return None

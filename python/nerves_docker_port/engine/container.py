@@ -1,6 +1,6 @@
-"""What the engine can be asked to do with one container: create, start, attach, signal, rename, copy, remove.
+"""The requests to the engine about one container: create, start, attach, signal, rename, copy, remove.
 
-Knows neither what a container is for nor when any of this is done.
+This module must not know what a container is for, nor when a request is made.
 """
 
 from __future__ import annotations
@@ -29,69 +29,69 @@ from nerves_docker_port.engine.client import Engine, hang_up
 from nerves_docker_port.engine.stream import Stream
 
 STOP_GRACE = 8
-"""Seconds between the engine's TERM and its KILL for a container that is to end. The container's own script gives the
-programs below it five seconds (scripts/session.sh)."""
+"""Seconds between the signals TERM and KILL that the engine sends to stop a container. The container's own script gives
+the programs below it five seconds (scripts/session.sh)."""
 
 RUN_TIMEOUT = 60
-"""Seconds that a small container may take to have ended once its output has."""
+"""Seconds that a small container may take to end after the end of its output."""
 
 REMOVE_TIMEOUT = 10.0
-"""Seconds to wait for a removal that somebody else has begun."""
+"""Seconds to wait for the end of a removal that another client or the engine itself has begun."""
 
 CONSOLE_SIZE_API = Version("1.42")
-"""From this API version on, a container's terminal has its size from the start
+"""The API version from which on a container's terminal can have its size from the start
 (https://docs.docker.com/reference/api/engine/version-history/)."""
 
 DETACH_KEYS = "ctrl-@,ctrl-^"
-"""What the engine takes for the wish to detach. There is no way to have none, and the default begins with Ctrl-P, the
-shell's last command; nobody types this, and of Ctrl-@ alone nothing is lost."""
+"""The keys that detach the user from a terminal. The engine always has such keys, and its default begins with Ctrl-P,
+which the shell uses for the last command. Nobody types the keys here, and Ctrl-@ alone still reaches the shell."""
 
 _READ_SIZE = 256 * 1024
 _SMALL_READ = 16 * 1024
 _GATHER = 0.002
-"""Seconds after a small read, in which more gathers for the next. A build that writes line by line would otherwise have
-us woken for each: with the pause, 500,000 lines take 0.7 of the time and a third of the CPU, which are the build's."""
+"""Seconds to wait after a small read, so that the next read gets more. Otherwise a build that writes line by line wakes
+this process for each line. With the pause, 500,000 lines take 0.7 of the time and a third of the CPU time."""
 
 _HEADER = struct.Struct(">BxxxL")
 
 
 class NameTakenError(Exception):
-    """The engine has a container of this name already."""
+    """The engine already has a container with this name."""
 
 
 class NoContainerError(Exception):
-    """The container is not there (any more), or it does not run."""
+    """The container does not exist (any more), or it does not run."""
 
 
 @dataclass(frozen=True)
 class Mount:
-    """One ``Mounts`` entry. ``source`` is a volume's name or an absolute path on the engine's host."""
+    """One entry of ``Mounts``. ``source`` is a volume's name or an absolute path on the engine's host."""
 
     kind: str
     source: str
     target: str
     read_only: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
-    """Of the volume, where the engine makes it because it is not there."""
+    """The labels that the volume gets if the engine makes it because it does not exist."""
 
     def to_api(self) -> dict[str, object]:
-        """As the engine's API wants it. A structure, never a string: a path may hold anything."""
+        """Return the mount as an object of the engine's API. It is not a string, because a path can have any bytes."""
         options = {"VolumeOptions": {"Labels": dict(self.labels)}} if self.labels else {}
         return {"Type": self.kind, "Source": self.source, "Target": self.target, "ReadOnly": self.read_only, **options}
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a container may take of its engine; ``None`` leaves it to the engine."""
+    """The limits of a container. ``None`` means the engine's default."""
 
     cpus: Decimal | None = None
     memory: int | None = None
-    """Bytes."""
+    """The bytes of memory."""
     memory_and_swap: int | None = None
-    """Bytes of both together."""
+    """The bytes of memory and swap together."""
 
     def to_api(self) -> dict[str, object]:
-        """As part of a ``HostConfig``."""
+        """Return the limits as fields of a ``HostConfig``."""
         limits = {
             "NanoCpus": None if self.cpus is None else int(self.cpus * 10**9),
             "Memory": self.memory,
@@ -102,7 +102,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Spec:
-    """A container to make."""
+    """The description of a container to make."""
 
     name: str
     image: str
@@ -114,20 +114,20 @@ class Spec:
     labels: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
     network: str | None = None
-    """A network at the engine; ``None`` is the engine's default."""
+    """The name of a network at the engine, or ``None`` for the engine's default."""
     networked: bool = True
-    """Without, it has a network of its own that nobody sets up."""
+    """Whether the container has a network. If it is false, the engine sets up no network for it."""
     console: tuple[int, int] | None = None
-    """Rows and columns of a terminal that the container gets; ``None`` where the output goes to a log."""
+    """The rows and columns of the container's terminal, or ``None`` if the container has no terminal."""
     user: str = "0:0"
-    """Who its first program is. The scripts of a session begin as root and become somebody else."""
+    """The user of its first program. The scripts of a session begin as root and then change to another user."""
     removes_itself: bool = True
-    """The container goes when it has ended, although nobody asks for that: its helper may be dead."""
+    """Whether the engine removes the container after its end. The helper may be dead then."""
     host_config: Mapping[str, object] = field(default_factory=dict)
-    """Further fields of the ``HostConfig``; where one is decided here, that counts."""
+    """Further fields of the ``HostConfig``. A field that this class sets itself has priority."""
 
     def to_api(self, api_version: Version) -> dict[str, object]:
-        """The body of the request that creates it."""
+        """Return the body of the request that makes the container."""
         console_size = {"ConsoleSize": list(self.console)} if self.console and api_version >= CONSOLE_SIZE_API else {}
         return {
             "Image": self.image,
@@ -142,16 +142,16 @@ class Spec:
             "StdinOnce": False,
             "Tty": self.console is not None,
             "NetworkDisabled": not self.networked,
-            # An image may name another signal, which the container's script would not understand.
+            # An image can name another signal, which the container's script does not handle.
             "StopSignal": "SIGTERM",
             "HostConfig": {
                 **self.host_config,
                 "Mounts": [mount.to_api() for mount in self.mounts],
-                # The engine keeps no second copy of the log; the stream runs several times faster for it.
+                # Without a second copy of the log at the engine, the output stream is several times faster.
                 "LogConfig": {"Type": "none", "Config": {}},
                 "AutoRemove": self.removes_itself,
-                # The script is the first program itself: bash passes signals to its traps and waits for orphans, and
-                # not every engine has an init program (Podman without catatonit).
+                # The script itself is the first program, because bash handles signals by its traps and waits for
+                # orphans. Besides, not every engine has an init program (Podman without catatonit).
                 "Init": False,
                 **self.limits.to_api(),
                 **console_size,
@@ -161,7 +161,7 @@ class Spec:
 
 
 def create(engine: Engine, spec: Spec) -> str:
-    """Create a container, do not start it; its id. Raises ``NameTakenError``, and what the SDK raises."""
+    """Make a container without starting it, and return its id. Raises ``NameTakenError``, and the SDK's errors."""
     try:
         config = spec.to_api(Version(engine.api_version))
         return str(engine.api.create_container_from_config(config, spec.name, engine.platform)["Id"])
@@ -172,30 +172,30 @@ def create(engine: Engine, spec: Spec) -> str:
 
 
 _NOT_THERE = ("no such container", "is not running", "container state improper")
-"""What engines say of a container that is gone or has ended. Docker answers 404 or 409 with it, Podman also 500."""
+"""Parts of the message about a container that is gone or has ended. Docker's status is 404 or 409, Podman's also 500."""
 
 
 @contextmanager
-def there() -> Iterator[None]:
-    """Turns the engine's answer that a container is gone or does not run into ``NoContainerError``."""
+def missing_container_errors() -> Iterator[None]:
+    """Raise ``NoContainerError`` if the engine answers in the body that a container is gone or does not run."""
     try:
         yield
     except docker.errors.APIError as error:
         said = str(error.explanation or "").lower()
-        # A status of 404 alone proves nothing: old engines also give it where the command is not in the image.
+        # The status 404 alone is not enough, because old engines also use it if the command is not in the image.
         if any(words in said for words in _NOT_THERE) or (error.status_code == 404 and not said):
             raise NoContainerError(said) from error
         raise
 
 
 def start(engine: Engine, container: str) -> None:
-    """Start a container. Raises ``NoContainerError``."""
-    with there():
+    """Start a container. Raises ``NoContainerError``, and the SDK's errors."""
+    with missing_container_errors():
         engine.api.start(container)
 
 
 def inspect(engine: Engine, container: str) -> Mapping[str, Any] | None:
-    """What the engine knows of the container with this name or id, ``None`` if there is none."""
+    """Return what the engine knows about the container with this name or id, or ``None`` if it does not exist."""
     try:
         found: Mapping[str, Any] = engine.api.inspect_container(container)
     except docker.errors.NotFound:
@@ -204,9 +204,10 @@ def inspect(engine: Engine, container: str) -> Mapping[str, Any] | None:
 
 
 def list_all(engine: Engine) -> list[Mapping[str, Any]]:
-    """Every container at the engine, running or not, as the engine's list has them.
+    """Return every container in the engine's list, whether it runs or not.
 
-    Without filters: on some engines they match more than they say, and two questions would take two requests.
+    No filter is used, because on some engines a filter also matches other containers, and because two filters would
+    take two requests.
     """
     found: list[Mapping[str, Any]] = engine.api.containers(all=True)
     return found
@@ -217,14 +218,16 @@ def signal(engine: Engine, container: str, name: str, *, timeout: float) -> None
 
     ``timeout`` is how many seconds the engine may take.
     """
-    with there():
-        check(engine.api.post(engine.url(f"/containers/{container}/kill"), params={"signal": name}, timeout=timeout))
+    with missing_container_errors():
+        raise_for_error(
+            engine.api.post(engine.url(f"/containers/{container}/kill"), params={"signal": name}, timeout=timeout)
+        )
 
 
 def rename(engine: Engine, container: str, name: str) -> None:
     """Give a container another name, in one step. Raises ``NameTakenError`` and ``NoContainerError``."""
     try:
-        with there():
+        with missing_container_errors():
             engine.api.rename(container, name)
     except docker.errors.APIError as error:
         if _says_name_taken(error):
@@ -238,19 +241,19 @@ def _says_name_taken(error: docker.errors.APIError) -> bool:
 
 
 def stop(engine: Engine, container: str) -> None:
-    """End a container: TERM, and KILL after ``STOP_GRACE`` seconds. One that is gone or not running is fine."""
-    with suppress(NoContainerError), there():
+    """Stop a container by TERM, and by KILL after ``STOP_GRACE`` seconds, if it still exists and runs."""
+    with suppress(NoContainerError), missing_container_errors():
         engine.api.stop(container, timeout=STOP_GRACE)
 
 
 def remove(engine: Engine, container: str) -> None:
-    """Remove a container by force, running or not. One that is gone is fine; one that is just going is waited for."""
+    """Remove a container by force, if it still exists. If it is already being removed, wait for that."""
     try:
         engine.api.remove_container(container, force=True, v=True)
     except docker.errors.APIError as error:
         if error.status_code == 404:
             return
-        # 409: "removal of container is already in progress": somebody else does it, or the engine after its end.
+        # 409 means "removal of container is already in progress": another client removes it, or the engine itself.
         if error.status_code != 409:
             raise
         deadline = time.monotonic() + REMOVE_TIMEOUT
@@ -259,7 +262,7 @@ def remove(engine: Engine, container: str) -> None:
 
 
 def run(engine: Engine, spec: Spec, cancellation: Cancellation) -> tuple[int, bytes]:
-    """Run a small container to its end and remove it; its exit status and its output. Raises ``RunnerError``."""
+    """Run a small container to its end and remove it. Return its exit status and its output. Raises ``RunnerError``."""
     with engine.failures(f"while it ran the container {spec.name}"):
         made = create(engine, replace(spec, removes_itself=False))
         try:
@@ -278,13 +281,13 @@ def run(engine: Engine, spec: Spec, cancellation: Cancellation) -> tuple[int, by
 
 
 def put_file(engine: Engine, container: str, path: str, data: bytes) -> None:
-    """Write a file of root's into the container's own layer. Raises ``NoContainerError``."""
+    """Write a file that belongs to root into the container's own layer. Raises ``NoContainerError``."""
     directory, name = posixpath.split(path)
     put_files(engine, container, directory, {name: data})
 
 
 def put_files(engine: Engine, container: str, directory: str, files: Mapping[str, bytes]) -> None:
-    """Write files of root's into a directory of the container's own layer, in this order.
+    """Write files that belong to root into a directory of the container's own layer, in the order of ``files``.
 
     Raises ``NoContainerError``.
     """
@@ -294,35 +297,34 @@ def put_files(engine: Engine, container: str, directory: str, files: Mapping[str
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(data), 0o644
             tar.addfile(member, io.BytesIO(data))
-    with there():
+    with missing_container_errors():
         engine.api.put_archive(container, directory, packed.getvalue())
 
 
 @dataclass(frozen=True)
 class End:
-    """How a container ended, as far as the engine's events tell."""
+    """How a container ended, as far as the engine's events say."""
 
     status: int | None = None
-    """The exit status of its first program; ``None`` where the events do not tell it."""
+    """The exit status of its first program, or ``None`` if the events do not say it."""
     out_of_memory: bool = False
     killed: bool = False
-    """Somebody sent KILL, or removed it by force."""
+    """Whether somebody sent the signal KILL to the container or removed it by force."""
 
 
 def how_it_ended(engine: Engine, container: str) -> End:
-    """What the engine remembers of the end of a container that has been removed meanwhile.
+    """Return how a container ended that the engine has already removed, from the engine's last events.
 
-    The engine keeps its last events (Docker: 256) and gives those of one container
-    (https://docs.docker.com/reference/api/engine/, "Monitor events").
+    Docker keeps the last 256 events (https://docs.docker.com/reference/api/engine/, "Monitor events").
     """
     now = engine.now()
     response = engine.api.get(
         engine.url("/events"),
-        # With a moment in the future the engine would wait for it.
+        # The engine would wait until a time in the future.
         params={"since": "0", "until": f"{now:.9f}", "filters": json.dumps({"container": [container]})},
         timeout=engine.api.timeout,
     )
-    check(response)
+    raise_for_error(response)
     status, out_of_memory, killed = None, False, False
     for line in response.content.splitlines():
         with suppress(ValueError, AttributeError):
@@ -336,21 +338,21 @@ def how_it_ended(engine: Engine, container: str) -> End:
 
 
 class Output:
-    """The output of one container, attached to.
+    """A connection to the output of one container.
 
-    The stream is read as the body of an HTTP answer. The SDK's ``attach`` asks for an upgraded connection and then
-    reads its bare socket, past what the HTTP client has already buffered, so bytes that arrive with the headers are
-    lost. Without the upgrade the body is the same stream, up to the end of the connection.
+    The SDK's ``attach`` asks for an upgraded connection and then reads the socket itself. It loses the bytes that
+    arrive together with the headers, because the HTTP client has already read them into its buffer. So this class asks
+    for no upgrade, and reads the same stream as the body of the HTTP answer.
     """
 
     def __init__(self, engine: Engine, container: str) -> None:
-        """Attach. Raises ``NoContainerError``, and what the SDK and requests raise."""
+        """Attach to the container. Raises ``NoContainerError``, and the errors of the SDK and requests."""
         self._response = self._ask(engine, container)
-        with there():
-            check(self._response)
-        # The answer had to come in time; a build may be silent for as long as it likes.
+        with missing_container_errors():
+            raise_for_error(self._response)
+        # The timeout was for the answer. A build can be without output for any time.
         engine.wait_forever(self._response)
-        # A frame whose end has not arrived yet: the beginning of its header, or how much of its payload is to come.
+        # A frame that has not completely arrived: the beginning of its header, and the rest of its payload in bytes.
         self._header = b""
         self._remaining = 0
         self._gather = False
@@ -365,11 +367,11 @@ class Output:
 
     @property
     def is_whole(self) -> bool:
-        """Whether what was read so far ends with a whole frame."""
+        """Whether the bytes that were read so far end with a complete frame."""
         return self._remaining == 0 and not self._header
 
     def read(self) -> bytes | None:
-        """What has arrived, waited for; ``None`` when the stream has ended, be it well or because it broke.
+        """Wait for output and return it. Return ``None`` if the stream has ended or the connection broke.
 
         Each frame has a header of eight bytes: the stream (1 byte), three zeros, the length (4 bytes, big endian)
         (https://docs.docker.com/reference/api/engine/, "Stream format" of ContainerAttach).
@@ -404,25 +406,25 @@ class Output:
                 return output
 
     def hang_up(self) -> None:
-        """Make ``read`` return ``None``, from another thread. What has arrived is still read."""
+        """Make ``read`` in another thread return ``None``, after it has returned the output that has arrived."""
         hang_up(self._response)
 
     def close(self) -> None:
-        """Give the connection back, read to its end or not."""
+        """Close the connection."""
         self._response.close()
 
 
 class CommandOutput(Output):
-    """What a further program in a container writes to its standard output."""
+    """The standard output of a further program in a container."""
 
     def __init__(self, engine: Engine, container: str, command: Sequence[str], user: str) -> None:
-        """Start ``command`` as ``user``. Raises ``NoContainerError``, and what the SDK and requests raise."""
+        """Start ``command`` as ``user``. Raises ``NoContainerError``, and the errors of the SDK and requests."""
         self._command = command
         self._user = user
         super().__init__(engine, container)
 
     def _ask(self, engine: Engine, container: str) -> requests.Response:
-        with there():
+        with missing_container_errors():
             made = engine.api.exec_create(container, list(self._command), stderr=False, user=self._user)
         return engine.api.post(
             engine.url(f"/exec/{made['Id']}/start"),
@@ -433,10 +435,10 @@ class CommandOutput(Output):
 
 
 def attach_terminal(engine: Engine, container: str) -> Stream:
-    """The container's terminal, both ways: the connection itself, once the engine has answered.
+    """Attach to the container's terminal, and return a stream for its input and output.
 
-    With the words for an upgrade, which some proxies want to see; any answer but an error will do.
-    Raises ``NoContainerError``, and what the SDK and requests raise.
+    The request asks for an upgrade of the connection, because some proxies need that. Any answer that is not an error
+    is accepted. Raises ``NoContainerError``, and the errors of the SDK and requests.
     """
     response = engine.api.post(
         engine.url(f"/containers/{container}/attach"),
@@ -445,19 +447,19 @@ def attach_terminal(engine: Engine, container: str) -> Stream:
         stream=True,
         timeout=engine.api.timeout,
     )
-    with there():
-        check(response)
+    with missing_container_errors():
+        raise_for_error(response)
     return Stream(response)
 
 
 def resize(engine: Engine, container: str, rows: int, columns: int) -> None:
-    """Tell a container's terminal its size. That the engine does not take it is no reason to end."""
+    """Set the size of a container's terminal. An error is ignored, because the shell also works without it."""
     with suppress(docker.errors.DockerException, requests.RequestException):
         engine.api.resize(container, rows, columns)
 
 
-def check(response: requests.Response) -> None:
-    """Raise the SDK's error for an answer that is one."""
+def raise_for_error(response: requests.Response) -> None:
+    """Raise the SDK's error if the answer is an error."""
     try:
         response.raise_for_status()
     except requests.HTTPError as error:
