@@ -1,6 +1,6 @@
-"""A connection to the engine that has become a bare stream of bytes, both ways: an attached terminal.
+"""A stream of bytes in both directions over a connection to the engine, for an attached terminal.
 
-Knows sockets and TLS; neither the engine's API nor what the bytes mean.
+This module knows sockets and TLS. It must know neither the engine's API nor the meaning of the bytes.
 """
 
 from __future__ import annotations
@@ -17,43 +17,45 @@ _READ_SIZE = 64 * 1024
 
 
 class Stream:
-    """The stream under an answered request. Reading and writing never wait: ``fileno`` is to be waited for.
+    """The stream after the answer to a request.
 
-    The SDK gives the bare socket for this, past what the HTTP client has read already, so bytes that arrive with the
-    headers are lost. Here they come first.
+    A read or a write never waits. The caller must wait for ``read_fd`` or ``write_fd``.
+    The SDK only gives the socket, and loses the bytes that arrive together with the headers, because the HTTP client
+    has already read them into its buffer. This class returns these bytes first.
     """
 
     def __init__(self, response: requests.Response) -> None:
-        # Closes the connection when it is collected, so it lives as long as we do.
+        # The response closes the connection when it is garbage-collected, so this object must keep it.
         self._response = response
-        http: Any = response.raw._fp  # noqa: SLF001  # there is no other way to what was read beyond the headers
+        http: Any = response.raw._fp  # noqa: SLF001  # there is no other way to the bytes in the HTTP client's buffer
         buffered = http.fp
         self._socket: socket.socket = buffered.raw._sock  # noqa: SLF001
         self._socket.setblocking(False)
         if self._socket.family != socket.AF_UNIX:
-            # A shell may be silent for a day; a connection that is dead is to be noticed.
+            # A shell can be silent for a day. Only these probes of the kernel then notice that the connection is dead.
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self.read_fd = self.write_fd = self._socket.fileno()
         self._is_broken = False
         self.take_out: Callable[[bytes], bytes] | None = None
-        """Gets what arrives, and gives back what ``read`` is to give of it."""
-        self._early = b""
+        """A function that gets all bytes that arrive, and returns those of them that ``read`` returns."""
+        self._buffered = b""
         self._pushed_back = b""
-        # Nothing there is None here and an exception there; what has ended ends at the next read, too.
+        # If there is nothing to read, some kinds of socket raise an exception. An end or an error shows at the next
+        # read.
         with suppress(OSError, ValueError):
-            self._early = bytes(buffered.read(len(buffered.peek())) or b"")
+            self._buffered = bytes(buffered.read(len(buffered.peek())) or b"")
 
     @property
     def has_early(self) -> bool:
-        """Whether ``read`` has something, or the end, that waiting for ``read_fd`` does not tell of."""
-        return bool(self._early or self._pushed_back) or self._is_broken
+        """Whether ``read`` returns bytes or the end although ``read_fd`` is not ready."""
+        return bool(self._buffered or self._pushed_back) or self._is_broken
 
     def push_back(self, data: bytes) -> None:
-        """Let ``read`` give these bytes first, as they are."""
+        """Make the next ``read`` return these bytes, unchanged."""
         self._pushed_back = data
 
     def read(self) -> bytes | None:
-        """What has arrived, ``None`` if nothing has, and nothing (``b""``) at the end, be it a good or a bad one."""
+        """Return the bytes that have arrived, ``None`` if there are none, or ``b""`` at the end or after an error."""
         if self._pushed_back:
             pushed_back, self._pushed_back = self._pushed_back, b""
             return pushed_back
@@ -61,9 +63,9 @@ class Stream:
         return self.take_out(data) or None if data and self.take_out is not None else data
 
     def _read(self) -> bytes | None:
-        if self._early:
-            early, self._early = self._early, b""
-            return early
+        if self._buffered:
+            buffered, self._buffered = self._buffered, b""
+            return buffered
         try:
             return self._socket.recv(_READ_SIZE)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -72,9 +74,10 @@ class Stream:
             return b""
 
     def write(self, data: bytes) -> int:
-        """Write what fits in of ``data``; how much that was.
+        """Write as much of ``data`` as the socket accepts. Return the number of bytes.
 
-        A broken stream takes nothing, and ends: ``read`` gives what has arrived, then the end.
+        If the connection is broken, return 0. After that ``read`` returns the bytes that have arrived, and then the
+        end.
         """
         try:
             return self._socket.send(data)
@@ -85,7 +88,7 @@ class Stream:
             return 0
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         with suppress(OSError, ValueError):
             self._socket.shutdown(socket.SHUT_RDWR)
         with suppress(OSError, ValueError):
