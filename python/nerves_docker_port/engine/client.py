@@ -1,6 +1,6 @@
-"""Connecting the engine, and saying in our own words what went wrong with it.
+"""Connects to the engine, and turns its errors into ``RunnerError``.
 
-Where the engine is, ``endpoint`` says; the SDK's client for it is made by ``connection``.
+The module ``endpoint`` finds the engine, and ``connection`` makes the SDK's client for it.
 """
 
 from __future__ import annotations
@@ -36,100 +36,96 @@ if TYPE_CHECKING:
     from nerves_docker_port.engine.tunnel import Tunnel
 
 LABEL = "nerves-docker-port"
-"""Prefix of every label that we set; nothing at the engine without it is ever touched."""
+"""The prefix of every label that this package sets. It never changes an object at the engine that has no such label."""
 
 MINIMUM_API = Version("1.26")
-"""Docker 17.03, the oldest that the stock runner accepts (`>= 17.0.0`) and that knows mounts, `init` and labels."""
+"""The API of Docker 17.03, the oldest with mounts, `init` and labels that the stock runner accepts (`>= 17.0.0`)."""
 
 REQUEST_TIMEOUT = 60
 """Seconds that an engine may take to answer a request that does not wait for a container or a transfer."""
 
 LOST_TIMEOUT = 5
-"""Seconds that an engine which has stopped answering is given for the clean-up. It may have come back."""
+"""Seconds that an engine may take for a request of the clean-up after it has stopped answering."""
 
 _KEEPALIVE = (("TCP_KEEPIDLE", 15), ("TCP_KEEPALIVE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
-"""Seconds of silence before the kernel probes a connection, seconds between two probes, and how many may be lost
-(tcp(7); ``TCP_KEEPALIVE`` is macOS's name of the first)."""
+"""The seconds without data before the kernel probes a connection, the seconds between two probes, and how many may be
+lost (tcp(7)). ``TCP_KEEPALIVE`` is the name of the first option on macOS."""
 
 PROBE_INTERVAL = 30
-"""Seconds of silence in a container's output or a transfer after which the engine is asked whether it still works. A
-build may be silent for as long as it likes; an engine may not."""
+"""Seconds without an event of a transfer after which the helper asks the engine whether it still answers."""
 
 FORBIDDEN = (401, 403)
-"""Statuses by which a proxy before the engine, or an authorization plug-in of it, forbids a request."""
+"""The HTTP statuses with which a proxy in front of the engine, or its authorization plug-in, forbids a request."""
 
 _HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, http.client.RemoteDisconnected)
 
 _PAGE_LIMIT = 500
-"""Characters of an error page that are shown."""
+"""How many characters of an error page are shown."""
 
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What the flows must know of the engine beyond its address."""
+    """The properties of the engine that the flows need."""
 
     engine_version: str
     api_version: str
     architecture: str
     rootless: bool
-    """Its root is the person who runs it: what a container's uid 0 writes belongs to that person."""
+    """Whether the engine runs without root. A file from a container's uid 0 then belongs to the engine's user."""
     cpus: int = 0
     memory: int = 0
-    """Bytes. This and ``cpus`` are 0 where the engine does not say."""
+    """The bytes of memory. This and ``cpus`` are 0 if the engine does not say them."""
     name: str = ""
-    """Of the engine's host."""
+    """The name of the engine's host."""
     system: str = ""
-    """The operating system that it runs on: tells Docker Desktop from an engine of the machine itself."""
+    """The engine's operating system. It distinguishes Docker Desktop from an engine on the machine itself."""
     kernel: str = ""
-    """The release of its kernel, as uname(2) has it."""
+    """The release of the engine's kernel, as in uname(2)."""
     maps_users: bool = False
-    """Its containers have other user ids than the host (`dockerd --userns-remap`), so what they write on a mounted
-    directory belongs to nobody whom the host knows."""
+    """Whether containers have other user ids than the host (`dockerd --userns-remap`). A file that they write to a
+    mounted directory then belongs to a uid that the host does not know."""
     limits_memory: bool = True
     limits_cpus: bool = True
     limits_swap: bool = True
-    """Whether it applies such limits. One that does not (rootless, without cgroups of its own) ignores them."""
+    """Whether the engine applies such a limit. Some engines (rootless, without cgroups of their own) ignore it."""
 
 
 class Engine:
-    """A connected engine. ``api`` is the SDK's low-level client; it is safe to use from several threads."""
+    """A connected engine. ``api`` is the SDK's low-level client, which several threads can use together."""
 
     def __init__(
         self, endpoint: Endpoint, api: docker.APIClient, version: Mapping[str, Any], tunnel: Tunnel | None = None
     ) -> None:
-        """``version`` is what the engine answered when it was asked for that; ``tunnel`` leads to one behind ssh."""
+        """``version`` is the engine's answer to the request for its version. ``tunnel`` is the connection over ssh."""
         self.endpoint = endpoint
         self.api = api
         self._version = version
         self._tunnel = tunnel
         self._lost = False
         self._info: Mapping[str, Any] | None = None
-        self._asking: threading.Thread | None = None
+        self._info_thread: threading.Thread | None = None
 
     def ask_capabilities(self) -> None:
-        """Ask what ``capabilities`` needs, beside what is asked next: the engine takes longer for it than for most."""
-        self._asking = threading.Thread(target=self._ask, name="capabilities", daemon=True)
-        self._asking.start()
+        """Send the request that ``capabilities`` needs in a thread, because the engine answers it slowly."""
+        self._info_thread = threading.Thread(target=self._ask_info, name="capabilities", daemon=True)
+        self._info_thread.start()
 
-    def _ask(self) -> None:
-        # What goes wrong here is found out by whoever asks for the capabilities, because it is asked again then.
+    def _ask_info(self) -> None:
+        # An error can be ignored here, because `capabilities` sends the request again and raises its error.
         with suppress(Exception):
             self._info = self.api.info()
 
     @cached_property
     def capabilities(self) -> Capabilities:
-        """What the engine says of itself: asked once, where it is needed, for it takes longer than most answers.
-
-        Raises ``RunnerError``.
-        """
+        """The properties of the engine. They are requested once and only if they are needed. Raises ``RunnerError``."""
         with self.failures("while it was asked about itself"):
-            if self._asking is not None:
-                self._asking.join()
+            if self._info_thread is not None:
+                self._info_thread.join()
             info = self._info or self.api.info()
         security = [str(option) for option in info.get("SecurityOptions") or []]
-        # Docker and Podman list "name=rootless" there; Podman before 4.6 says only "Rootless".
+        # Docker and Podman have "name=rootless" in this list. Podman before 4.6 only has the field "Rootless".
         rootless = any("name=rootless" in option for option in security) or info.get("Rootless") is True
-        # Podman says of all limits that it has them. Without root it has none where cgroups are of version 1
+        # Podman always claims to have all limits. A rootless Podman with cgroups of version 1 has none
         # (podman-run(1): "not supported on cgroups V1 rootless systems").
         limits = not (self.is_podman and rootless and str(info.get("CgroupVersion")) == "1")
         return Capabilities(
@@ -150,37 +146,37 @@ class Engine:
 
     @property
     def is_podman(self) -> bool:
-        """Whether it is Podman, which speaks the same API."""
+        """Whether the engine is Podman, which has the same API."""
         return any("podman" in str(part.get("Name", "")).lower() for part in self._version.get("Components") or [])
 
     @property
     def platform(self) -> str | None:
-        """What images are pulled, built and run for (``linux/amd64``) if the person has said so."""
+        """The platform of images (``linux/amd64``) that the user has set, or ``None``."""
         return self.endpoint.platform
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What was not understood on the way to the engine, for the person."""
+        """Warnings for the user about parts of the docker CLI's configuration that cannot be understood."""
         return self.endpoint.config.warnings
 
     def proxy_environment(self, given: Iterable[str] = ()) -> dict[str, str]:
-        """The proxy variables that ``docker run`` would give a container, without those whose names are ``given``.
+        """Return the proxy variables that ``docker run`` would give a container, except those with a name in ``given``.
 
-        They come from ``proxies`` in ``config.json``: https://docs.docker.com/engine/cli/proxy/.
+        They come from ``proxies`` in ``config.json`` (https://docs.docker.com/engine/cli/proxy/).
         """
         return self.endpoint.config.proxy_environment(self.endpoint.url, given)
 
     @classmethod
     def connect(cls, environ: Mapping[str, str]) -> Engine:
-        """Find the engine, connect, and check that both sides know one version of the API.
+        """Find the engine, connect to it, and check that there is a version of the API that both sides know.
 
-        Raises ``RunnerError`` ``:engine_unreachable``, ``:engine_permission``, ``:engine_too_old`` or
+        Raises ``RunnerError`` with the code ``:engine_unreachable``, ``:engine_permission``, ``:engine_too_old`` or
         ``:engine_too_new``.
         """
         endpoint = find_endpoint(environ)
         if not isinstance(endpoint.address, SshAddress):
             return cls._connect(endpoint, None)
-        # Imported where it is needed, because most engines are not reached in this way.
+        # This is imported only here, because most engines are not reached over ssh.
         from nerves_docker_port.engine.tunnel import Tunnel
 
         tunnel = Tunnel(endpoint, environ)
@@ -208,18 +204,18 @@ class Engine:
 
     @property
     def api_version(self) -> str:
-        """The version of the API that is spoken with this engine."""
+        """The version of the API that is used with this engine."""
         return str(self.api.api_version)
 
     def now(self) -> float:
-        """The time by the engine's own clock, in seconds since 1970. Raises what the SDK raises."""
+        """Return the time of the engine's own clock in seconds since 1970. Raises the SDK's errors."""
         told = text.parse_time(str(self.api.info().get("SystemTime") or ""))
         return time.time() if told is None else told / 10**9
 
     def wait_forever(self, response: requests.Response) -> None:
-        """Let whoever reads the body of this answer wait for as long as it takes.
+        """Remove the timeout from reading the body of ``response``, because a build can be silent for hours.
 
-        A build may be silent for hours. A connection that died on its way is still noticed, by the kernel's probes.
+        The kernel probes the connection, so a connection that is dead still raises an error.
         """
         connection: Any = self.api._get_raw_response_socket(response)  # type: ignore[attr-defined]  # noqa: SLF001
         self.api._disable_socket_timeout(connection)  # type: ignore[attr-defined]  # noqa: SLF001
@@ -227,22 +223,25 @@ class Engine:
         if isinstance(plain, socket.socket) and plain.family != socket.AF_UNIX:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, seconds in _KEEPALIVE:
-                # macOS has other names for some of them.
+                # macOS has other names for some options.
                 if hasattr(socket, option):
                     plain.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), seconds)
 
     def has_answered(self) -> None:
-        """The engine answers again after it did not."""
+        """Note that the engine answers again after an error."""
         self._lost = False
 
     def networks(self) -> list[str]:
-        """The names of the networks that a container can be put into."""
+        """Return the names of the engine's networks."""
         with self.failures("while it listed its networks"):
             return sorted(str(network["Name"]) for network in self.api.networks())
 
     @contextmanager
     def failures(self, doing: str) -> Iterator[None]:
-        """Give what goes wrong with the engine in the body our words; ``doing`` completes "The engine ... "."""
+        """Turn the errors of requests to the engine in the body into ``RunnerError``.
+
+        ``doing`` says what the engine was asked for. It completes the sentence "The engine stopped answering ...".
+        """
         try:
             yield
         except (docker.errors.APIError, KeyError, TypeError) as error:
@@ -266,9 +265,10 @@ class Engine:
 
     @contextmanager
     def cleaning_up(self) -> Iterator[None]:
-        """For the end of a flow: what fails in the body is left to the next command, which removes it by its label.
+        """Suppress the errors of requests to the engine in the body, which removes something at the end of a flow.
 
-        What the flow itself failed at is what matters then. An engine that is lost is not waited for as long again.
+        The error of the flow itself matters more. The next command removes the rest by its label. If the engine was
+        lost before, a request has a short timeout.
         """
         if self._lost:
             self.api.timeout = LOST_TIMEOUT
@@ -276,27 +276,27 @@ class Engine:
             yield
 
     def close(self) -> None:
-        """Give the connections back; ends ssh where the engine is behind that."""
+        """Close the connections, and end ssh if the engine is reached over ssh."""
         self.api.close()
         if self._tunnel is not None:
             self._tunnel.close()
 
     def cli_environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """An environment in which the docker CLI reaches this engine, too: through our ssh where there is one."""
+        """Return an environment in which the docker CLI reaches this engine, over the same ssh if there is one."""
         if self._tunnel is None:
             return dict(environ)
         others = {name: value for name, value in environ.items() if name != "DOCKER_CONTEXT"}
         return {**others, "DOCKER_HOST": f"unix://{self._tunnel.socket_path}"}
 
     def url(self, path: str) -> str:
-        """The URL of an API call that the SDK does not offer as we need it. ``path`` begins with a slash."""
+        """Return the URL of an API call, for requests without the SDK's methods. ``path`` must begin with a slash."""
         return f"{self.api.base_url}/v{self.api.api_version}{path}"
 
 
 def _api_version(endpoint: Endpoint, version: Mapping[str, Any]) -> str:
-    """The API version to speak with an engine that answered ``version``: the newest that both sides know.
+    """Return the newest API version that both sides know, or the one in ``DOCKER_API_VERSION``, as the CLI does.
 
-    With ``DOCKER_API_VERSION`` it is that one, as for the CLI.
+    ``version`` is the engine's answer to the request for its version. Raises ``RunnerError``.
     """
     try:
         newest = Version(str(version["ApiVersion"]))
@@ -325,19 +325,19 @@ def _count(value: object) -> int:
 
 
 def hang_up(response: requests.Response) -> None:
-    """Make whoever reads this answer in another thread see its end. What has arrived is still read."""
-    # It may have ended in this moment.
+    """End the body of this answer for the thread that reads it. That thread still gets the bytes that have arrived."""
+    # The body may already have ended.
     with suppress(ValueError, RuntimeError, OSError):
         response.raw.shutdown()
 
 
 def labels(**values: str) -> dict[str, str]:
-    """Labels of ours from plain names: ``labels(step="make")`` is ``{"nerves-docker-port.step": "make"}``."""
+    """Return labels with the prefix: ``labels(step="make")`` is ``{"nerves-docker-port.step": "make"}``."""
     return {f"{LABEL}.{name}": value for name, value in values.items()}
 
 
 def label(things: Mapping[str, Any] | None, name: str) -> str | None:
-    """The value of our label ``name`` among an object's labels."""
+    """Return the value of this package's label ``name`` in the labels of an object, or ``None``."""
     value = (things or {}).get(f"{LABEL}.{name}")
     return None if value is None else str(value)
 
@@ -372,12 +372,12 @@ def _connect_error(endpoint: Endpoint, api: Client, error: Exception) -> errors.
 
 
 def _is_tls(error: BaseException) -> bool:
-    """Whether what came instead of HTTP was a TLS alert (RFC 8446, 5.1: type 21, version 3.x)."""
+    """Return whether the answer was a TLS alert instead of HTTP (RFC 8446, 5.1: type 21, version 3.x)."""
     return isinstance(error, http.client.BadStatusLine) and str(error).startswith("\x15\x03")
 
 
 def _status(error: Exception) -> int | None:
-    """The HTTP status of an engine's answer, if this is an answer."""
+    """Return the HTTP status of the engine's answer, or ``None`` if ``error`` is not an answer."""
     for cause in (error, error.__context__):
         response = getattr(cause, "response", None)
         if isinstance(response, requests.Response):
@@ -386,10 +386,10 @@ def _status(error: Exception) -> int | None:
 
 
 def _refusal(error: Exception) -> str | None:
-    """What an engine that answered with an error said, or ``None`` if this is no such answer."""
+    """Return the message of the engine's answer, or ``None`` if ``error`` is not an answer."""
     if isinstance(error, docker.errors.APIError):
         return plain(str(error.explanation or error))
-    # The SDK stumbles over a JSON error without a "message", while it wraps the HTTP error that came with it.
+    # If the JSON of an error has no "message", the SDK fails with another exception while it handles the HTTP error.
     refused = error.__context__
     if isinstance(error, (KeyError, TypeError)) and isinstance(refused, requests.HTTPError):
         return plain(refused.response.text.strip() or str(refused))
@@ -397,7 +397,7 @@ def _refusal(error: Exception) -> str | None:
 
 
 def plain(text: str) -> str:
-    """The words of an error page: a proxy before the engine answers in HTML."""
+    """Return ``text`` without the HTML, because a proxy in front of the engine can answer with an HTML page."""
     if not re.match(r"\s*<(!doctype|html|head|body|h\d|center)", text, re.IGNORECASE):
         return text
     text = re.sub(r"<(script|style|title)\b.*?</\1>|<!--.*?-->|<[^>]*>", " ", text, flags=re.IGNORECASE | re.DOTALL)
@@ -407,7 +407,7 @@ def plain(text: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """What lies under the wrapping of requests and urllib3, in the operating system's words where it has some."""
+    """Return the reason inside the exceptions of requests and urllib3, if possible in the operating system's words."""
     cause = _os_error(error)
     if isinstance(cause, socket.gaierror):
         return str(cause.strerror)
@@ -436,16 +436,16 @@ def _is_not_http(error: BaseException) -> bool:
 
 
 def _os_error(error: BaseException) -> OSError | None:
-    """The operating system's own error that ``error`` wraps."""
+    """Return the operating system's error inside ``error``, or ``None`` if there is none."""
     for cause in _causes(error):
-        # requests' own exceptions are IOErrors, too, but have no errno; that of an SSLError is a number of OpenSSL's.
+        # The exceptions of requests are OSErrors without an errno. The errno of an SSLError is a number of OpenSSL.
         if isinstance(cause, OSError) and isinstance(cause.errno, int) and not isinstance(cause, ssl.SSLError):
             return cause
     return None
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """``error`` and all that it wraps: requests and urllib3 hide it in ``args``, ``reason`` and ``__context__``."""
+    """Yield ``error`` and all exceptions in its ``args``, ``reason``, ``__cause__`` and ``__context__``."""
     pending: list[object] = [error]
     seen: set[int] = set()
     while pending:
