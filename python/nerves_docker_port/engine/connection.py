@@ -1,6 +1,6 @@
-"""The SDK's client, connected where an endpoint says: it reads neither the environment nor ``config.json`` itself.
+"""The SDK's client for an endpoint. It reads neither the environment nor ``config.json`` itself.
 
-Knows the insides of the SDK and of requests that this takes; not where the endpoint comes from.
+This module uses the internals of the SDK and of requests. It must not know where the endpoint comes from.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from nerves_docker_port.engine.endpoint import Endpoint, TcpAddress
 class Client(docker.APIClient):
     """The SDK's low-level client for one endpoint.
 
-    ``docker.APIClient.__init__`` is not called: it finds and reads ``config.json`` by rules of its own and fails where
-    that holds anything unexpected. What it sets up (docker/api/client.py) is set up here from finished values.
+    ``docker.APIClient.__init__`` is not called, because it reads ``config.json`` by its own rules and fails if the file
+    has unexpected content. This class sets the same attributes (docker/api/client.py) from values that were validated.
     """
 
     def __init__(self, endpoint: Endpoint, socket_path: str | None, timeout: int) -> None:
-        """For the Unix socket at ``socket_path``, or, with ``None``, the endpoint's host and port.
+        """Make a client for the Unix socket ``socket_path``, or for the endpoint's host and port if that is ``None``.
 
-        ``timeout`` is in seconds, for each request. Raises ``RunnerError`` where the files for TLS are unusable.
+        ``timeout`` is in seconds, for each request. Raises ``RunnerError`` if the files for TLS are unusable.
         """
         requests.Session.__init__(self)
         self.tls_context: tls.Context | None = None
-        # No proxies, no certificates and no passwords (~/.netrc) but those of the endpoint.
+        # Only the endpoint decides about proxies, certificates and passwords; ~/.netrc and the environment do not.
         self.trust_env = False
         self.timeout = timeout
-        # Any version that the SDK takes: the real one is set when the engine has said what it speaks.
+        # Any version that the SDK accepts. The real version is set after the engine has said which ones it has.
         self._version = "1.26"
         self._general_configs: dict[str, Any] = {}
         self._proxy_configs = ProxyConfig()
@@ -56,8 +56,8 @@ class Client(docker.APIClient):
 
     def _mount_socket(self, path: str) -> None:
         adapter = _SocketAdapter(f"http+unix://{path}", self.timeout, max_pool_size=DEFAULT_MAX_POOL_SIZE)
-        # The adapter would put a slash before a relative path; the abstract namespace's names begin with a NUL. Not by
-        # `Path`, which would take a slash off the end: the path of a socket has none, and the CLI does not find it.
+        # The adapter would put a slash before a relative path. A name in the abstract namespace begins with a NUL. `Path`
+        # is not used, because it removes a slash at the end: with that slash the CLI finds no socket.
         if path.startswith("@"):
             adapter.socket_path = f"\0{path[1:]}"
         else:
@@ -72,7 +72,7 @@ class Client(docker.APIClient):
             self.tls_context = tls.context(endpoint.tls)
             self.mount("https://", _TlsAdapter(self.tls_context))
             if not endpoint.tls.verify:
-                # The person has asked for it; a warning for every request would be on the terminal.
+                # The user has asked for no verification. Otherwise each request would print a warning on the terminal.
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         if endpoint.proxy is not None:
             self.proxies = {scheme: endpoint.proxy}
@@ -81,15 +81,16 @@ class Client(docker.APIClient):
         self.base_url = f"{scheme}://{host}:{address.port}{address.path}"
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
-        """No engine sends us elsewhere; what does is no engine, and gets no request of ours to pass on."""
+        """Return ``None``, so that no redirect is followed. An engine never redirects a request."""
         return None
 
 
 class _SocketAdapter(UnixHTTPAdapter):
-    """The SDK's adapter, but with one pool of connections, and a connection that fails is closed at once.
+    """The SDK's adapter, but with one pool of connections, and with the socket of a failed connection closed at once.
 
-    The SDK has a pool for each URL, so hardly any connection is used twice: behind ssh each one costs a round trip. It
-    leaves the socket of a failed one to the garbage collector; whoever tries again for a minute would pile them up.
+    The SDK has a pool for each URL, so it uses hardly any connection twice, and behind ssh each new one takes a round
+    trip. It leaves the socket of a failed connection to the garbage collector, so a minute of retries would leave many
+    open sockets.
     """
 
     def get_connection(self, url: Any, proxies: Any = None) -> Any:  # noqa: ARG002  # one socket, without a proxy
@@ -121,7 +122,7 @@ class _SocketConnection(UnixHTTPConnection):
 
 
 class _TlsAdapter(HTTPAdapter):
-    """Connections that are secured by one context, and by nothing of what requests would add to it."""
+    """Makes connections that are secured only by the context, without the certificates that requests would add."""
 
     def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
@@ -136,9 +137,9 @@ class _TlsAdapter(HTTPAdapter):
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> Any:
-        """Where to connect; requests would add its own idea of certificates."""
+        """Return the host to connect to, without the options for certificates that requests would add."""
         host, _certificates = super().build_connection_pool_key_attributes(request, verify, cert)
         return dict(host), {}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
-        """The context has everything; requests would load its own certificates into it."""
+        """Do nothing. The context is complete, and requests would load its own certificates into it."""
