@@ -1,4 +1,7 @@
-"""What Buildroot wants of an engine and its host, and whether it is there. Measures nothing at the engine itself."""
+"""The memory and the disk space that Buildroot needs, and whether the engine and the host have it.
+
+This module sends no request to the engine.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,17 @@ State: TypeAlias = Literal["ok", "warning", "problem"]
 GIB: Final = 1024**3
 
 MEMORY_WANTED: Final = 5.5 * GIB
-"""Bytes. Nerves' installation guide asks for "at least 6 GB" for Docker; an engine given so much reports some less."""
+"""Bytes. Nerves' installation guide asks for "at least 6 GB" for Docker. An engine with 6 GB reports a little less."""
 
 MEMORY_PER_JOB: Final = 1 * GIB
-"""Bytes. What a C++ compiler takes; Buildroot starts one job for each CPU and one more (BR2_JLEVEL)."""
+"""Bytes that a C++ compiler takes. Buildroot starts one more job than there are CPUs (BR2_JLEVEL)."""
 
 ENGINE_DISK: Final = (2 * GIB, 20 * GIB)
-"""Bytes at the engine without which a build fails, and below which a whole system may not fit. (Nerves' guide
-"Building systems" asks for 128 GB, which is room for several.)"""
+"""The free bytes at the engine below which a build fails, and those below which a whole system may not fit. (Nerves'
+guide "Building systems" asks for 128 GB, which is enough for several systems.)"""
 
 HOST_DISK: Final = (GIB // 2, 5 * GIB)
-"""Bytes at the host, likewise: for downloaded sources and the artifact."""
+"""The same two limits for the host, for downloaded sources and the artifact."""
 
 _JOBS_REMEDY: Final = (
     'Run fewer jobs at once (`build_runner_opts: [make_args: ["PARALLEL_JOBS=2"]]`), or give the engine more memory '
@@ -36,7 +39,7 @@ _JOBS_REMEDY: Final = (
 
 @dataclass(frozen=True)
 class Judgement:
-    """How much there is of something, whether it will do, and what to do where it will not."""
+    """The judgement of one resource: whether there is enough, how much there is, and what to do if it is not enough."""
 
     state: State
     text: str
@@ -44,7 +47,7 @@ class Judgement:
 
 
 def memory(capabilities: Capabilities, settings: Settings | None) -> Judgement:
-    """The engine's memory, or what the settings leave of it, and the CPUs that share it."""
+    """Judge the memory that the engine and the settings allow, for the number of CPUs that share it."""
     available, cpus = capabilities.memory, capabilities.cpus
     limited = ""
     limited_to = None if settings is None or not capabilities.limits_memory else settings.memory
@@ -63,7 +66,7 @@ def memory(capabilities: Capabilities, settings: Settings | None) -> Judgement:
 
 
 def advice(capabilities: Capabilities, settings: Settings, download_dir: Path) -> list[str]:
-    """What to warn of before a build: only what is known without asking anybody."""
+    """Return the warnings before a build. They need no request to the engine."""
     judged = [memory(capabilities, settings), host_disk(download_dir)]
     little = [f"There is little: {each.text}. {each.remedy or ''}".strip() for each in judged if each.state != "ok"]
     ignored = limits(capabilities, settings)
@@ -71,7 +74,7 @@ def advice(capabilities: Capabilities, settings: Settings, download_dir: Path) -
 
 
 def limits(capabilities: Capabilities, settings: Settings) -> Judgement | None:
-    """The configured limits that the engine does not apply, or ``None`` where there are none."""
+    """Judge the configured limits that the engine does not apply. Return ``None`` if there are none."""
     ignored = [
         name
         for name, wanted, applied in (
@@ -94,7 +97,7 @@ def limits(capabilities: Capabilities, settings: Settings) -> Judgement | None:
 
 
 def engine_disk(free: int) -> Judgement:
-    """The engine's disk, where the build volumes are."""
+    """Judge the ``free`` bytes of the engine's disk, on which the build volumes are."""
     return _disk(
         free,
         ENGINE_DISK,
@@ -105,7 +108,7 @@ def engine_disk(free: int) -> Judgement:
 
 
 def host_disk(directory: Path) -> Judgement:
-    """The host's disk under ``directory``, which need not exist yet."""
+    """Judge the free space of the host's disk for ``directory``, which may not exist yet."""
     existing = nearest_existing(directory)
     try:
         found = os.statvfs(existing)
@@ -120,7 +123,7 @@ def host_disk(directory: Path) -> Judgement:
 
 
 def nearest_existing(path: Path) -> Path:
-    """``path``, or the nearest directory above it that exists."""
+    """Return ``path`` if it exists, else the nearest directory above it that exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return path
