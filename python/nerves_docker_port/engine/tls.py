@@ -1,6 +1,6 @@
-"""TLS with the engine: the context for its connections, and what a failed handshake means.
+"""TLS with the engine: the context for its connections, and the error for a handshake that failed.
 
-Only the files of the endpoint count: nothing is taken from ``REQUESTS_CA_BUNDLE`` or ``CURL_CA_BUNDLE``.
+Only the files of the endpoint are used. ``REQUESTS_CA_BUNDLE`` and ``CURL_CA_BUNDLE`` have no effect.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from typing import Any
 from nerves_docker_port import errors
 from nerves_docker_port.engine.endpoint import Endpoint, TcpAddress, Tls
 
-# X509_V_ERR_* of OpenSSL (openssl/x509_vfy.h) that mean: nobody whom we trust has signed this.
+# The codes X509_V_ERR_* of OpenSSL (openssl/x509_vfy.h) for a certificate that no trusted authority has signed.
 _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21, 24, 26, 79)
 _NOT_YET_VALID, _EXPIRED = 9, 10
 _WRONG_NAME = (62, 64)
 
-# What OpenSSL calls it when the answer to its first message is no TLS (an HTTP server's "400 Bad Request", say).
+# The reasons that OpenSSL gives if the answer to its first message is not TLS, such as "400 Bad Request" over HTTP.
 _NOT_TLS = (
     *("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"),
     *("RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE"),
@@ -37,25 +37,25 @@ _HUNG_UP = (
 
 
 class Context(ssl.SSLContext):
-    """Knows whether a handshake has ever succeeded: what fails after one was not the wrong protocol.
+    """A context that knows whether a handshake has succeeded. After one, an error does not mean that TLS is not spoken.
 
-    With TLS 1.3 a server looks at the client's certificate when the client has already finished.
+    With TLS 1.3 a server checks the client's certificate only after the client has finished the handshake.
     """
 
     has_shaken_hands = False
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
-        """As the parent; the handshake is part of it."""
+        """Call the method of the parent, which includes the handshake."""
         wrapped = super().wrap_socket(*args, **kwargs)
         self.has_shaken_hands = True
         return wrapped
 
 
 def context(tls: Tls) -> Context:
-    """What the engine's connections are secured with, as the CLI would. Raises ``RunnerError``.
+    """Return the context for connections to the engine, with the same rules as the CLI. Raises ``RunnerError``.
 
-    Go trusts whatever stands in ``ca.pem``, an intermediate authority or the engine's own certificate included, and
-    looks at a certificate's alternative names only, never at its common name.
+    The CLI is written in Go. Go trusts every certificate in ``ca.pem``, even if it is of an intermediate authority or
+    of the engine itself. It only checks the alternative names of a certificate, and never the common name.
     """
     made = Context(ssl.PROTOCOL_TLS_CLIENT)
     made.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -74,7 +74,7 @@ def context(tls: Tls) -> Context:
 
 def _trust(made: ssl.SSLContext, authority: Path, origin: str) -> None:
     try:
-        # Comments between the certificates may be in any language; the certificates are ASCII.
+        # The certificates are ASCII. The comments between them can be in any language and are ignored.
         text = authority.read_bytes().decode("ascii", "ignore")
     except OSError as error:
         raise errors.tls_file(str(authority), origin, str(error.strerror)) from error
@@ -120,9 +120,9 @@ def _has_certificate(path: Path) -> bool:
 
 
 def failure(endpoint: Endpoint, used: Context, causes: Iterable[BaseException]) -> errors.RunnerError | None:
-    """The words for a first request that failed for TLS, or ``None`` where it failed for something else.
+    """Return the error for a first request that failed because of TLS, or ``None`` if it failed for another reason.
 
-    ``used`` is the context of the connection, ``causes`` are the exception and all that it wraps.
+    ``used`` is the context of the connection. ``causes`` are the exception and all exceptions inside it.
     """
     tls, address = endpoint.tls, endpoint.address
     assert tls is not None
