@@ -130,7 +130,7 @@ class _Answer:
             if response.status_code >= 400:
                 reason = _reason(response)
                 if response.status_code in FORBIDDEN and not _is_json(response):
-                    # Not the engine, which passes on in JSON what a registry says, but a proxy before it.
+                    # The engine passes on a registry's answer as JSON. So this answer comes from a proxy before it.
                     raise errors.engine_forbidden(self._engine.endpoint.url, f"(POST {self._path})", reason)
                 raise RefusedError(reason)
             for event in _decode(_read(response)):
@@ -177,7 +177,7 @@ def _objects(decoder: json.JSONDecoder, line: bytes) -> Iterator[Mapping[str, An
         try:
             value, end = decoder.raw_decode(text)
         except ValueError as error:
-            # The exception that requests raises for an answer that is no JSON: ``Engine.failures`` handles it.
+            # requests raises this exception for an answer that is not JSON, and ``Engine.failures`` handles it.
             raise requests.JSONDecodeError("the answer broke off", text, 0) from error
         if isinstance(value, dict):
             yield value
