@@ -1,4 +1,4 @@
-"""Keeps a journal of a flow: what the flow says to the person, and what it finds out besides."""
+"""Writes the journal of a flow: the messages to the user, and other facts that the flow finds out."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from nerves_docker_port.stages import StageName, Status, Unit
 _OF_JOBS = re.compile(r"-[jl] ?[0-9.]*|--jobs(=[0-9]+)?|[A-Z0-9_]*(JOBS|JLEVEL)=[0-9]*")
 
 _FOLLOWED = 2000
-"""Headlines of one second that the progress follows. No build that compiles something has so many."""
+"""How many headlines in one second are passed to the tracker at most. A build that compiles something has fewer."""
 
 
 class Recorder:
-    """A reporter that keeps what it passes on."""
+    """A reporter that passes all messages on to another reporter and writes them to the journal."""
 
     def __init__(self, reporter: Reporter, kept: Journal, tracker: Tracker) -> None:
         self._reporter = reporter
         self._journal = kept
         self.tracker = tracker
         self.opened_at = time.time()
-        """When the flow began, in seconds since 1970."""
+        """The time at which the flow began, in seconds since 1970."""
         self.has_seen_packages = False
         """Whether Buildroot has begun a step of a package."""
         self.not_kept = 0
@@ -41,7 +41,7 @@ class Recorder:
         self._second, self._followed = 0.0, 0
 
     def record(self, *records: Record) -> None:
-        """Keep what is not said to the person."""
+        """Write records that are no messages to the user."""
         self._journal.write(*records)
 
     def headline(self, text: str) -> None:
@@ -67,7 +67,10 @@ class Recorder:
         self.tracker.headlines(found)
 
     def _is_flood(self, count: int) -> bool:
-        """Whether these ``count`` headlines are more than the progress follows, for they must not hold up the log."""
+        """Return whether too many headlines have come in this second, including these ``count``.
+
+        The tracker does not get them then, because its work would delay the log.
+        """
         now = time.monotonic()
         if now - self._second > 1:
             self._second, self._followed = now, 0
@@ -106,8 +109,12 @@ class Recorder:
 
 @contextmanager
 def recorded(request: Request, flow: str, reporter: Reporter, log: Path | None = None) -> Iterator[Recorder]:
-    """The body is the flow called ``flow``, with a journal of it, however it ends."""
-    # What was never built needs no journal: an archive, for example, that is refused for want of a build tree.
+    """Write a journal while the body of the `with` runs, which is the flow ``flow``. Yields the recorder.
+
+    The journal also gets the outcome, whether the body returns or raises.
+    """
+    # Only a build makes the directory of the journals. Otherwise an archive that is refused because nothing was built
+    # would leave a journal.
     where = journal.directory(request.names)
     kept = Journal(where, flow, make=flow == "build")
     history = History(request.home, where)
@@ -139,11 +146,14 @@ def recorded(request: Request, flow: str, reporter: Reporter, log: Path | None =
 
 
 def _collect(request: Request, flow: str, kept: Path, reporter: Reporter) -> None:
-    """Bring the record to the directory that is set for it, if one is. A failure of that is none of the flow."""
+    """Copy the record to the directory of the setting `record_dir`, if it is set.
+
+    If this fails, the user gets a warning, and the flow does not fail.
+    """
     directory = request.settings.record_dir
     if directory is None or flow not in ("build", "archive"):
         return
-    # Imported where it is needed, because most builds are not recorded elsewhere.
+    # Imported here to save time, because most builds do not use this setting.
     from nerves_docker_port.record.collect import collect
 
     try:
@@ -171,7 +181,7 @@ def _without_value(word: str) -> str:
 
 
 def _kept(settings: Settings) -> dict[str, object]:
-    """What is kept of the settings: no value that a person may have given a secret in."""
+    """Return the settings for the journal, without any value that may contain a secret."""
     return {
         "env": sorted(settings.env),
         "ccache": settings.ccache is not None,
