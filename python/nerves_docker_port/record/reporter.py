@@ -29,13 +29,13 @@ class Reporter(Protocol):
         """Report the progress of a long task; ``total`` is ``None`` if it is not known."""
 
     def status(self, status: Status) -> None:
-        """Show where the build is, in place of what was shown before. Called from a thread of its own."""
+        """Show the status of the build in place of the status before. A thread of its own calls this."""
 
     def warning(self, text: str) -> None:
         """Report a problem that does not stop the flow."""
 
     def ask(self, text: str, *, default: bool) -> bool:
-        """Ask a yes or no question, and wait for the answer; ``default`` if no person is at a terminal."""
+        """Ask a yes or no question, and return the answer. Return ``default`` if there is no user at a terminal."""
 
 
 @contextmanager
