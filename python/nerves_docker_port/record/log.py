@@ -1,7 +1,7 @@
-"""A container's output on its way: all of it to the log file, Buildroot's headlines to the person.
+"""Writes the whole output of a container to the log file, and shows Buildroot's headlines in it to the user.
 
-Knows neither engine nor port. Works on whole reads, not on lines: a build writes hundreds of megabytes, of which a few
-thousand lines are headlines.
+The module works on whole reads and not on single lines, because a build writes hundreds of megabytes, of which only a
+few thousand lines are headlines. It knows neither the engine nor the port.
 """
 
 from __future__ import annotations
@@ -21,26 +21,27 @@ if TYPE_CHECKING:
     from typing_extensions import Self  # in typing from Python 3.11 on
 
 _LONGEST_HEADLINE = 4096
-"""Bytes. A longer line is shown as far as this."""
+"""The most bytes of a headline that are shown."""
 
 LAST_LINES = 16
-"""How many lines an error shows, as the stock runner."""
-_LONGEST_LAST = 16 * 1024
-"""Bytes. A build may end in one line of 50 MB."""
+"""How many lines of the log an error shows. The stock runner shows as many."""
+_LAST_LINES_SIZE = 16 * 1024
+"""The most bytes in which these lines are looked for, because a build may end with one line of 50 MB."""
 
-_END = 256 * 1024
+_END_SIZE = 256 * 1024
+"""How many bytes at the end of the log are searched for the cause of a failure."""
 
 
 class Headlines:
-    """Finds the headlines in a stream of reads, each once and in order, however the reads cut them."""
+    """Finds the headlines in the output, each once and in order, even if a headline is cut into several reads."""
 
     def __init__(self) -> None:
-        # The unfinished last line, as far as it can matter: its beginning.
+        # The beginning of the unfinished last line, if that line may be a headline.
         self._line = b""
         self._skipping = False
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The headlines that ``data`` completes: without controls and surrounding blanks."""
+        """Return the headlines that are complete with ``data``, without control characters and surrounding blanks."""
         if self._skipping:
             end = data.find(b"\n")
             if end < 0:
@@ -58,7 +59,7 @@ class Headlines:
         return _shown([*([first[0]] if first else []), *standout.NEXT_HEADLINES.findall(data, 0, last)])
 
     def finish(self) -> list[bytes]:
-        """The headline that the stream ended in, if it did: a last line without its newline."""
+        """Return the last line if it is a headline without a newline at its end."""
         line, self._line, self._skipping = self._line, b"", False
         return _shown([line] if standout.HEADLINE.match(line) else [])
 
@@ -75,15 +76,15 @@ def _shown(headlines: list[bytes]) -> list[bytes]:
 
 
 def clean(line: bytes) -> bytes:
-    """``line`` as it is shown: no controls, no surrounding blanks."""
+    """Return ``line`` as it is shown, without control characters and surrounding blanks."""
     return from_output(line[:_LONGEST_HEADLINE]).strip().encode()
 
 
 class BuildLog:
-    """The log file of one flow, truncated at its start; every byte of every step goes in.
+    """The log file of one flow. It is truncated when the flow begins, and gets every byte of every step.
 
-    Each read from the engine is one write: the file is never behind what was read. ``on_headlines`` gets the headlines
-    of a read, joined by newlines.
+    Each read from the engine is written at once, so the file always has all output that was read. ``on_headlines`` is
+    called with the headlines of a read, joined by newlines.
     """
 
     def __init__(self, path: Path, on_headlines: Callable[[bytes], None]) -> None:
@@ -104,12 +105,12 @@ class BuildLog:
         os.close(self._fd)
 
     def write(self, data: bytes) -> None:
-        """Keep ``data`` and show the headlines in it. Raises ``RunnerError`` ``:disk_full``."""
+        """Write ``data`` to the file, and show the headlines in it. Raises ``RunnerError`` ``:disk_full``."""
         self.keep(data)
         self._show(self._headlines.feed(data))
 
     def keep(self, data: bytes) -> None:
-        """Keep ``data``, and show nothing of it. Raises ``RunnerError`` ``:disk_full``."""
+        """Write ``data`` to the file, and show nothing. Raises ``RunnerError`` ``:disk_full``."""
         view = memoryview(data)
         try:
             while view:
@@ -118,20 +119,20 @@ class BuildLog:
             raise self._error(error) from error
 
     def note(self, text: str) -> None:
-        """Keep a line of our own, so that a reader of the file knows what happened to it."""
+        """Write a line of the runner itself, which tells a reader of the file what happened (for example, a gap)."""
         self.write(f"\n[nerves_docker_port] {text}\n".encode())
 
     def end_step(self) -> None:
-        """A step's output has ended: what it left of a line does not run into the next step's."""
+        """End the output of a step, so that an unfinished last line is not joined with the next step's first line."""
         self._show(self._headlines.finish())
 
     def last_lines(self) -> str:
-        """The last lines of the file, as text."""
-        return "\n".join(self._tail(_LONGEST_LAST)[-LAST_LINES:])
+        """Return the last lines of the file as text."""
+        return "\n".join(self._tail(_LAST_LINES_SIZE)[-LAST_LINES:])
 
     def end(self) -> str:
-        """The last 256 KiB of the file, as text: enough to find out why a step failed."""
-        return "\n".join(self._tail(_END))
+        """Return the last 256 KiB of the file as text, which is enough to find out why a step failed."""
+        return "\n".join(self._tail(_END_SIZE))
 
     def _tail(self, limit: int) -> list[str]:
         with self.path.open("rb") as file:
