@@ -1,4 +1,4 @@
-"""Buildroot's headlines as what they say: ``>>> busybox 1.36.1 Building``."""
+"""Reads the parts of Buildroot's headlines, such as ``>>> busybox 1.36.1 Building``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _FORM: Final = re.compile(r">>> (?P<package>\S*) (?P<version>\S*) (?P<step>\S.*)")
-"""`MESSAGE` in package/pkg-utils.mk: the package's name and version, both empty for a step of the system as a whole."""
+"""The form of a headline (`MESSAGE` in package/pkg-utils.mk). Name and version are empty for a step of the system."""
 
 STEPS: Final = {
     "Downloading": "download",
@@ -20,20 +20,20 @@ STEPS: Final = {
     "Installing to images directory": "install-image",
     "Installing to target": "install-target",
 }
-"""Headlines with which a step begins, and what the step is called in ``build-time.log`` (package/pkg-generic.mk)."""
+"""The headlines with which a step begins, and the step's name in ``build-time.log`` (package/pkg-generic.mk)."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A headline's parts; ``package`` and ``version`` are empty for a step of the system as a whole."""
+    """The parts of a headline. ``package`` and ``version`` are empty for a step of the whole system."""
 
     package: str
     version: str
     step: str
-    """As the headline has it: ``Installing to target``. Some are no step of their own: ``Patching libtool``."""
+    """The text of the headline, ``Installing to target``. Not each begins a step: ``Patching libtool`` does not."""
 
 
 def parse(line: str) -> Parts | None:
-    """The parts of a line; ``None`` for one that is no headline of Buildroot."""
+    """Return the parts of a line, or ``None`` if the line is not a headline of Buildroot."""
     match = _FORM.fullmatch(line)
     return None if match is None else Parts(match["package"], match["version"], match["step"])
