@@ -1,4 +1,4 @@
-"""Buildroot's headlines as the terminals of the world show them.
+"""Finds Buildroot's headlines between the control sequences with which a terminal highlights them.
 
 Buildroot writes `$(TERM_BOLD)>>> name version Step$(TERM_RESET)` (support/misc/utils.mk; `MESSAGE` in
 package/pkg-utils.mk). Both come from `tput smso` and `tput rmso`, the standout mode of the container's TERM. For most
@@ -12,7 +12,7 @@ import re
 
 from nerves_docker_port.printing import from_output
 
-# What terminals send that ECMA-48 does not know, by what it begins with: blanks are part of it.
+# Sequences of terminals that do not follow ECMA-48. Blanks are part of some of them.
 _OTHERS = rb"""
     \x1b(?: &[a-z]\d*[@-Z] | 0[PQ@] | [01]n | 4[A@] | 4!a | 4>b | 6[$\x20] | 9P | A[AE] | AR[NF] | [BC]I | f3;
           | G[0146<t] | G1@A | M[$\x20] | MT[12] | O[1o0] | No | R[D@] | START\r | 70,[06]\r | END\r | [UV]!
@@ -21,25 +21,25 @@ _OTHERS = rb"""
   | \x01[Cc]\d, | \x03[DE\x20] | \x0e[FG] | [\x0e\x0f]o | \x16[$#][,\x20] | \x16\x01p | \x1a[23] | \x1c[HI]`
   | [\x1d\x1f]\x20 | \x1e[DE] | \x1f[P@!] | \x1fatt\x20[es]\r | ~[\x19\x1f] | \x20(?=\x1b[Rd]) | (?<=\x1b\[7m)\x20
 """
-# ECMA-48, a single control that moves nothing to the right, and padding (terminfo(5), "Delays and Padding"): as it
-# stands in the database, for a tput that does not replace it.
+# Sequences of ECMA-48, control characters except tab and newline, and padding as it is written in the terminfo database
+# (terminfo(5), "Delays and Padding"), because not every `tput` replaces it.
 _COMMON = rb"""
     (?:\x1b\[|\x9b)[0-?]*[\x20-/]*[@-~] | \x1b[]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\) | \x1b[\x20-/]*[0-~]?
   | [\x00-\x08\x0b-\x1a\x1c-\x1f\x7f-\x9f] | \$<[\d.]+[*/]*>
 """
 _SEQUENCES = rb"(?: %s | %s ){1,12}" % (_OTHERS, _COMMON)
-# The look ahead keeps the search fast: nearly no line begins so and has the mark.
+# The look ahead keeps the search fast, because hardly any line begins with a control character and contains `>>>`.
 _MARKED = rb"(?= [\x20~]? [\x00-\x08\x0b-\x1f\x7f-\x9f] [^\n]* >>> ) %s >>>" % _SEQUENCES
 
 HEADLINE = re.compile(rb"(?: >>> | \x1b\[7m>>> | %s ) [^\n]*" % _MARKED, re.VERBOSE)
-"""A headline, where it begins its line: `>>>`, or control sequences and `>>>`."""
+"""A headline at the beginning of a line: `>>>`, or control sequences and `>>>`."""
 
-# `re` finds a pattern's first byte with memchr: six times as fast as `^` at every byte.
+# The pattern begins with a newline, because `re` finds it with memchr. That is six times as fast as testing `^`.
 NEXT_HEADLINES = re.compile(rb"\n( >>>[^\n]* | \x1b\[7m>>>[^\n]* | %s[^\n]* )" % _MARKED, re.VERBOSE)
-"""Those that follow a line."""
+"""A newline and the headline that follows it."""
 
 LONGEST_START = 256
-"""Bytes before `>>>` that are looked at in a line that has not ended yet."""
+"""The most bytes before `>>>` for which an unfinished line may still become a headline."""
 
 _START = re.compile(
     rb"(?:>{0,2} | [\x20~]? | [\x20~]?[\x00-\x08\x0b-\x1f\x7f-\x9f][^\n]{0,%d} ) \Z" % LONGEST_START, re.VERBOSE
@@ -50,15 +50,15 @@ _USUAL = bytes([*b"\t\n", *range(0x20, 0x7F)])
 
 
 def may_become_headline(line: bytes) -> bool:
-    """Whether a line that has not ended yet is a headline, or can still become one."""
+    """Return whether an unfinished line is a headline or can still become one."""
     return _START.match(line) is not None or HEADLINE.match(line) is not None
 
 
 def shown(lines: list[bytes]) -> list[bytes]:
-    """Headlines as they are shown: no control of any kind, no surrounding blanks."""
+    """Return the headlines as they are shown, without control characters and surrounding blanks."""
     if not lines:
         return []
-    # Together they take a fraction of the time where they hold no sequences but the usual ones.
+    # If the lines contain only the most common sequences, it is much faster to clean them all at once.
     text = b"\n".join(lines).replace(b"\x1b[7m", b"").replace(b"\x1b[27m", b"").replace(b"\r", b"")
     # `translate` finds a byte that is not usual much faster than `re` does.
     if text.translate(None, _USUAL) or b"$<" in text:
