@@ -1,8 +1,8 @@
-"""Buildroot's ``build/build-time.log``: when each step of each package began and ended.
+"""Reads Buildroot's ``build/build-time.log``, which says when each step of each package began and ended.
 
-Buildroot appends a line at each start and each end (`step_time` in package/pkg-generic.mk):
-``<seconds.nanoseconds>:start|end  :<step>:<package>``, the step cut or filled to 20 characters. The file grows with
-every build in the tree.
+Buildroot appends a line when a step begins and when it ends (`step_time` in package/pkg-generic.mk). The line is
+``<seconds.nanoseconds>:start|end  :<step>:<package>``, with the step's name cut or padded to 20 characters. The file
+has the lines of all builds in the build directory.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from typing import Final
 from nerves_docker_port.record.journal import PackageStep
 
 FILE: Final = "build/build-time.log"
-"""In the build directory."""
+"""The file's path in the build directory."""
 
 _LINE: Final = re.compile(rb"(\d+(?:\.\d+)?):(start|end) *:([^:\n]*?) *: (\S+)")
 
 
 def steps(content: bytes, since: float) -> list[PackageStep]:
-    """The steps that began at ``since`` or later (seconds since 1970 by the engine's clock), in that order.
+    """Return the steps that began at ``since`` or later, sorted by their beginning.
 
-    A step without an end failed, was stopped, or still runs. Lines that are not Buildroot's are passed over.
+    ``since`` is in seconds since 1970 by the engine's clock. A step without an end has failed, was stopped, or still
+    runs. Lines in another form are ignored.
     """
     return sorted(_pairs(content, since), key=lambda step: step.began)
 
