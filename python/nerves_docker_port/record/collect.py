@@ -1,6 +1,6 @@
-"""Brings what tells of a flow into one directory, for a CI to upload (the setting ``record_dir``).
+"""Copies the journal and the report of a flow to one directory, which a CI can upload (the setting ``record_dir``).
 
-The logs are written there in the first place (``Request.log_dir``). Here come the journal and the report.
+The logs are not copied, because with this setting they are written to that directory at once (``Request.log_dir``).
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ PAGE = "report.html"
 
 
 def collect(journal: Path, directory: Path, flow: str) -> None:
-    """Copy the journal of a flow that has ended to ``directory``; after a build, write its report there, too.
+    """Copy the journal of a flow that has ended to ``directory``. After a build, write its report there, too.
 
-    Raises ``RunnerError`` if that is not possible.
+    Raises ``RunnerError`` if the directory cannot be written.
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(journal, directory / journal.name)
     except OSError as error:
         raise errors.not_writable(str(directory), "The directory of the record", str(error.strerror)) from error
-    # An archive comes after the build, and its report would take the place of the build's.
+    # An archive follows the build. If it wrote a report, it would replace the build's report.
     found = report.times_of(journal) if flow == "build" else None
     if found is not None:
         page.write(found, directory / PAGE)
