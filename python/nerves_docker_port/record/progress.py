@@ -1,7 +1,7 @@
-"""Tells the person, again and again, where a build is.
+"""Reports the status of a build to the user, again and again.
 
-Two threads work beside the flow's: one says what is known by then, the other finds out what there is to build and what
-earlier builds tell of it, which may take a minute. Neither is waited for, and nothing depends on them.
+Two threads run in parallel with the flow. The first sends the status. The second finds out which packages the build has
+and how long earlier builds took for them, which may take a minute. The flow never waits for them.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ STAGES: Final[dict[StageName, str]] = {
     "make": "Starting Buildroot",
     "make_system": "Packing the system",
 }
-"""The stages in which there is something to tell, and what they do before Buildroot says more."""
+"""The stages in which the status is sent, with the text that it has until Buildroot prints a headline."""
 
 _REFRESH: Final = 5.0
-"""Seconds after which the status is told again although nothing has happened: the peer counts on by itself."""
+"""Seconds after which the status is sent again even if nothing has happened. The peer itself counts the time on."""
 _PAUSE: Final = 0.2
-"""Seconds between two tellings, at least."""
+"""The least number of seconds between two statuses."""
 _ASK_AFTER: Final = 1.0
-"""Seconds after its first package that a build is asked what there is to build. The question is work for the engine,
-and would make a build that ends sooner take longer."""
+"""Seconds after the first package of a build before the helper asks what the build has to do. This question is work for
+the engine, so a build that ends sooner would take longer because of it."""
 
 
 class Tracker:
-    """The progress of one flow. Its methods are called by the flow's thread."""
+    """The progress of one flow. The flow's thread calls its methods."""
 
     def __init__(
         self,
@@ -45,9 +45,10 @@ class Tracker:
         tell: Callable[[Status], None] | None,
         keep: Callable[[Configuration], None],
     ) -> None:
-        """``tell`` gets the status, if somebody wants it, and ``keep`` what is built, as soon as that is known.
+        """Make a tracker for one flow.
 
-        ``make_args`` are as the journal has them.
+        ``tell`` is called with each status; ``None`` if the status is not shown. ``keep`` is called with the
+        configuration as soon as it is known. ``make_args`` have the form in which the journal keeps them.
         """
         self._history = history
         self._make_args = make_args
@@ -67,7 +68,7 @@ class Tracker:
         self._left: tuple[float, float | None] = (0.0, None)
 
     def stage_started(self, name: StageName) -> None:
-        """A stage has begun."""
+        """Note that a stage has begun."""
         with self._lock:
             self._course.stage(name, time.monotonic())
             self._is_telling = name in STAGES
@@ -77,12 +78,12 @@ class Tracker:
         self._changed.set()
 
     def stage_finished(self) -> None:
-        """The stage has ended: until the next one begins, there is nothing to tell."""
+        """Note that the stage has ended. No status is sent until the next one begins."""
         with self._lock:
             self._is_telling = False
 
     def headlines(self, found: Sequence[Parts]) -> None:
-        """Buildroot has begun these steps."""
+        """Note that Buildroot has begun these steps."""
         now = time.monotonic()
         with self._lock:
             for parts in found:
@@ -92,11 +93,14 @@ class Tracker:
         self._changed.set()
 
     def ask(self, look: Callable[[str], bytes | None]) -> None:
-        """Find out what is to be built. ``look`` runs scripts/packages.sh with an argument; its output."""
+        """Start a thread that finds out what is built.
+
+        ``look`` runs scripts/packages.sh with an argument and returns its output, or ``None`` if it fails.
+        """
         threading.Thread(target=self._find_out, args=(look,), name="look", daemon=True).start()
 
     def close(self) -> None:
-        """There is nothing more to tell. Whatever is being told is told when this returns."""
+        """Send no more status. A status that is being sent has been sent when this returns."""
         with self._lock:
             self._closed.set()
         self._packages_seen.set()
@@ -119,7 +123,7 @@ class Tracker:
         if packages is None:
             return
         with self._lock:
-            # What has begun meanwhile was not there before.
+            # A package whose first step has begun since the flow began was not built before.
             begun = {package for package, _ in self._course.first}
             self._before = packages.built({word for what, word in words if what == "built"}) - begun
             self._names = packages.names
@@ -147,7 +151,7 @@ class Tracker:
             with self._lock:
                 if self._closed.is_set():
                     return
-                # Told with the lock held, so that nothing is told after the end of a stage.
+                # The lock is held while the status is sent, so that no status is sent after the end of a stage.
                 if self._is_telling:
                     tell(self._status(time.monotonic()))
             self._changed.wait(_REFRESH)
@@ -169,7 +173,7 @@ class Tracker:
 
     def _time_left(self, now: float) -> float | None:
         assert self._plan is not None
-        # It takes a few milliseconds for a large build, so it is not done for each headline.
+        # The estimate takes a few milliseconds for a large build, so it is made at most once in a second.
         if now - self._left[0] > 1:
             self._left = now, estimate.left(self._course, now, self._plan, self._pasts)
         at, left = self._left
