@@ -32,7 +32,7 @@ def test_the_times_are_those_of_build_time_log(tmp_path: Path) -> None:
     assert gperf.steps["configure"] == pytest.approx(9.637, abs=0.001)
     assert gperf.seconds == pytest.approx(sum(gperf.steps.values()))
     assert found.measured
-    assert found.beside == pytest.approx(1.0, abs=0.01)
+    assert found.at_once == pytest.approx(1.0, abs=0.01)
     assert sum(found.steps.values()) == pytest.approx(sum(each.seconds for each in found.packages))
 
 
@@ -71,7 +71,7 @@ def test_packages_at_once_are_counted(tmp_path: Path) -> None:
     steps = [package("a", 1000, 10), package("b", 1000, 10), package("c", 1005, 5), package("d", 1050, 5)]
     found = report.times_of(builds.write(tmp_path, steps))
     assert found is not None
-    assert found.beside == pytest.approx(30 / 15)
+    assert found.at_once == pytest.approx(30 / 15)
     assert "2.0 at once on average" in report.to_text(found)
 
 

@@ -1,6 +1,6 @@
-"""The report of a build, from its journal: as text, as JSON, as a page (``page``), and the list of the builds.
+"""Makes the report of a build from its journal, as text, as JSON or as a page (``page``), and the list of the builds.
 
-``report`` is for code and ``main`` is the command. ``times`` works out where the time went.
+Code calls ``report``, and ``main`` is the command. ``times`` computes the times.
 """
 
 from __future__ import annotations
@@ -24,20 +24,23 @@ from nerves_docker_port.request.report import ReportRequest
 from nerves_docker_port.text import duration, size
 
 SLOWEST = 15
-"""Packages that the text names."""
+"""How many packages the text names."""
 CHANGES = 10
-"""Packages that the text names in each group of the comparison."""
+"""How many packages the text names in each group of the comparison."""
 NO_CHANGE = "No package is new or gone, and none took noticeably longer or shorter."
 _WIDTH = 100
 _BAR = 30
 _BELOW = (".nerves/artifacts/*/journal", "artifacts/*/journal", "*/journal", "journal")
-"""Where the journals are below a package's directory, and below each directory on the way."""
+"""Where the journals are below a package's directory, and below each directory between the two."""
 _FLOWS = ("build", "archive")
-"""The flows that can be reported on. The others build nothing."""
+"""The flows that a report can be made of. The others build nothing."""
 
 
 def report(wanted: ReportRequest) -> str:
-    """What was asked for, as text or JSON. Writes the page, too. Raises ``RunnerError``."""
+    """Return the report that was asked for, as text or JSON, and write the page if it was asked for.
+
+    Raises ``RunnerError`` if there is no journal or no such build, or the page cannot be written.
+    """
     builds = [build for build in find(wanted.where) if build.began is not None and build.began.flow in _FLOWS]
     if not builds:
         raise errors.no_journal(str(wanted.where))
@@ -45,7 +48,7 @@ def report(wanted: ReportRequest) -> str:
         return _list_as_json(builds) if wanted.as_json else _list_as_text(builds)
     found = _chosen(builds, wanted.build)
     if wanted.html is not None:
-        # Imported where it is needed, because a build that only counts its packages does not need it.
+        # Imported here to save time, because a build also uses this module, but without the page.
         from nerves_docker_port.record import page
 
         page.write(found, wanted.html)
@@ -56,7 +59,7 @@ def report(wanted: ReportRequest) -> str:
 
 
 def find(where: Path) -> list[Build]:
-    """What the journals at ``where`` (see ``ReportRequest``) hold, the latest first."""
+    """Return the contents of the journals at ``where`` (see ``ReportRequest``), the latest first."""
     paths = [where] if where.is_file() else journal.files(where)
     if not paths:
         kept = [directory for below in _BELOW for directory in where.glob(below)]
@@ -66,7 +69,7 @@ def find(where: Path) -> list[Build]:
 
 
 def times_of(path: Path) -> Times | None:
-    """Where the time of the build with the journal ``path`` went, compared with the build before it."""
+    """Return the times of the build with the journal ``path``, compared with the build before it."""
     build = journal.read(path)
     if build is None:
         return None
@@ -100,7 +103,7 @@ def _package(build: Build) -> str:
 
 
 def title(found: Times) -> str:
-    """One line: what was done, how it ended, and how long it took."""
+    """Return one line: what was done, how it ended, and how long it took."""
     build = found.build
     name = " ".join(word for word in (_package(build), build.began.package_version if build.began else "") if word)
     done = {"build": "built", "archive": "packed"}.get(_flow(build), _flow(build))
@@ -121,7 +124,7 @@ def _how_it_ended(build: Build) -> str:
 
 
 def facts(found: Times) -> list[tuple[str, str]]:
-    """What was found, in pairs of a name and a text."""
+    """Return the facts about the build, in pairs of a name and a text."""
     build = found.build
     pairs = [("Began", moment(build.opened_at)), ("Build", build.opened.id)]
     if build.engine is not None:
@@ -155,17 +158,17 @@ def _ccache(cache: journal.Ccache) -> str:
 
 
 def moment(at: float) -> str:
-    """A time for a person, in the time zone of this machine."""
+    """Return a time as text, in the time zone of this machine."""
     return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
 
 
 def stages(build: Build) -> list[tuple[str, float | None]]:
-    """The stages and their seconds; ``None`` for one that did not succeed."""
+    """Return the stages and their seconds, ``None`` for a stage that did not succeed."""
     return [(stage.name, None if stage.ended is None else stage.ended - stage.began) for stage in build.stages]
 
 
 def change(each: Change) -> str:
-    """``10 s -> 20 s (+100 %)``."""
+    """Return a text such as ``10 s -> 20 s (+100 %)``."""
     share = f" ({100 * (each.now - each.before) / each.before:+.0f} %)" if each.before > 0 else ""
     return f"{duration(each.before)} -> {duration(each.now)}{share}"
 
@@ -174,7 +177,7 @@ def change(each: Change) -> str:
 
 
 def to_text(found: Times) -> str:
-    """The report for a terminal."""
+    """Return the report for a terminal."""
     paragraphs = [
         title(found),
         "\n".join(_of_cause(found.build)),
@@ -188,7 +191,7 @@ def to_text(found: Times) -> str:
 
 
 def _columns(rows: Sequence[tuple[str, ...]]) -> str:
-    """The rows, all columns but the last as wide as they have to be."""
+    """Return the rows as lines of text, with each column except the last padded to its widest cell."""
     if not rows:
         return ""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
@@ -225,8 +228,8 @@ def _of_packages(found: Times) -> Iterator[str]:
     some = f"{built} package{'' if built == 1 else 's'}"
     if built > len(slowest):
         some = f"the slowest {len(slowest)} of {some}"
-    beside = f", {found.beside:.1f} at once on average" if found.beside >= 1.05 else ""
-    yield f"Time by package ({some}{beside})"
+    at_once = f", {found.at_once:.1f} at once on average" if found.at_once >= 1.05 else ""
+    yield f"Time by package ({some}{at_once})"
     if not found.measured:
         yield "Buildroot's own times are not known, so these are those of its headlines."
     yield ""
@@ -301,7 +304,7 @@ def _list_as_text(builds: Iterable[Build]) -> str:
 
 
 def to_json(found: Times) -> str:
-    """The report for a program: one object (docs/record.md)."""
+    """Return the report as one JSON object (docs/record.md)."""
     build, compared = found.build, found.comparison
     value: dict[str, Any] = {
         **_entry(found),
@@ -371,7 +374,7 @@ def _rounded(seconds: float | None) -> float | None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """The command `report`; its exit status."""
+    """Run the command `report`, and return its exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m nerves_docker_port report",
         description="Says how a build went and where its time went, from its journal.",

@@ -1,6 +1,6 @@
-"""Where the time of a build went: its packages and their steps, and what changed since the build before.
+"""Computes how long the packages and steps of a build took, and compares them with the build before.
 
-Works on what ``journal.read`` gives, and knows nothing of how it is shown.
+The input is the result of ``journal.read``. This module does not know how the times are shown.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from nerves_docker_port.record import headline
 from nerves_docker_port.record.journal import Build
 
 NOTICEABLE = (1.0, 0.1)
-"""A package is slower or faster where its time differs by at least so many seconds, and by such a share."""
+"""A package counts as slower or faster if its time differs by at least this many seconds and by this share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +21,14 @@ class Span:
     """One step of one package."""
 
     package: str
-    """Buildroot's name; empty for a step of the whole system."""
+    """Buildroot's name of the package; empty for a step of the whole system."""
     step: str
-    """As ``build-time.log`` has it: ``configure``, ``install-target``."""
+    """The step's name in ``build-time.log``: ``configure``, ``install-target``."""
     began: float
-    """Seconds since the flow began."""
+    """The beginning, in seconds since the flow began."""
     seconds: float
     whole: bool
-    """Whether the step ended. If not, the build ended in it."""
+    """Whether the step ended. If it did not, the build ended while the step ran."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class Package:
 
     name: str
     version: str
-    """Empty where no headline tells it."""
+    """The version; empty if no headline names it."""
     began: float
-    """Seconds since the flow began."""
+    """The beginning, in seconds since the flow began."""
     seconds: float
     """The sum of its steps."""
     steps: dict[str, float]
@@ -50,53 +50,58 @@ class Package:
 
 @dataclass(frozen=True)
 class Change:
-    """A package that was built by both builds."""
+    """The times of a package that was built by both builds."""
 
     package: str
     before: float
-    """Seconds."""
+    """How long it took in the build before, in seconds."""
     now: float
+    """How long it took in this build, in seconds."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is different from the build before."""
+    """The differences from the build before."""
 
     before: Build
     new: tuple[str, ...]
     gone: tuple[str, ...]
     slower: tuple[Change, ...]
-    """The largest difference first."""
+    """The slower packages, those with the largest difference first."""
     faster: tuple[Change, ...]
+    """The faster packages, in the same order."""
 
 
 @dataclass(frozen=True)
 class Times:
-    """Where the time of a build went."""
+    """The times of a build, of its packages and of its steps."""
 
     build: Build
     seconds: float
-    """From the beginning of the flow to its last record."""
+    """The time from the beginning of the flow to its last record."""
     spans: tuple[Span, ...]
-    """In the order in which they began."""
+    """The steps of the packages, sorted by their beginning."""
     packages: tuple[Package, ...]
-    """Likewise."""
+    """The packages, sorted by their beginning."""
     measured: bool
-    """Whether the times are from Buildroot's ``build-time.log``. If not, they are from the headlines in the output:
-    then the end of a package's last step is only known where no other package was built beside it."""
+    """Whether the times are from Buildroot's ``build-time.log``. Otherwise they are the times of the headlines in the
+    output. Then the end of a package's last step is known only if no other package was built at the same time."""
     comparison: Comparison | None = None
     steps: dict[str, float] = field(default_factory=dict)
-    """The seconds of each step in all packages, the longest first."""
-    beside: float = 0.0
-    """How many packages were built at once on average, while any was."""
+    """The seconds of each step in all packages together, the longest first."""
+    at_once: float = 0.0
+    """How many packages were built at the same time, on average over the time in which at least one was built."""
 
     def slowest(self, count: int) -> list[Package]:
-        """The packages that took longest."""
+        """Return the ``count`` packages that took longest, the longest first."""
         return sorted(self.packages, key=lambda package: -package.seconds)[:count]
 
 
 def of(build: Build, earlier: Iterable[Build] = ()) -> Times:
-    """Where the time of ``build`` went, compared with the first of ``earlier`` (latest first) that built a package."""
+    """Return the times of ``build``, compared with the first build of ``earlier`` that has built a package.
+
+    ``earlier`` must be sorted with the latest build first.
+    """
     spans = tuple(_spans(build))
     packages = tuple(_packages(build, spans))
     totals: Counter[str] = Counter()
@@ -110,7 +115,7 @@ def of(build: Build, earlier: Iterable[Build] = ()) -> Times:
         measured=bool(build.package_steps),
         comparison=_compare(build, packages, earlier),
         steps=dict(totals.most_common()),
-        beside=_beside(spans),
+        at_once=_at_once(spans),
     )
 
 
@@ -127,7 +132,11 @@ def _spans(build: Build) -> Iterator[Span]:
 
 
 def _spans_of_headlines(build: Build, end: float) -> Iterator[Span]:
-    """A step lasts until the next headline of its package, and the last one until the next headline of any."""
+    """Yield the steps by the times of the headlines.
+
+    A step lasts until the next headline of its package. The last step of a package lasts until the next headline of any
+    package.
+    """
     found = [(at - build.opened_at, parts) for at, line in build.headlines if (parts := headline.parse(line))]
     next_of: dict[str, float] = {}
     after = end
@@ -136,8 +145,8 @@ def _spans_of_headlines(build: Build, end: float) -> Iterator[Span]:
         ended = next_of.get(parts.package, after) if parts.package else after
         step = headline.STEPS.get(parts.step)
         if step is None:
-            # A remark within a step, such as `Patching libtool`, does not end it. What concerns the whole system has
-            # no package, and is a step of its own.
+            # A headline such as `Patching libtool` belongs to a step and does not end it. A headline without a package
+            # is about the whole system, and ends the step before it.
             if not parts.package:
                 after = began
             continue
@@ -147,7 +156,7 @@ def _spans_of_headlines(build: Build, end: float) -> Iterator[Span]:
 
 
 def is_well(build: Build) -> bool:
-    """Whether the flow has come to a good end."""
+    """Return whether the flow has succeeded."""
     return build.ended is not None and build.ended.outcome == "ok"
 
 
@@ -165,7 +174,7 @@ def _packages(build: Build, spans: Sequence[Span]) -> Iterator[Package]:
         yield Package(name, versions.get(name, ""), own[0].began, seconds, steps, all(span.whole for span in own))
 
 
-def _beside(spans: Sequence[Span]) -> float:
+def _at_once(spans: Sequence[Span]) -> float:
     busy = covered = 0.0
     reached = float("-inf")
     for span in spans:
@@ -190,7 +199,7 @@ def _compare(build: Build, packages: Sequence[Package], earlier: Iterable[Build]
     changes = [
         Change(name, old[name].seconds, package.seconds)
         for name, package in now.items()
-        # A package that was only built in part, or another part of it, cannot be compared.
+        # The times are compared only if both builds have run the same steps of the package to their ends.
         if name in old and package.whole and old[name].whole and package.steps.keys() == old[name].steps.keys()
     ]
     changes = [change for change in changes if _is_noticeable(change)]

@@ -82,9 +82,9 @@ def _note(found: Times) -> str:
     if not found.packages:
         return "No package was built."
     built = f"{len(found.packages)} package{'' if len(found.packages) == 1 else 's'}"
-    beside = f", {found.beside:.1f} at once on average" if found.beside >= 1.05 else ""
+    at_once = f", {found.at_once:.1f} at once on average" if found.at_once >= 1.05 else ""
     told = "" if found.measured else " Buildroot's own times are not known: these are those of its headlines."
-    return f"{built}{beside}.{told}"
+    return f"{built}{at_once}.{told}"
 
 
 def _cause(found: Times) -> str:
