@@ -237,11 +237,11 @@ def _check(pattern: str) -> None:
 
 
 def _translated(pattern: str) -> str:
-    """A pattern as a regular expression of Go's, built as patternmatcher builds its own: character by character.
+    """Return a pattern as an expression of Go, made character by character in the same way as patternmatcher does.
 
-    It pays no heed to brackets, so a `*` in them becomes an expression there, too. It means to escape `|`, `{` and `}`,
-    but its table has no place for them: a `|` that stands beside a wildcard divides the expression in two, and `{2}` is
-    a repetition.
+    patternmatcher does not treat brackets specially, so it replaces a `*` in them, too. It tries to escape `|`, `{` and
+    `}`, but its table is too small for them. So in a pattern with a wildcard, a `|` divides the expression in two, and
+    `{2}` is a repetition.
     """
     found = ""
     rest = pattern
@@ -273,7 +273,7 @@ _LAST_CHARACTER = 0x10FFFF
 
 
 def _for_python(expression: str) -> str:
-    """A regular expression of Go's, as ``_translated`` makes them, as Python has to be given it.
+    """Return the Python expression for an expression of Go that ``_translated`` has made.
 
     The rules are those of Go's regexp/syntax with Perl's flags. Raises ``re.error``.
     """
@@ -283,7 +283,7 @@ def _for_python(expression: str) -> str:
     while position < len(expression):
         repeat = _REPEAT.match(expression, position)
         if repeat is not None:
-            # Go takes no repetition of a repetition, and none at the beginning of an alternative.
+            # Go allows no repetition of a repetition, and no repetition at the beginning of an alternative.
             if repeated or found[-1] == "|":
                 raise re.error(f"{repeat[0]} repeats nothing")
             found[-1] = f"(?:{found[-1]}){_repetition(repeat)}"
@@ -322,7 +322,7 @@ def _repetition(repeat: re.Match[str]) -> str:
 
 
 def _escape(expression: str, position: int) -> tuple[str, int]:
-    """What an escape outside of brackets means, and where the rest begins."""
+    """Return the Python expression for the escape at ``position``, outside of brackets, and the position after it."""
     following = expression[position + 1 : position + 2]
     if following in ("b", "B", "A"):
         return f"\\{following}", position + 2
@@ -335,7 +335,7 @@ def _escape(expression: str, position: int) -> tuple[str, int]:
 
 
 def _escaped(expression: str, position: int) -> tuple[str, int]:
-    """The character that an escape stands for, and where the rest begins."""
+    """Return the character that the escape at ``position`` means, and the position after the escape."""
     number = _NUMBER.match(expression, position)
     if number is not None:
         code = int(number[1], 8) if number[1] else int(number[2] or number[3], 16)
@@ -343,7 +343,7 @@ def _escaped(expression: str, position: int) -> tuple[str, int]:
             raise re.error(f"invalid escape sequence {number[0]}")
         return chr(code), number.end()
     following = expression[position + 1 : position + 2]
-    # Of letters and digits Go knows these; it also knows `p`, for the names of Unicode's classes, which we do not have.
+    # Go accepts no other letters and digits, except `p` for the names of Unicode's classes, which we do not support.
     if following in _NAMED:
         return _NAMED[following], position + 2
     if not following or (following.isascii() and following.isalnum()) or not following.isascii():
@@ -352,12 +352,12 @@ def _escaped(expression: str, position: int) -> tuple[str, int]:
 
 
 def _class(expression: str, position: int) -> tuple[str, int]:
-    """A class, whose content begins at ``position``, and where the rest begins."""
+    """Return the Python expression for the class whose content begins at ``position``, and the position after it."""
     start = "["
     if expression.startswith("^", position):
         start, position = "[^", position + 1
     found, first = "", True
-    # A bracket right after the opening one, or its `^`, is an ordinary character.
+    # A `]` directly after the opening bracket, or its `^`, is an ordinary character.
     while first or not expression.startswith("]", position):
         first = False
         named = re.compile(r"\[:(\^?)([a-z]+):\]").match(expression, position)
@@ -383,7 +383,7 @@ def _class(expression: str, position: int) -> tuple[str, int]:
 
 
 def _member(expression: str, position: int) -> tuple[str, int]:
-    """One character in brackets, and where the rest begins."""
+    """Return the character at ``position`` in brackets, and the position after it."""
     if position >= len(expression):
         raise re.error("missing closing ]")
     if expression[position] == "\\":
@@ -392,8 +392,8 @@ def _member(expression: str, position: int) -> tuple[str, int]:
 
 
 def _inverted(content: str) -> str:
-    """All characters but those of a class, as the content of a class."""
+    """Return the content of a class that has all characters except those of the class with this ``content``."""
     inside = re.compile(f"[{content}]")
-    # No class has anything beyond ASCII.
+    # The classes have only ASCII characters.
     others = (chr(code) for code in range(0x80) if not inside.match(chr(code)))
     return "".join(map(re.escape, others)) + f"\x80-{chr(_LAST_CHARACTER)}"
