@@ -1,7 +1,8 @@
-"""Which Buildroot package has a library, header file, program, Python module or function that a log names.
+"""Finds the Buildroot package that has a library, header file, program, Python module or function named in a log.
 
-Only what is certain and often missing: for everything else, the remedy says what to look for. The names of the
-packages, and which of them exist for the build machine, are those of Buildroot 2026.05.
+The tables have only names that are often missing and whose package is certain. For any other name, the remedy tells the
+user what to look for. The names of the packages, and which of them exist for the build machine, are those of Buildroot
+2026.05.
 """
 
 from __future__ import annotations
@@ -9,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-# Each line: the package, and the names by which pkg-config, CMake, Meson, the linker and `#include` know its libraries,
-# in lower case, without `lib` and `.h`. First those that also exist for the build machine, then those that do not.
+# Each line has a package and the names by which pkg-config, CMake, Meson, the linker and `#include` know its libraries,
+# in lower case, without `lib` and `.h`. The packages of the first table exist for the build machine, too.
 _BOTH = """
 zlib: z zlib zconf
 libpng: png
@@ -198,7 +199,7 @@ cython: Cython
 click: click
 attrs: attr
 """
-# What C programs forget to link or include: function, how it is linked, the package that is needed for it.
+# Functions whose library or header C programs often do not name: the linker's options, and the package of the library.
 _SYMBOLS = {
     r"(?:crc32|adler32|(?:in|de)flate\w*|(?:un)?compress2?|gz(?:open|read|write|close)\w*|zlibVersion)": (
         "-lz",
@@ -270,9 +271,9 @@ _DECLARED = dict(_table(_HEADERS))
 
 
 def library(name: str, *, for_host: bool) -> str | None:
-    """The package that has the library, pkg-config module, CMake package or header file ``name``.
+    """Return the package that has the library, pkg-config module, CMake package or header file ``name``.
 
-    ``for_host`` asks for the build machine's package. ``None`` where the answer is not certain.
+    With ``for_host``, this is the package for the build machine. Return ``None`` if the package is not certain.
     """
     for known in _spellings(name):
         if known in _LIBRARIES:
@@ -283,13 +284,13 @@ def library(name: str, *, for_host: bool) -> str | None:
 
 
 def program(name: str) -> str | None:
-    """The host package that has the program ``name``."""
+    """Return the host package that has the program ``name``, or ``None`` if it is not known."""
     package = _PROGRAMS.get(name.rpartition("/")[2])
     return f"host-{package}" if package else None
 
 
 def m4_macro(name: str) -> str | None:
-    """The host package that has the m4 file in which autoconf finds the macro ``name``."""
+    """Return the host package that has the m4 file in which autoconf finds the macro ``name``, or ``None``."""
     for pattern, package in _MACROS.items():
         if re.match(pattern, name):
             return f"host-{package}"
@@ -297,13 +298,13 @@ def m4_macro(name: str) -> str | None:
 
 
 def python_module(name: str) -> str | None:
-    """The host package that has the Python module ``name``."""
+    """Return the host package that has the Python module ``name``, or ``None`` if it is not known."""
     package = _PYTHON.get(name.partition(".")[0])
     return f"host-python-{package}" if package else None
 
 
 def symbol(name: str) -> tuple[str, str | None] | None:
-    """How the function ``name`` is linked, and the package for it (``None`` for the C library's own)."""
+    """Return the linker's options for the function ``name`` and its package, ``None`` if that is the C library."""
     for pattern, (link, package) in _SYMBOLS.items():
         if re.fullmatch(pattern, name):
             return link, package or None
@@ -311,7 +312,7 @@ def symbol(name: str) -> tuple[str, str | None] | None:
 
 
 def declaring_header(name: str) -> str | None:
-    """The header of the C library that declares the function ``name``."""
+    """Return the header of the C library that declares the function ``name``, or ``None`` if it is not known."""
     return _DECLARED.get(name)
 
 
