@@ -1,8 +1,8 @@
-"""The journal of a flow: a file of its own, with a record for each thing that happened, written when it happened.
+"""The journal of a flow: one file, to which a record is added each time something happens.
 
-docs/journal.md describes the format. ``Journal`` writes such a file, ``read`` gives what one holds, and ``files`` finds
-those of a package. Nothing here raises for a disk that is full or a directory that cannot be written: a journal must
-not stop a build.
+docs/journal.md describes the format. ``Journal`` writes such a file, ``read`` returns its content, and ``files`` finds
+the journals of a package. If the disk is full or the directory cannot be written, nothing is raised, because a journal
+must not stop a build.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from nerves_docker_port import __version__
 from nerves_docker_port.request.request import Names
 
 VERSION: Final = 1
-"""Of the format. A reader that knows another one only does not read the file."""
+"""The version of the format. A reader does not read a file whose version it does not know."""
 
 SUFFIX: Final = ".msgpack"
 
@@ -35,10 +35,10 @@ KEPT: Final = 100
 HEADLINES_KEPT: Final = 20_000
 """How many headlines of a flow are kept. The largest configurations have some 15,000."""
 KEPT_BYTES: Final = 64 * 1024 * 1024
-"""How large the journals of a package may be together; the latest one is always kept."""
+"""How many bytes the journals of a package may have together. The latest journal is always kept."""
 
 _OLD_FILE: Final = "builds.msgpack"
-"""Where versions up to 0.1.0 kept one map for each flow."""
+"""The file in which versions up to 0.1.0 kept one map for each flow."""
 
 
 # --- The records -----------------------------------------------------------------------------------------------
@@ -50,14 +50,14 @@ class Opened:
 
     version: int
     helper: str
-    """The version of the helper that wrote it."""
+    """The version of the helper that wrote the file."""
     id: str
-    """Of this flow: 12 hexadecimal digits."""
+    """The id of this flow: 12 hexadecimal digits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Began:
-    """What Mix asked for. It has names of variables but none of their values, which may be secrets."""
+    """The request of Mix. It has the names of variables, but not their values, which may be secrets."""
 
     flow: str
     """``build``, ``archive``, ``clean`` or ``shell``."""
@@ -66,11 +66,11 @@ class Began:
     artifact: str
     """The artifact's name, without its extension."""
     directory: str
-    """Of the package."""
+    """The package's directory."""
     log: str
-    """The path of the log; empty where the flow has none."""
+    """The path of the log; empty if the flow has none."""
     make_args: tuple[str, ...] = ()
-    """Of a variable only its name and the ``=``, but for the number of jobs."""
+    """The arguments for make. A variable has no value here, except the number of jobs."""
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -79,12 +79,12 @@ class Engine:
     """The engine that was found."""
 
     endpoint: str
-    """Its address, without a password."""
+    """The engine's address, without a password."""
     version: str
     architecture: str
     cpus: int
     memory: int
-    """Bytes."""
+    """The engine's memory in bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,12 +94,12 @@ class Image:
     tag: str
     id: str
     digest: str | None = None
-    """The registry's digest, ``sha256:...``; ``None`` where the image comes from no registry."""
+    """The registry's digest, ``sha256:...``; ``None`` if the image comes from no registry."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """How the container sees the package, and the volume that the build is in."""
+    """How the container sees the package, and the volume of the build directory."""
 
     kind: str
     """``mounted`` or ``copied``."""
@@ -110,14 +110,14 @@ class Workspace:
 
 @dataclass(frozen=True, slots=True)
 class StageBegan:
-    """A stage of the flow began; its name is one of those in docs/protocol.md."""
+    """A stage of the flow has begun. docs/protocol.md lists the names of the stages."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class StageEnded:
-    """A stage has succeeded. One that failed has no such record."""
+    """A stage has succeeded. A stage that failed has no such record."""
 
     name: str
     milliseconds: int
@@ -125,35 +125,35 @@ class StageEnded:
 
 @dataclass(frozen=True, slots=True)
 class Announced:
-    """The runner said what it does next."""
+    """The runner has announced what it does next."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Headline:
-    """Headlines of Buildroot as they are shown: ``>>> busybox 1.36.1 Building``. One in each line."""
+    """Headlines of Buildroot as they are shown, one in each line: ``>>> busybox 1.36.1 Building``."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """The person was warned of something that does not stop the flow."""
+    """The user was warned of a problem that does not stop the flow."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """What Buildroot is to build: what `make show-info` says of the configuration, and what was there already."""
+    """The packages of the configuration, as `make show-info` lists them, and those that were already built."""
 
     sha256: str
-    """Of ``.config``."""
+    """The SHA-256 of ``.config``."""
     packages: tuple[str, ...]
-    """Buildroot's names of all packages, those of the host as ``host-...``."""
+    """Buildroot's names of all packages. Host packages are named ``host-...``."""
     built_before: tuple[str, ...]
-    """Those that were in the build directory, built, when this flow began."""
+    """The packages that were already built when this flow began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +162,11 @@ class PackageStep:
 
     package: str
     step: str
-    """As the file has it: ``download``, ``extract``, ``configure``, ``build``, ``install-target``, ..."""
+    """The step's name in the file: ``download``, ``extract``, ``configure``, ``build``, ``install-target``, ..."""
     began: float
-    """Seconds since 1970."""
+    """The time of the beginning, in seconds since 1970."""
     ended: float | None
-    """Likewise; ``None`` where it did not end: it failed, or was stopped."""
+    """The time of the end, in seconds since 1970; ``None`` if the step failed or was stopped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,22 +183,22 @@ class Ccache:
     hits: int
     misses: int
     remote_hits: int | None = None
-    """How many of ``hits`` came from a remote storage; ``None`` without one."""
+    """How many of ``hits`` came from a remote storage; ``None`` if none is configured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """What came out."""
+    """The artifact that the flow has made."""
 
     path: str
     size: int
-    """Bytes."""
+    """The artifact's size in bytes."""
     sha256: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a step failed, found in the log: the fields of ``record.cause.Cause``."""
+    """The cause of a failed step, found in the log. The fields are those of ``record.cause.Cause``."""
 
     package: str | None
     step: str | None
@@ -209,18 +209,18 @@ class Cause:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The flow has come to its end; always the last record. Without it, the helper was killed."""
+    """The flow has ended. This is always the last record. If it is missing, the helper was killed."""
 
     outcome: str
     """``ok``, or the code of the error, as in docs/protocol.md."""
     message: str = ""
-    """Of the error."""
+    """The message of the error."""
     hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """Records before this one could not be written, because the disk was full for example, or were too many."""
+    """Some records before this one are missing, because the disk was full, for example, or there were too many."""
 
     records: int
 
@@ -266,7 +266,7 @@ KINDS: Final[Mapping[str, type[Record]]] = {
     "ended": Ended,
     "lost": Lost,
 }
-"""What each record is called in the file."""
+"""The name of each record in the file."""
 
 _NAMES: Final = {record: name for name, record in KINDS.items()}
 _FIELDS: Final = {record: tuple(each.name for each in fields(record)) for record in _NAMES}
@@ -276,7 +276,7 @@ _FIELDS: Final = {record: tuple(each.name for each in fields(record)) for record
 
 
 def directory(names: Names) -> Path:
-    """Where the journals of a package are. The one place that decides it."""
+    """Return the directory of the journals of a package."""
     return _directory(names.build_path)
 
 
@@ -285,16 +285,16 @@ def _directory(build_path: Path) -> Path:
 
 
 class Journal:
-    """Writes the journal of one flow. Its methods may be called from any thread, and raise no ``OSError``.
+    """Writes the journal of one flow. Any thread may call its methods, which raise no ``OSError``.
 
-    While it is open it holds a lock (flock(2)) on its file, by which a reader can tell a flow that is under way from
-    one that was killed.
+    While the journal is open, it holds a lock on its file (flock(2)). The lock shows a reader whether the flow still
+    runs or was killed.
     """
 
     def __init__(self, where: Path, flow: str, *, make: bool = True) -> None:
-        """Begin a file in the directory ``where``; the oldest ones go where there are too many.
+        """Make a file in the directory ``where``, and remove the oldest files if there are too many.
 
-        Without ``make`` nothing is kept if ``where`` does not exist.
+        Without ``make``, no journal is written if ``where`` does not exist.
         """
         self.id = secrets.token_hex(6)
         self.path = where / f"{_moment(time.time())}-{flow}-{self.id}{SUFFIX}"
@@ -311,7 +311,7 @@ class Journal:
         self.write(Opened(VERSION, __version__, self.id))
 
     def write(self, *records: Record) -> None:
-        """Add the records, all with the time of now, in one write."""
+        """Add the records in one write. All of them get the current time."""
         at = time.time()
         with self._lock:
             if self._fd is None:
@@ -327,7 +327,7 @@ class Journal:
                 self._end += len(data)
                 self._lost = 0
                 return
-            # The beginning of a record would make all that follow it unreadable.
+            # A record that was written only in part would make all later records unreadable, so it is removed.
             self._lost += len(records) - (self._lost > 0)
             try:
                 os.ftruncate(self._fd, self._end)
@@ -335,7 +335,7 @@ class Journal:
                 self._close()
 
     def close(self) -> None:
-        """Nothing more will be written."""
+        """Close the file. Later records are ignored."""
         with self._lock:
             self._close()
 
@@ -348,18 +348,18 @@ class Journal:
 
 def _packed(at: float, record: Record) -> bytes:
     values = {name: getattr(record, name) for name in _FIELDS[type(record)]}
-    # A path may hold bytes that are no UTF-8 (PEP 383).
+    # A path may contain bytes that are not UTF-8 (PEP 383).
     packed: bytes = msgpack.packb([_NAMES[type(record)], at, values], unicode_errors="surrogateescape")
     return packed
 
 
 def _moment(at: float) -> str:
-    """A time as the beginning of a file's name: in UTC, to a microsecond, such that names sort by time."""
+    """Return a time as the beginning of a file's name, in UTC with microseconds, so that the names sort by time."""
     return datetime.fromtimestamp(at, timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
 
 
 def _make_room(where: Path) -> None:
-    """Remove the oldest journals, so that there is room for one more. One that is being written stays."""
+    """Remove the oldest journals to make room for one more. A journal that is being written is kept."""
     size = 0
     for count, path in enumerate(files(where), 1):
         with suppress(OSError):
@@ -373,7 +373,7 @@ def _make_room(where: Path) -> None:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage of a flow, and when it began and ended; ``ended`` is ``None`` where it did not succeed."""
+    """A stage of a flow, and when it began and ended. ``ended`` is ``None`` if the stage did not succeed."""
 
     name: str
     began: float
@@ -382,9 +382,9 @@ class Stage:
 
 @dataclass(frozen=True)
 class Build:
-    """What the journal of one flow holds. Times are seconds since 1970 by the clock of the machine of Mix.
+    """The content of the journal of one flow. Times are in seconds since 1970 by the clock of the machine of Mix.
 
-    What was not known yet when the flow ended, or was killed, is ``None`` or empty.
+    A field is ``None`` or empty if its value was not yet known when the flow ended or was killed.
     """
 
     path: Path
@@ -404,18 +404,18 @@ class Build:
     ended: Ended | None = None
     stages: tuple[Stage, ...] = ()
     headlines: tuple[tuple[float, str], ...] = ()
-    """Buildroot's; each with the time when it arrived."""
+    """Buildroot's headlines, each with the time at which it arrived."""
     announced: tuple[tuple[float, str], ...] = ()
     warnings: tuple[tuple[float, str], ...] = ()
     package_steps: tuple[PackageStep, ...] = ()
-    """In the order in which they began. Empty where they could not be read: the headlines tell the same, but for the
-    ends of steps that run beside others."""
+    """The steps of packages, sorted by their beginning. It is empty if ``build-time.log`` could not be read. Then the
+    headlines show the steps, except the ends of steps that run in parallel with others."""
     lost: int = 0
-    """How many records are missing, because they could not be written."""
+    """How many records are missing because they could not be written."""
 
 
 def files(where: Path) -> list[Path]:
-    """The journals in a directory, latest first; none where it cannot be read."""
+    """Return the journals in a directory, the latest first. The list is empty if the directory cannot be read."""
     try:
         return sorted((path for path in where.iterdir() if path.suffix == SUFFIX), reverse=True)
     except OSError:
@@ -423,12 +423,12 @@ def files(where: Path) -> list[Path]:
 
 
 def records(path: Path) -> Iterator[tuple[float, Record]]:
-    """The records of a journal with their times, up to the first that is not whole.
+    """Yield the records of a journal with their times, up to the first record that is damaged or incomplete.
 
-    What a later version has added is passed over. Raises ``OSError`` where the file cannot be read.
+    Records and fields of a later version are ignored. Raises ``OSError`` if the file cannot be read.
     """
     unpacker = msgpack.Unpacker(use_list=False, strict_map_key=False, unicode_errors="surrogateescape")
-    # What follows damaged bytes cannot be told from them.
+    # After damaged bytes it is not known where the next record begins, so reading ends there.
     with path.open("rb") as file, suppress(ValueError, RecursionError, msgpack.UnpackException):
         while data := file.read(1 << 20):
             unpacker.feed(data)
@@ -439,7 +439,7 @@ def records(path: Path) -> Iterator[tuple[float, Record]]:
 
 
 def read(path: Path) -> Build | None:
-    """What a journal holds; ``None`` for a file that cannot be read, is no journal, or has another version."""
+    """Return the content of a journal, or ``None`` if it cannot be read, is no journal, or has another version."""
     try:
         return _gather(path, records(path))
     except OSError:
@@ -447,7 +447,7 @@ def read(path: Path) -> Build | None:
 
 
 def is_open(path: Path) -> bool:
-    """Whether the flow that writes this journal is under way. Where the file system has no locks, none seems to be."""
+    """Return whether the flow that writes this journal still runs. On a file system without locks this is False."""
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -459,7 +459,10 @@ def is_open(path: Path) -> bool:
 
 
 def last_built(build_path: Path, volume: str) -> float | None:
-    """When a build or an archive last used a volume, in seconds since 1970, by a package's journals."""
+    """Return when a build or an archive last used a volume, in seconds since 1970, by the journals of a package.
+
+    Return ``None`` if no journal names the volume.
+    """
     found = list(_by_old_file(build_path / _OLD_FILE, volume))
     for path in files(_directory(build_path)):
         build = read(path)
@@ -474,7 +477,7 @@ def last_built(build_path: Path, volume: str) -> float | None:
 
 
 def _by_old_file(path: Path, volume: str) -> Iterator[float]:
-    """The same of the one file that was written before each flow had its own."""
+    """Yield the same times from the one file that versions up to 0.1.0 wrote for all flows."""
     unpacker = msgpack.Unpacker(strict_map_key=False)
     with suppress(OSError, ValueError, RecursionError, msgpack.UnpackException):
         unpacker.feed(path.read_bytes())
@@ -495,7 +498,7 @@ _ONE: Final[Mapping[type, str]] = {
     Cause: "cause",
     Ended: "ended",
 }
-"""The fields of ``Build`` with a single record. Where there are several, the last counts."""
+"""The fields of ``Build`` that have a single record. If the file has several such records, the last one is used."""
 
 
 def _gather(path: Path, found: Iterator[tuple[float, Record]]) -> Build | None:
@@ -542,12 +545,12 @@ def _gather(path: Path, found: Iterator[tuple[float, Record]]) -> Build | None:
 
 @functools.cache
 def _types(name: str) -> dict[str, Any]:
-    """The types of the fields of a kind of record. Only who reads a journal needs them."""
+    """Return the types of the fields of a kind of record. They are found here because only a reader needs them."""
     return get_type_hints(KINDS[name])
 
 
 def _record(value: object) -> tuple[float, Record] | None:
-    """A record as it stands in a file; ``None`` for one that this version does not know."""
+    """Return the record for a value in a file, or ``None`` if this version does not know such a record."""
     match value:
         case (str(name), float(at), {**values}) if name in KINDS:
             kind = KINDS[name]
@@ -565,7 +568,7 @@ def _record(value: object) -> tuple[float, Record] | None:
 
 
 def _fits(value: object, wanted: Any) -> bool:
-    """Whether a value from a file is of the type of the field that it is for."""
+    """Return whether a value from a file has the type of its field."""
     if wanted == tuple[str, ...]:
         return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
     if wanted == Mapping[str, Any]:
