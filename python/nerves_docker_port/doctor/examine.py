@@ -1,7 +1,7 @@
-"""Finding out why it does not work: Python, the engine, what a build needs of both, and what earlier builds left.
+"""Finds out why a build would not work: examines Python, the engine, the image, and what earlier builds left.
 
-Each examination gives findings; only one that would stop a build is a problem. Nothing is changed: what is tried is
-tried in containers and files of its own, and those are gone afterwards.
+Each examination yields findings. A finding is a problem only if it would stop a build. Nothing is changed: the
+examinations use containers and files of their own, and remove them afterwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OUR_RUNNER = "Elixir.NervesDockerPort.BuildRunner"
 
 _MARGIN = " " * 21
 
-# Copies a file that the host has made beside itself. Argument: its name.
+# Prints the file that the host has made, and copies it to `NAME.back`. Its argument is NAME.
 _COPY = 'cat "/probe/$0" && cat "/probe/$0" > "/probe/$0.back"'
 
 
@@ -57,20 +57,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Subject:
-    """What is examined besides the engine: a Nerves project, or only an image, or neither."""
+    """The Nerves project or the image to examine, if there is one. The engine is always examined."""
 
     home: Path
     cwd: Path
     request: Request | None = None
     runner: str | None = None
-    """The build runner that the package names."""
+    """The build runner that the package's configuration names."""
     tag: str | None = None
+    """The tag of the image to examine outside of a project."""
     wrong: errors.RunnerError | None = None
-    """Why there is no ``request`` although there is a project."""
+    """The error in the project's configuration, because of which there is no ``request``."""
 
 
 def subject(args: Mapping[Term, Term], environ: Mapping[str, str]) -> Subject:
-    """What the request's ``args`` ask to examine (docs/protocol.md): ``package`` is ``nil`` outside a project."""
+    """Return what the request's ``args`` ask for (docs/protocol.md). ``package`` is ``nil`` outside of a project."""
     home, cwd = (Path(str(args.get(Atom(key)) or os.sep)) for key in ("home", "cwd"))
     package = args.get(Atom("package"))
     if not isinstance(package, dict):
@@ -85,7 +86,10 @@ def subject(args: Mapping[Term, Term], environ: Mapping[str, str]) -> Subject:
 
 
 def examine(found: Subject, environ: Mapping[str, str], cancellation: Cancellation) -> Iterator[Finding]:
-    """Everything, in the order in which it is needed. Without an engine, what can be said without one."""
+    """Examine everything in the order in which a build needs it, and yield the findings.
+
+    If no engine is found, only the findings that need none are yielded.
+    """
     yield _python()
     yield from _project(found)
     if found.tag is not None:
@@ -107,7 +111,7 @@ def examine(found: Subject, environ: Mapping[str, str], cancellation: Cancellati
         yield _place(engine)
         yield _memory(engine, found)
         yield from _limits(engine, found)
-        examinations = [_with_image(engine, found, environ, cancellation), _past(engine, found)]
+        examinations = [_with_image(engine, found, environ, cancellation), _leftovers(engine, found)]
         for examination in examinations:
             yield from examination
     except errors.RunnerError as error:
@@ -118,12 +122,12 @@ def examine(found: Subject, environ: Mapping[str, str], cancellation: Cancellati
 
 
 def stops_a_build(findings: Iterable[Finding]) -> bool:
-    """Whether one of them would."""
+    """Return whether one of the findings would stop a build."""
     return any(finding.state == "problem" for finding in findings)
 
 
 def to_text(findings: Iterable[Finding]) -> str:
-    """For a person: a line for each finding, and below it the remedy where there is one."""
+    """Return the findings as text for a person: a line for each finding, and below it its remedy."""
     lines = []
     for finding in findings:
         first, *more = finding.text.splitlines() or [""]
@@ -136,7 +140,7 @@ def to_text(findings: Iterable[Finding]) -> str:
 
 
 def to_json(findings: Iterable[Finding]) -> str:
-    """For a machine: whether a build would be stopped, and the findings with the fields of ``Finding``."""
+    """Return the findings as JSON for a program, and whether one of them would stop a build."""
     listed = list(findings)
     value = {
         "version": __version__,
@@ -149,7 +153,7 @@ def to_json(findings: Iterable[Finding]) -> str:
 
 
 def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
-    """The command: 0, or 1 if something would stop a build."""
+    """Run the command `doctor`, and return its exit status: 1 if a finding would stop a build, else 0."""
     parser = argparse.ArgumentParser(
         prog="python -m nerves_docker_port doctor",
         description="Find out why a build would not work. Inside a Nerves project, `mix nerves_docker_port.doctor` "
@@ -171,7 +175,7 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
 
 
 def _python() -> Finding:
-    # Older ones do not get so far: the package's __init__ sees to that.
+    # An older Python does not get this far, because the helper refuses it at once (python/package_helper.py).
     return Finding("python", "ok", f"{platform.python_version()} ({sys.executable}), helper {__version__}")
 
 
@@ -228,7 +232,7 @@ def _host_disk(found: Subject, environ: Mapping[str, str]) -> Finding:
 
 
 def _download_dir(found: Subject, environ: Mapping[str, str]) -> Path:
-    """Nerves' download directory (``Nerves.Env.download_dir/0``)."""
+    """Return Nerves' download directory, by the rules of ``Nerves.Env.download_dir/0``."""
     if found.request is not None:
         return found.request.names.download_dir
     if environ.get("NERVES_DL_DIR"):
@@ -240,7 +244,7 @@ def _download_dir(found: Subject, environ: Mapping[str, str]) -> Path:
 def _with_image(
     engine: Engine, found: Subject, environ: Mapping[str, str], cancellation: Cancellation
 ) -> Iterator[Finding]:
-    """What takes an image to be found out: its disk, its user ids, its view of the host."""
+    """Examine the image, and by containers of it the engine's disk, user ids, and view of the host's directories."""
     tag = found.request.image.tag if found.request is not None else found.tag
     here = None
     if tag is not None:
@@ -275,13 +279,17 @@ def _with_image(
 
 
 def _workspace(engine: Engine, request: Request, here: Image) -> Choice:
-    """Which workspace a build gets. The engine is asked for a file of our own, because there may be no build yet."""
+    """Return the workspace that a build would get.
+
+    A new file is used to find out whether the engine sees the package's directory, because the file that a build uses
+    may not exist yet.
+    """
     nonce = secrets.token_hex(16)
     file = request.package.path / f"{TEMPORARY}{nonce[:8]}"
     try:
         file.write_text(nonce)
     except OSError:
-        # That is found, and said, where the mounts are tried.
+        # `_Prober.mounts` reports this error.
         return Choice("mounted", "not known, because the package's directory cannot be written")
     try:
         return which(engine, request.settings.workspace, here, file, ask=True)
@@ -318,7 +326,7 @@ def _image(engine: Engine, found: Subject, tag: str, here: Image | None) -> Find
 
 
 class _Prober:
-    """Tries things in containers of its own, as the user whom the build would be."""
+    """Runs commands in containers of its own, as the user that a build would have."""
 
     def __init__(self, engine: Engine, here: Image, cancellation: Cancellation) -> None:
         self._engine = engine
@@ -328,11 +336,11 @@ class _Prober:
         self._user = "0:0" if rootless else f"{os.getuid()}:{os.getgid()}"
 
     def disk(self) -> Finding:
-        """The disk under a new volume."""
+        """Examine the disk on which the engine keeps its volumes."""
         try:
-            # An anonymous volume: it goes with its container.
+            # The engine removes this volume together with its container, because it has no name.
             status, output = self._run(["df", "-Pk", "/probe"], Mount("volume", "", "/probe"))
-            # POSIX df -P: one line of headings, then file system, blocks, used, available.
+            # With -P (POSIX), df prints a line of headings, then a line: file system, blocks, used, available.
             free = int(output.splitlines()[-1].split()[3]) * 1024 if status == 0 else None
         except errors.RunnerError as error:
             return Finding("engine disk", "problem", f"no container can be run: {error.message}", error.hint)
@@ -344,7 +352,7 @@ class _Prober:
         return Finding("engine disk", judged.state, judged.text, judged.remedy)
 
     def mounts(self, places: Sequence[tuple[str, Path]]) -> Iterator[Finding]:
-        """Whether a container sees the same directories, may read and write them, and who owns what it writes."""
+        """Examine whether a container sees the same directories, can read and write them, and who owns its files."""
         owners = set()
         for what, directory in places:
             finding, owner = self._mount(what, directory)
@@ -414,8 +422,8 @@ class _Prober:
         return container.run(self._engine, spec, self._cancellation)
 
 
-def _past(engine: Engine, found: Subject) -> Iterator[Finding]:
-    """What earlier builds have made and left."""
+def _leftovers(engine: Engine, found: Subject) -> Iterator[Finding]:
+    """Examine the volumes and containers of earlier builds."""
     request = found.request
     package, names = (request.package, request.names) if request is not None else (None, None)
     every = volumes.find(engine, package, names)
@@ -461,5 +469,5 @@ def _count(things: Sequence[Any], what: str) -> str:
 
 
 def _of_error(topic: str, error: errors.RunnerError) -> Finding:
-    # The last paragraph says what it is; what stands before it are the stock runner's words.
+    # Only the last paragraph describes the error. The paragraphs before it are text that the stock runner also prints.
     return Finding(topic, "problem", error.message.rstrip().rpartition("\n\n")[2], error.hint)
