@@ -56,8 +56,8 @@ class Client(docker.APIClient):
 
     def _mount_socket(self, path: str) -> None:
         adapter = _SocketAdapter(f"http+unix://{path}", self.timeout, max_pool_size=DEFAULT_MAX_POOL_SIZE)
-        # The adapter would put a slash before a relative path. A name in the abstract namespace begins with a NUL. `Path`
-        # is not used, because it removes a slash at the end: with that slash the CLI finds no socket.
+        # The adapter would put a slash before a relative path. A name in the abstract namespace begins with a NUL.
+        # `Path` is not used, because it removes a slash at the end: with that slash the CLI finds no socket.
         if path.startswith("@"):
             adapter.socket_path = f"\0{path[1:]}"
         else:

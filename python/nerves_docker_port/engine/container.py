@@ -172,7 +172,7 @@ def create(engine: Engine, spec: Spec) -> str:
 
 
 _NOT_THERE = ("no such container", "is not running", "container state improper")
-"""Parts of the message about a container that is gone or has ended. Docker's status is 404 or 409, Podman's also 500."""
+"""Parts of the message that a container is gone or has ended. Docker's status is 404 or 409, and Podman's also 500."""
 
 
 @contextmanager
