@@ -40,6 +40,8 @@ ndp_paths() {
 # files that are changed or new. This function needs say.sh. It works as root and as the build user.
 ndp_offer() {
   ndp_out=/nerves-docker-port/out ndp_kept=$2/.nerves/docker-port
+  # No package has come yet.
+  [ -e "$ndp_kept/manifest" ] || [ -e "$ndp_kept/coming" ] || return 0
   ndp_list package "$2" >"$ndp_out/now"
   # The file `coming` exists if a session died while it copied the files that the helper had sent.
   cat "$ndp_kept/manifest" "$ndp_kept/coming" 2>/dev/null | LC_ALL=C sort -zu >"$ndp_out/base"

@@ -31,6 +31,10 @@ ndp_ask "$ndp_token" wanted
 
 # ndp_make_equal KIND FROM TO: remove from TO the files that are not in FROM, and copy the files that differ to TO.
 ndp_make_equal() {
+  if [ -z "$(ndp_find "$1" "$3" ! -path . -print -quit)" ]; then
+    cp -a "$2/." "$3"
+    return
+  fi
   ndp_find "$1" "$2" -printf '%y %p\0' | LC_ALL=C sort -z >"$ndp_state/types"
   ndp_find "$1" "$3" -printf '%y %p\0' | LC_ALL=C sort -z | LC_ALL=C comm -z -13 "$ndp_state/types" - |
     LC_ALL=C sed -z 's/^. //' | (cd "$3" && xargs -0r rm -rf --)
