@@ -85,6 +85,25 @@ def test_build_and_archive_work_and_reuse_as_on_an_engine_that_sees_our_files(fa
     }
 
 
+def test_a_second_build_puts_one_file_into_the_container_and_takes_two_out(
+    far: Far, make_system: MakeSystem, root: Path
+) -> None:
+    """Where the engine is far away, each request takes long."""
+    with Recorder(root, far.engine.host) as recorder:
+        system = make_system(host=recorder.host)
+        chosen = {"NERVES_DOCKER_WORKSPACE": "copied"}
+        system.run("build", env=chosen).value()
+        before = len(recorder.asked)
+        system.run("build", env=chosen).value()
+        files = [(asked.method, asked.query) for asked in recorder.asked[before:] if asked.path.endswith("/archive")]
+    workdir = "path=%2Fhome%2Fnerves%2Fproject%2F"
+    assert sorted(files) == [
+        ("GET", f"{workdir}build%2Fbuild-time.log"),
+        ("GET", f"{workdir}{system.artifact.name}"),
+        ("PUT", "path=%2Fnerves-docker-port"),
+    ]
+
+
 def test_config_in_comes_back_and_is_the_caller_s(system: System) -> None:
     system.run("build").value()
     assert (system.package / "Config.in").read_text() == "# Add project-specific packages here\n"

@@ -108,6 +108,11 @@ class _SocketPool(UnixHTTPConnectionPool):
     def _new_conn(self) -> Any:
         return _SocketConnection(self.base_url, self.socket_path, self.timeout)
 
+    def _put_conn(self, conn: Any) -> None:
+        # What is put back last is taken first. A closed one would be opened anew then, although others are open.
+        if conn is None or conn.sock is not None:
+            super()._put_conn(conn)
+
 
 class _SocketConnection(UnixHTTPConnection):
     def connect(self) -> None:

@@ -74,10 +74,12 @@ def build(
             *_packing(workspace),
         ]
         check = _check(workspace)
-        prepared, session = open_session(prepared, "build", cancellation, recorder.warning, steps=steps, final=check)
+        prepared, session = open_session(
+            prepared, "build", cancellation, recorder.warning, steps=steps, final=check, then_bring_back=True
+        )
         life = stack.enter_context(ExitStack())
         life.callback(session.end)
-        with job_on(prepared, session, open_log(), recorder, cancellation) as job:
+        with job_on(prepared, session, open_log(), recorder, cancellation, then_bring_back=True) as job:
             for text in resources.advice(prepared.engine.capabilities, request.settings, request.names.download_dir):
                 recorder.warning(text)
             cache.check(request, recorder.warning)
@@ -131,9 +133,11 @@ def _archive(
             return _archive(request, environ, recorder, cancellation, None)
         prepared = prepare(request, environ, recorder, cancellation, needs_tree=True, open_log=open_log)
         packing = _packing(prepared.workspace)
-        prepared, session = open_session(prepared, "archive", cancellation, recorder.warning, steps=packing)
+        prepared, session = open_session(
+            prepared, "archive", cancellation, recorder.warning, steps=packing, then_bring_back=True
+        )
         stack.callback(session.end)
-        job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation))
+        job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation, then_bring_back=True))
         return _pack_and_copy(job)
 
 

@@ -11,7 +11,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +20,7 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import Spec
 from nerves_docker_port.image import ensure as images
+from nerves_docker_port.meanwhile import Meanwhile
 from nerves_docker_port.record import build_time, journal
 from nerves_docker_port.record.log import BuildLog
 from nerves_docker_port.record.recorder import Recorder
@@ -70,7 +71,7 @@ class Prepared:
         ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
     """A running flow: its session on the build volume, its log, and the reporter that passes its events on."""
 
@@ -79,6 +80,10 @@ class Job:
     log: BuildLog
     reporter: Recorder
     cancellation: Cancellation
+    _pending_records: list[Meanwhile[list[journal.Record]]] = field(default_factory=list)
+    """The records that are being read out of the build directory for the journal."""
+    then_bring_back: bool = False
+    """Whether the container brings changes in a copied package to the host by itself after its first steps succeed."""
 
     @property
     def request(self) -> Request:
@@ -87,22 +92,30 @@ class Job:
 
     def run(self, steps: Sequence[Step]) -> None:
         """Run the steps, each as a stage of the flow. Raises ``RunnerError`` if one fails."""
+        then_bring_back, self.then_bring_back = self.then_bring_back, False
         failure = self.attempt(steps)
         if self.reporter.has_seen_packages:
-            self._record_package_steps()
+            self._pending_records.append(Meanwhile(self._package_steps))
         if failure is not None:
             raise failed_step(self, steps[failure.step], failure)
+        self.then_bring_back = then_bring_back
 
     def finish(self, final: Step) -> bool:
         """Run the session's final step. Return whether it succeeded, which ends the session. Raises ``RunnerError``."""
         return self.attempt([final], is_final=True) is None
 
     def attempt(
-        self, steps: Sequence[Step], on_output: Callable[[bytes], None] | None = None, *, is_final: bool = False
+        self,
+        steps: Sequence[Step],
+        on_output: Callable[[bytes], None] | None = None,
+        *,
+        is_final: bool = False,
+        already_delivered: bool = False,
     ) -> Failure | None:
         """Run the steps until one fails. Return its failure, or ``None`` if all steps succeed. Raises ``RunnerError``.
 
-        The output goes to the log, or to ``on_output`` instead if it is given.
+        The output goes to the log, or to ``on_output`` instead if it is given. ``already_delivered`` says that the
+        container has the steps already.
         """
         if not steps:
             return None
@@ -116,24 +129,33 @@ class Job:
                     self._begin(steps[index + 1], under_way)
 
             listeners = (on_output or self.log.write, on_end, self._report_gap, self.cancellation)
-            failure = self.session.finish(*listeners) if is_final else self.session.run(steps, *listeners)
+            run = (
+                self.session.finish
+                if is_final
+                else functools.partial(self.session.run, steps, already_delivered=already_delivered)
+            )
+            failure = run(*listeners)
             self.log.end_step()
             if failure is not None:
                 # A stage that fails is not reported as finished.
                 under_way.pop_all()
             return failure
 
-    def _record_package_steps(self) -> None:
-        """Record the times of the packages' steps, which Buildroot has written to a file in the build directory."""
+    def record_package_steps(self) -> None:
+        """Record the times of the packages' steps, which were read while the flow went on."""
+        for pending in self._pending_records:
+            self.reporter.record(*pending.result())
+
+    def _package_steps(self) -> list[journal.Record]:
+        """Return the times of the packages' steps, which Buildroot has written to a file in the build directory."""
         found = self.session.read_file(f"{self.workspace.workdir}/{build_time.FILE}")
         if found is None:
-            return
+            return []
         content, engine_time = found
         ahead = 0.0 if engine_time is None else engine_time - time.time()
         # The engine gives its time in whole seconds, so a smaller difference between the clocks cannot be known.
         clock = journal.Clock(0.0 if abs(ahead) <= 1 else round(ahead, 1))
-        steps = build_time.steps(content, self.reporter.opened_at + clock.ahead)
-        self.reporter.record(clock, *steps)
+        return [clock, *build_time.steps(content, self.reporter.opened_at + clock.ahead)]
 
     def bring_back(self) -> None:
         """Bring changes in a copy of the package's directory to the host, if the workspace is a copy.
@@ -144,7 +166,9 @@ class Job:
         if self.cancellation.requested or self.session.is_over:
             return
         try:
-            failure = self.attempt(self.workspace.bringing_back(self.session.token))
+            failure = self.attempt(
+                self.workspace.bringing_back(self.session.token), already_delivered=self.then_bring_back
+            )
         except errors.RunnerError as error:
             self.reporter.warning(errors.changes_stay(error.message))
         else:
@@ -199,6 +223,9 @@ def prepare(
     with stage(reporter, "preflight"):
         engine = Engine.connect(environ)
         engine.ask_capabilities()
+        present = None
+        if request.settings.pull != "always":
+            present = Meanwhile(lambda: images.find(engine, request.image.tag))
         cancellation.check()
         if needs_tree:
             name = build_volume.find_name(engine, request.package, request.names)
@@ -214,6 +241,7 @@ def prepare(
             cancellation,
             policy=images.Policy(request.settings.pull, request.settings.create_image, request.interactive),
             environ=environ,
+            present=present,
             before_work=lambda: lock.check_free(engine, name),
             open_log=open_log,
         )
@@ -231,25 +259,28 @@ def open_session(
     *,
     steps: Sequence[Step] = (),
     final: Step | None = None,
+    then_bring_back: bool = False,
     spec: Callable[[Workspace, str], Spec] | None = None,
 ) -> tuple[Prepared, Session]:
     """Start a session on the build volume. Return it, and ``prepared`` with the session's workspace.
 
-    ``steps`` are the first steps of the session, and ``final`` is the step that ``Job.finish`` runs. If ``spec`` is
-    given, it describes the session's container instead. It gets the workspace and the token of the marks.
+    ``steps`` are the first steps of the session, and ``final`` is the step that ``Job.finish`` runs. With
+    ``then_bring_back``, the container runs the steps that bring changes in a copied package to the host directly after
+    ``steps``. If ``spec`` is given, it describes the session's container instead. It gets the workspace and the token
+    of the marks.
     If the engine cannot see the directories of this machine, and no setting forbids copies, the workspace that is
     returned has copies of them. ``tell`` gets warnings. The caller must end the session.
     Raises ``RunnerError``, with the code ``:volume_busy`` if another container uses the volume.
     """
     try:
-        return prepared, _open(prepared, flow, cancellation, tell, steps, final, spec)
+        return prepared, _open(prepared, flow, cancellation, tell, steps, final, then_bring_back, spec)
     except errors.NotSeenError:
         if prepared.request.settings.workspace != "auto" or prepared.workspace.is_copy:
             raise
     from nerves_docker_port.workspace.copied import CopiedWorkspace
 
     elsewhere = replace(prepared, workspace=CopiedWorkspace.in_place_of(prepared.engine, prepared.workspace))
-    return elsewhere, _open(elsewhere, flow, cancellation, tell, steps, final, spec)
+    return elsewhere, _open(elsewhere, flow, cancellation, tell, steps, final, then_bring_back, spec)
 
 
 def _open(
@@ -259,11 +290,13 @@ def _open(
     tell: Callable[[str], None],
     steps: Sequence[Step],
     final: Step | None,
+    then_bring_back: bool,
     spec: Callable[[Workspace, str], Spec] | None,
 ) -> Session:
     token = new_token()
     workspace, engine = prepared.workspace, prepared.engine
-    made = workspace.session(flow, steps, final, token) if spec is None else spec(workspace, token)
+    behind = workspace.bringing_back(token) if then_bring_back else []
+    made = workspace.session(flow, [*steps, *behind], final, token) if spec is None else spec(workspace, token)
     cancellation.check()
     session = Session(
         engine,
@@ -291,18 +324,20 @@ def job_on(
     cancellation: Cancellation,
     *,
     brings_back: bool = True,
+    then_bring_back: bool = False,
 ) -> Iterator[Job]:
     """Yield the job of a flow that uses the session, and bring changes in a copied package to the host at the end.
 
-    Without ``brings_back``, the session's own program does the latter.
+    Without ``brings_back``, the session's own program does the latter. ``then_bring_back`` is the argument of ``open_session``.
     """
     reporter.record(*prepared.as_records())
-    job = Job(prepared.workspace, session, log, reporter, cancellation)
+    job = Job(prepared.workspace, session, log, reporter, cancellation, then_bring_back=then_bring_back)
     try:
         yield job
     finally:
         if brings_back:
             job.bring_back()
+        job.record_package_steps()
 
 
 def failed_step(job: Job, step: Step, failure: Failure) -> errors.RunnerError:

@@ -14,6 +14,7 @@ import docker.errors
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine, label, labels
+from nerves_docker_port.meanwhile import Meanwhile
 from nerves_docker_port.record.log import BuildLog
 from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.image_name import names_registry
@@ -111,7 +112,8 @@ def ensure(
     *,
     policy: Policy,
     environ: Mapping[str, str],
-    before_work: Callable[[], None],
+    present: Meanwhile[Image | None] | None,
+    before_work: Callable[[], object],
     open_log: Callable[[], BuildLog],
 ) -> Image:
     """Return the wanted image: the one at the engine, else pulled, else built from its Dockerfile.
@@ -122,6 +124,7 @@ def ensure(
     who publishes such an image names the registry in the tag (``docker.io/me/my_system:0.1.0``), or configures
     ``pull: :always``.
 
+    ``present`` finds the image at the engine. It is ``None`` if the image must be pulled in any case.
     ``before_work`` is called before the person is asked and before an image is pulled or built. It may raise, to refuse
     that. ``open_log`` is called if the image is built, and returns the log for the output of the build.
     Raises ``RunnerError`` ``:image_unavailable``, ``:image_build_failed`` or ``:disk_full``.
@@ -129,7 +132,7 @@ def ensure(
     for text in engine.warnings:
         reporter.warning(text)
     builder = _Builder(engine, wanted, reporter, cancellation, policy, environ, open_log)
-    image = None if policy.pull == "always" else find(engine, wanted.tag)
+    image = None if present is None else present.result()
     if image is not None and engine.platform is not None and not image.is_for(engine.platform):
         reporter.warning(
             f"The engine's {image.tag} is made for {image.architecture}, and DOCKER_DEFAULT_PLATFORM asks for "
@@ -220,7 +223,7 @@ class _Builder:
             raise unavailable
         return self._build(self.context, self._digest(self.context))
 
-    def rebuild_if_changed(self, image: Image, before_work: Callable[[], None]) -> Image:
+    def rebuild_if_changed(self, image: Image, before_work: Callable[[], object]) -> Image:
         """Return the image, built again if its Dockerfile or its build context has changed.
 
         Only an image that this runner has built carries the digest of its context. Any other is returned as it is.

@@ -11,12 +11,16 @@ ndp_say() {
   printf '\036%s 0 %s 0 %d\036' "$1" "$2" "$$"
 }
 
-# ndp_ask TOKEN NAME: send the question NAME, and wait until the helper has answered. The helper sends a line to the
-# pipe `next` after each answer. That line can belong to an older answer, so the file `answered` says which question was
-# answered.
+# ndp_ask TOKEN NAME: send the question NAME, and wait until the helper has answered. The helper writes the answered
+# question to the file `answered`, and then sends a line to the pipe `next`, which ends the pause between two looks at
+# that file. The line can belong to an older answer, and it comes late if the helper is far away.
 ndp_ask() {
   ndp_say "$1" "$2"
-  until [ "$(cat /nerves-docker-port/answered 2>/dev/null)" = "$2 $$" ]; do
-    read -r _ </nerves-docker-port/next
+  while
+    ndp_answered=
+    { read -r ndp_answered </nerves-docker-port/answered; } 2>/dev/null
+    [ "$ndp_answered" != "$2 $$" ]
+  do
+    read -r -t 0.1 _ </nerves-docker-port/next || :
   done
 }

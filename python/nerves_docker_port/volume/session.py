@@ -28,6 +28,7 @@ from nerves_docker_port.engine import archive, container
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import CommandOutput, NameTakenError, NoContainerError, Output, Spec
 from nerves_docker_port.engine.stream import Stream
+from nerves_docker_port.meanwhile import Meanwhile
 from nerves_docker_port.volume import lock
 from nerves_docker_port.volume.steps import Mark, Splitter, Step, marks_in, to_file
 
@@ -110,7 +111,7 @@ class Session:
         self._expired = False
         self.is_over = False
         """Whether the final step has succeeded. The container ends after that."""
-        self.container = lock.take(engine, volume, spec)
+        self.container = lock.take(engine, volume, spec, checks=False)
         self._heartbeat = _Heartbeat(engine, self.container, patience, doing)
 
     def begin(self, cancellation: Cancellation) -> None:
@@ -118,14 +119,17 @@ class Session:
 
         Call this once, before every other method. If the container ends or the connection breaks before the workspace
         is ready, this method returns, and ``run`` reports the failure.
-        Raises ``RunnerError``, and ``NotSeenError`` if the engine cannot see the host's directories.
+        Raises ``RunnerError``, with the code ``:volume_busy`` if another container uses the volume, and ``NotSeenError``
+        if the engine cannot see the host's directories.
         """
         with self._failures(), cancellation.on_cancel(self._interrupt):
+            free = Meanwhile(lambda: lock.check_free(self.engine, self.volume, own=self.container))
             # The output is attached before the start, because the engine keeps no log of it that could be read later.
             if self._console is None:
                 self._output = Output(self.engine, self.container)
             else:
                 self._terminal = container.attach_terminal(self.engine, self.container)
+            free.result()
             container.start(self.engine, self.container)
             self._heartbeat.start(self._hang_up)
             if self._console is not None:
@@ -164,7 +168,8 @@ class Session:
                 self._has_workspace = True
             elif mark.name in self._questions:
                 self._questions[mark.name](self.container, f"{mark.name} {mark.killed}")
-                self._signal("SIGUSR2")
+                # Not waited for: it only saves the script the rest of a pause before it looks again.
+                Meanwhile(lambda: self._signal("SIGUSR2"))
 
     # --- Steps -------------------------------------------------------------------------------------------------
 
@@ -175,15 +180,20 @@ class Session:
         on_end: Callable[[int], None],
         on_gap: Callable[[str], None],
         cancellation: Cancellation,
+        *,
+        already_delivered: bool = False,
     ) -> Failure | None:
         """Run the steps one after the other until one fails. Return its failure, or ``None`` if all steps succeed.
 
-        The steps of the first call must be those in the container's command. ``on_output`` gets every byte that the
-        steps write, ``on_end`` gets the index of each step that has succeeded, and ``on_gap`` gets a sentence for the
-        user if output was lost with a connection. Raises ``RunnerError`` if the engine cannot be reached, if somebody
-        removed the container, if the container ended because no heartbeat arrived, or if the flow was cancelled.
+        The steps of the first call must be the first steps in the container's command. If the command has more steps,
+        the container runs them directly afterwards, and the next call must be for these, with ``already_delivered``.
+        ``on_output`` gets every byte that the steps write, ``on_end`` gets the index of each step that has succeeded,
+        and ``on_gap`` gets a sentence for the user if output was lost with a connection. Raises ``RunnerError`` if the
+        engine cannot be reached, if somebody removed the container, if the container ended because no heartbeat
+        arrived, or if the flow was cancelled.
         """
-        return self._run(lambda: self._deliver(steps), len(steps), on_output, on_end, on_gap, cancellation)
+        deliver = None if already_delivered else lambda: self._deliver(steps)
+        return self._run(deliver, len(steps), on_output, on_end, on_gap, cancellation)
 
     def finish(
         self,
@@ -204,7 +214,7 @@ class Session:
 
     def _run(
         self,
-        deliver: Callable[[], None],
+        deliver: Callable[[], None] | None,
         count: int,
         on_output: Callable[[bytes], None],
         on_end: Callable[[int], None],
@@ -216,7 +226,7 @@ class Session:
         first = self._last_number
         self._set_listener(on_output)
         with self._failures(), cancellation.on_cancel(self._interrupt):
-            if self._has_run:
+            if self._has_run and deliver is not None:
                 ended = self._retry(deliver, cancellation)
                 if ended is not None:
                     return ended
@@ -226,7 +236,7 @@ class Session:
                 return failure
             data: bytes | None
             data, self._unread_output = self._unread_output, b""
-            while done < count or data:
+            while done < count:
                 data = data or self._output.read()
                 if data is not None:
                     data = self._splitter.feed(data)
@@ -243,10 +253,11 @@ class Session:
                     cancellation.check()
                     done, failure = self._process_marks(first, done, count, on_end)
                     if failure is not None:
-                        while data:
-                            data = self._splitter.feed(data)
-                        return failure
-        return None
+                        break
+            # What came in the same read is these steps' output; marks in it are for the next call.
+            while data:
+                data = self._splitter.feed(data)
+        return failure
 
     def _process_marks(
         self, first: int, done: int, count: int, on_end: Callable[[int], None]
@@ -254,11 +265,15 @@ class Session:
         """Process the marks that have arrived. Return how many steps have succeeded, and the failure if one failed.
 
         ``first`` is the number of the last mark before this run, and ``done`` the steps of it that have succeeded.
+        Marks of later steps are kept for the next call of ``run``.
         """
         self._answer_questions()
         marks = list(self._marks)
         self._marks.clear()
-        for mark in marks:
+        for place, mark in enumerate(marks):
+            if done == count:
+                self._marks += marks[place:]
+                break
             if mark.number == 0:
                 if mark.name == "expired":
                     # The container ends now. A step that fails after this mark fails because of that.
@@ -406,9 +421,10 @@ class Session:
 
     def is_undisturbed(self) -> bool:
         """Return whether the container still runs and no other container has taken the volume since ``park``."""
+        inspecting = Meanwhile(lambda: container.inspect(self.engine, self.container))
         try:
             lock.check_free(self.engine, self.volume)
-            found = container.inspect(self.engine, self.container)
+            found = inspecting.result()
         except _FAILURES:
             return False
         return found is not None and bool(found["State"]["Running"])

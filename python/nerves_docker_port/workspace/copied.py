@@ -18,6 +18,7 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import archive, container
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import Mount
+from nerves_docker_port.meanwhile import Meanwhile
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume import build_volume
 from nerves_docker_port.volume.build_volume import labels_of
@@ -46,14 +47,15 @@ class CopiedWorkspace(Workspace):
         Raises ``RunnerError`` ``:bad_request`` if a setting does not work with copies.
         """
         check_settings(mounted.request)
-        volumes = [
-            Mount("volume", build_volume.ensure_part(engine, mounted.volume, "package"), mounted.package_dir),
-            Mount("volume", build_volume.ensure_part(engine, mounted.volume, "platform"), PLATFORM),
-            Mount("volume", build_volume.ensure_shared(engine, "downloads"), DOWNLOADS),
-        ]
+        # Made at the same time, because an engine elsewhere may be far away.
+        places = {
+            mounted.package_dir: Meanwhile(lambda: build_volume.ensure_part(engine, mounted.volume, "package")),
+            PLATFORM: Meanwhile(lambda: build_volume.ensure_part(engine, mounted.volume, "platform")),
+            DOWNLOADS: Meanwhile(lambda: build_volume.ensure_shared(engine, "downloads")),
+        }
         if mounted.request.settings.ccache is not None:
-            shared = build_volume.ensure_shared(engine, "ccache")
-            volumes.append(Mount("volume", shared, f"{mounted.home}/{CCACHE}"))
+            places[f"{mounted.home}/{CCACHE}"] = Meanwhile(lambda: build_volume.ensure_shared(engine, "ccache"))
+        volumes = [Mount("volume", making.result(), place) for place, making in places.items()]
         return cls(
             request=mounted.request,
             image=mounted.image,
