@@ -68,7 +68,7 @@ matrix: exunit-bookworm exunit-trixie exunit-sid
 
 ## engines: the same tests on every kind of engine; what they show is written into docs/engines.md
 engines: package
-	NDP_ENGINES=all NDP_ENGINES_TABLE=docs/engines.md $(WORLD) run --image new -- $(BIN)/python -m pytest tests/engines
+	NDP_ENGINES=all NDP_ENGINES_TABLE=docs/engines.md $(WORLD) run --image new --elixir host -- $(BIN)/python -m pytest tests/engines
 
 ## soak: what takes too long for every run
 soak: package

@@ -16,11 +16,12 @@ import docker
 import pytest
 from integration.kinds import KINDS, Kind, RunningEngine, running
 
+from mix.conftest import directory
 from support.registry import Registry
 from support.system import System
 from terminal.conftest import make_shell, make_tmux
 
-__all__ = ["make_shell", "make_tmux"]
+__all__ = ["directory", "make_shell", "make_tmux"]
 
 CORE = ("tls", "ssh", "podman")
 """What starts within seconds on any machine where a container may start containers. `make engines` has all kinds."""

@@ -7,14 +7,18 @@ import io
 import re
 import secrets
 import signal
+import subprocess
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import docker
 import docker.errors
 import pytest
 from integration.kinds import Kind, RunningEngine
+from integration.project import Project, lay_out
 
 from engines.conftest import Cell
 from nerves_docker_port.port.wire import Atom
@@ -28,6 +32,9 @@ from terminal.conftest import Shell
 
 PATIENCE = 60
 """Seconds; only ends a hang."""
+
+UNBUILT = {"NERVES_PRECOMPILE": "1", "NERVES_ENV_DISABLED": "1"}
+"""With these, Nerves does not build a stale system before Mix runs a task."""
 
 STAGES = ["preflight", "create_build", "make", "make_system", "copy"]
 
@@ -109,6 +116,45 @@ def test_a_shell_is_the_caller_s_and_what_was_changed_in_it_comes_back(
     assert owner(defconfig) == (shell.system.uid, shell.system.uid)
     assert shell.containers() == []
     shell.assert_sane_terminal()
+
+
+@pytest.mark.row("run")
+def test_a_command_runs_in_the_build_directory_and_its_status_is_that_of_mix(
+    directory: Path, running_engine: RunningEngine, cell: Cell
+) -> None:
+    """With Mix itself, as the person who may use the engine."""
+    leads = running_engine.variables
+    # Root's own programs are nobody else's to run.
+    path = f"{leads['PATH'].partition(':')[0]}:/usr/bin:/bin" if "PATH" in leads else "/usr/local/bin:/usr/bin:/bin"
+    project = lay_out(directory / "p", host=leads["DOCKER_HOST"], image=NEW)
+    project = replace(project, settings={**project.settings, **leads, **UNBUILT, "PATH": path})
+    user = running_engine.kind.user
+    subprocess.run(["chown", "-R", f"{user}:{user}", project.directory], check=True)
+    ended = mix_run(project, user, "sh", "-c", "echo here > kept; echo by $(id -un) in $PWD")
+    assert ended.returncode == 0, ended.stdout
+    assert "by nerves in /home/nerves/project\n" in ended.stdout
+    ended = mix_run(project, user, "cat", "kept")
+    assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "here")
+    ended = mix_run(project, user, "false")
+    assert ended.returncode == 1, ended.stdout
+    assert "** (" not in ended.stdout
+
+
+def mix_run(project: Project, user: int, *words: str) -> subprocess.CompletedProcess[str]:
+    """`mix nerves_docker_port.run`, without a terminal."""
+    return subprocess.run(
+        project.command("nerves_docker_port.run", "--", *words),
+        cwd=project.system,
+        env=project.env(),
+        user=user,
+        group=user,
+        extra_groups=[],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.row("doctor")
