@@ -11,6 +11,8 @@ import re
 import shlex
 import shutil
 import signal
+import subprocess
+import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ from pathlib import Path
 
 import docker
 import pytest
-from integration.elixir import ensure_elixir
+from integration.elixir import command_in, ensure_elixir
 from integration.project import Project, lay_out
 
 from support.images import NEW
@@ -31,6 +33,24 @@ from support.tmux import OUTER, PATIENCE, Tmux, processes_with
 PROMPT = r"^ Nerves  project >"
 COMPILING = 120.0
 """Seconds for Mix, which may have everything to compile."""
+
+
+@dataclass(frozen=True)
+class WithoutProc(Project):
+    """A project whose Mix, and all that Mix starts, finds nothing in /proc. macOS has no /proc at all."""
+
+    def helper(self) -> int:
+        """The helper's process."""
+        (packaged,) = self.system.glob("_build/*/lib/nerves_docker_port/priv/python")
+        (pid,) = processes_with(str(packaged))
+        return pid
+
+    def command(self, *task: str) -> list[str]:
+        """The command line of a Mix task."""
+        mask = ["sh", "-c", 'mount -t tmpfs none /proc && exec "$@"', "sh", "mix", *task]
+        if self.elixir is None:
+            mask = ["unshare", "--mount", "--propagation=private", *mask]
+        return command_in(self.elixir, mask, shared=[self.directory])
 
 
 @dataclass
@@ -51,13 +71,14 @@ class World:
         return ours(self.client, self.volume)
 
 
-def _world(elixir: str, host: str, client: docker.DockerClient) -> Iterator[World]:
+def _world(elixir: str, host: str, client: docker.DockerClient, kind: type[Project] = Project) -> Iterator[World]:
     directory = Path(tempfile.mkdtemp(prefix="ndp-"))
     directory.chmod(0o755)
     with Recorder(directory, host) as recorder:
         project = lay_out(
             directory / "p", host=recorder.host, image=NEW, elixir=ensure_elixir(elixir), TMPDIR=str(directory)
         )
+        project = kind(project.directory, project.elixir, project.settings)
         (project.home / ".ssh").mkdir()
         ended = project.mix("nerves.system.shell")
         assert ended.returncode == 1, ended.stdout
@@ -79,6 +100,12 @@ def _world(elixir: str, host: str, client: docker.DockerClient) -> Iterator[Worl
 def world(host: str, client: docker.DockerClient) -> Iterator[World]:
     """A project and an Elixir that can hand over its terminal."""
     yield from _world("trixie", host, client)
+
+
+@pytest.fixture(scope="module")
+def world_without_proc(host: str, client: docker.DockerClient) -> Iterator[World]:
+    """The same without /proc."""
+    yield from _world("trixie", host, client, WithoutProc)
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +187,13 @@ def shell(root: Path, make_tmux: Callable[..., Tmux], world: World) -> Iterator[
 def old_shell(root: Path, make_tmux: Callable[..., Tmux], old_world: World) -> Iterator[MixShell]:
     """The same with an Elixir that cannot hand over its terminal."""
     for make in _shells(root, make_tmux, old_world):
+        yield make()
+
+
+@pytest.fixture
+def shell_without_proc(root: Path, make_tmux: Callable[..., Tmux], world_without_proc: World) -> Iterator[MixShell]:
+    """The same where there is no /proc."""
+    for make in _shells(root, make_tmux, world_without_proc):
         yield make()
 
 
@@ -424,3 +458,76 @@ def test_without_a_terminal_mix_says_so_and_waits_for_nothing(world: World, old_
         assert said.count("** (Mix)") == 1
         assert "The build shell is prepared, but Mix has no terminal to open it on." in said
         assert re.search(r"^    \S.* shell \S+/spec$", said, re.MULTILINE)
+
+
+# --- Without /proc ---------------------------------------------------------------------------------------------
+
+
+def test_without_proc_a_system_builds_to_an_artifact(world_without_proc: World) -> None:
+    project = world_without_proc.project
+    ended = project.mix("nerves.artifact")
+    assert ended.returncode == 0, ended.stdout
+    assert "/proc" not in ended.stdout
+    assert "|Docker| Reusing artifact archive from " in ended.stdout
+    (artifact,) = project.downloads.glob("my_system-*.tar.gz")
+    with tarfile.open(artifact) as archive:
+        assert any(name.endswith("nerves-system.tag") for name in archive.getnames())
+    assert world_without_proc.containers() == []
+
+
+def test_without_proc_the_shell_is_as_with_it(shell_without_proc: MixShell) -> None:
+    shell = shell_without_proc
+    shell.start(PROMPT)
+    assert shell.tmux.run("stty size; pwd") == "30 100\n/home/nerves/project"
+    shell.tmux.resize(90, 25)
+    shell.tmux.enter("until [ \"$(stty size)\" = '25 90' ]; do sleep 0.1; done; echo resized")
+    shell.tmux.wait_for("^resized$")
+    shell.tmux.resize(100, 30)
+    shell.tmux.enter("sleep 1000")
+    shell.tmux.wait_for("sleep 1000$")
+    shell.tmux.press("C-c")
+    assert shell.tmux.run("echo $?") == "130"
+    shell.tmux.enter("exit 3")
+    assert shell.left() == 0
+    shell.assert_sane_terminal(0)
+    assert shell.world.containers() == []
+
+
+def test_without_proc_kill_9_of_the_shell_s_helper_leaves_nothing(shell_without_proc: MixShell) -> None:
+    shell = shell_without_proc
+    shell.start(PROMPT, NERVES_DOCKER_PATIENCE="10")
+    shell.tmux.enter("vi nerves.config")
+    assert wait_until(shell.tmux.alternate, PATIENCE)
+    assert isinstance(shell.world.project, WithoutProc)
+    os.kill(shell.world.project.helper(), signal.SIGKILL)
+    shell.assert_nothing_is_left()
+    shell.assert_sane_terminal()
+    shell.tmux.press("Enter")
+    assert shell.tmux.run("echo typed").endswith("typed")
+
+
+def test_without_proc_kill_9_of_a_build_s_helper_is_one_error_and_leaves_nothing(world_without_proc: World) -> None:
+    world, project = world_without_proc, world_without_proc.project
+    assert isinstance(project, WithoutProc)
+    for artifact in [*project.downloads.glob("my_system-*"), *project.artifacts.glob("my_system-*/CHECKSUM")]:
+        artifact.unlink()
+    log = project.system / "build.log"
+    log.unlink(missing_ok=True)
+    with subprocess.Popen(
+        project.command("nerves.artifact"),
+        cwd=project.system,
+        env=project.env(NERVES_DOCKER_PATIENCE="10", MINI_MAKE_ARGS="SLEEP=1000"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as mix:
+        ready = "Build directory successfully created."
+        assert wait_until(lambda: log.exists() and ready in log.read_text(), COMPILING)
+        os.kill(project.helper(), signal.SIGKILL)
+        said, _ = mix.communicate(timeout=COMPILING)
+    assert mix.returncode == 1
+    assert said.count("** (Mix)") == 1, said
+    assert wait_until(lambda: world.containers() == [], PATIENCE)
+    ended = project.mix("nerves.artifact")
+    assert ended.returncode == 0, ended.stdout
