@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from bench import cache, mix, ours, stock
+from bench import cache, elsewhere, mix, ours, stock
 from bench.measure import Case, Limit, Sample
 from bench.place import WORKDIRS, Log, Place
 from integration.project import Project
@@ -180,4 +180,6 @@ ALL: dict[str, Callable[[Place], Iterator[Case]]] = {
     "latency": latency,
     "copy": copy,
     "cache": cache.shared_cache,
+    "link": elsewhere.link,
+    "copied": elsewhere.copies,
 }

@@ -26,12 +26,14 @@ class Sample:
 class Limit:
     """A limit for the median of the contender `of`.
 
-    It is at most `at_most` times the median of the contender `against`, or, without `against`, at most `at_most`.
+    It is at most `at_most` times the median of the contender `against`, or at most `at_most` more than that of `above`,
+    or, without both, at most `at_most`.
     """
 
     of: str
     at_most: float
     against: str | None = None
+    above: str | None = None
     measure: str = "seconds"
 
 
@@ -70,7 +72,7 @@ class Verdict:
     case: str
     limit: Limit
     value: float
-    """The ratio of two medians, or one median if the limit has no `against`."""
+    """The ratio or the difference of two medians, or one median, as the limit has it."""
 
     @property
     def ok(self) -> bool:
@@ -103,6 +105,8 @@ def judge(outcome: Outcome) -> list[Verdict]:
         value = outcome.median(limit.of, limit.measure)
         if limit.against is not None:
             value /= outcome.median(limit.against, limit.measure)
+        if limit.above is not None:
+            value -= outcome.median(limit.above, limit.measure)
         verdicts.append(Verdict(outcome.case.name, limit, value))
     return verdicts
 

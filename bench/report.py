@@ -38,7 +38,7 @@ def line(verdict: Verdict) -> str:
     """Return one line with a limit, the measured value, and whether it is within the limit."""
     limit = verdict.limit
     what = limit.of if limit.measure == "seconds" else f"{limit.measure} of {limit.of}"
-    against = f" / {limit.against}" if limit.against else ""
+    against = f" / {limit.against}" if limit.against else f" - {limit.above}" if limit.above else ""
     return f"{'ok    ' if verdict.ok else 'not ok'}  {what}{against}: {verdict.value:.3f}, at most {limit.at_most:.3f}"
 
 
@@ -71,6 +71,7 @@ def _record(outcomes: Sequence[Outcome], now: datetime) -> dict[str, Any]:
                     {
                         "of": verdict.limit.of,
                         "against": verdict.limit.against,
+                        "above": verdict.limit.above,
                         "measure": verdict.limit.measure,
                         "value": verdict.value,
                         "at_most": verdict.limit.at_most,
