@@ -360,4 +360,23 @@ def test_what_was_left_behind_is_what_does_not_run_and_is_not_about_to(engine: E
     ours(fake, "new", status="created")
     ours(fake, "runs", age=90)
     fake.add_container("somebody", status="exited", mounted=VOLUME).created -= 90
-    assert sorted(lock.left_behind(engine)) == ["ended", "left"]
+    # A container has the labels of its image, too, and this one's image was built by us.
+    fake.add_container("mine", status="exited", project="nerves_docker_port", context="0123").created -= 90
+    in_our_image = {"project": "nerves_docker_port", "context": "0123", "volume": VOLUME, "step": "build"}
+    fake.add_container("in our image", status="exited", **in_our_image).created -= 90
+    assert sorted(lock.left_behind(engine)) == ["ended", "in our image", "left"]
+
+
+def test_what_belongs_to_no_volume_and_was_left_behind_is_removed_by_the_next_who_looks(
+    engine: Engine, fake: FakeEngine
+) -> None:
+    for name, status, age, labels in (
+        ("question", "created", 90, {"project": "nerves_docker_port", "step": "question"}),
+        ("doctor", "exited", 90, {"project": "nerves_docker_port", "step": "doctor"}),
+        ("new", "created", 0, {"project": "nerves_docker_port", "step": "question"}),
+        ("runs", "running", 90, {"project": "nerves_docker_port", "step": "doctor"}),
+        ("of an image of ours", "exited", 90, {"project": "nerves_docker_port", "context": "0123"}),
+    ):
+        fake.add_container(name, status=status, **labels).created -= age
+    lock.check_free(engine, VOLUME)
+    assert {each.name for each in fake.containers.values()} == {"new", "runs", "of an image of ours"}

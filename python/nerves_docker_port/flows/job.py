@@ -328,7 +328,8 @@ def job_on(
 ) -> Iterator[Job]:
     """Yield the job of a flow that uses the session, and bring changes in a copied package to the host at the end.
 
-    Without ``brings_back``, the session's own program does the latter. ``then_bring_back`` is the argument of ``open_session``.
+    Without ``brings_back``, the session's own program does the latter. ``then_bring_back`` is the argument of
+    ``open_session``.
     """
     reporter.record(*prepared.as_records())
     job = Job(prepared.workspace, session, log, reporter, cancellation, then_bring_back=then_bring_back)

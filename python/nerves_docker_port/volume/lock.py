@@ -28,6 +28,8 @@ TAKE_TIMEOUT = 20.0
 
 _RUNNING = ("running", "paused", "restarting")
 _ENDED = ("exited", "dead", "removing")
+_WITHOUT_VOLUME = ("question", "doctor")
+"""What our containers that use no build volume are for (workspace/choose.py, doctor/examine.py)."""
 
 
 def session_name(volume: str) -> str:
@@ -109,7 +111,8 @@ def reserve(engine: Engine, volume: str, flow: str, image: str | None) -> Iterat
 def check_free(engine: Engine, volume: str, *, own: str | None = None) -> None:
     """Check that no other container uses ``volume``. Remove containers that an older version of this package left.
 
-    ``own`` is the id of the container that holds the volume for this process, if there is one.
+    Containers of ours that belong to no volume and whose helper was killed are removed, too. ``own`` is the id of the
+    container that holds the volume for this process, if there is one.
     Raises ``RunnerError`` with the code ``:volume_busy`` if another container uses the volume, and
     ``NoContainerError`` if the container ``own`` has ended.
     """
@@ -139,6 +142,15 @@ def check_free(engine: Engine, volume: str, *, own: str | None = None) -> None:
                         raise _busy_error(engine, volume, inspected)
                 else:
                     container.remove(engine, str(other["Id"]))
+            elif _is_abandoned(engine, other):
+                container.remove(engine, str(other["Id"]))
+
+
+def _is_abandoned(engine: Engine, listed: Mapping[str, Any]) -> bool:
+    """Return whether this is a container of ours without a volume whose helper was killed before it removed it."""
+    if label(listed.get("Labels"), "step") not in _WITHOUT_VOLUME:
+        return False
+    return listed.get("State") in ("created", "exited") and engine.now() - float(listed["Created"]) > LEFTOVER_AGE
 
 
 def left_behind(engine: Engine) -> list[str]:
@@ -149,6 +161,9 @@ def left_behind(engine: Engine) -> list[str]:
             name_of(each)
             for each in container.list_all(engine)
             if label(each.get("Labels"), "project") is not None
+            # A container has the labels of its image, too. An image that we have built has the label `context`, so a
+            # container with that label and without `step` is not one of ours.
+            and (label(each.get("Labels"), "step") or label(each.get("Labels"), "context") is None)
             # The engine is already removing a container in the state `removing`, so nobody has to do anything.
             and each.get("State") not in (*_RUNNING, "removing")
             and now - float(each["Created"]) > LEFTOVER_AGE

@@ -118,9 +118,9 @@ class Session:
         """Start the container and wait until its workspace is ready. The first step starts after that.
 
         Call this once, before every other method. If the container ends or the connection breaks before the workspace
-        is ready, this method returns, and ``run`` reports the failure.
-        Raises ``RunnerError``, with the code ``:volume_busy`` if another container uses the volume, and ``NotSeenError``
-        if the engine cannot see the host's directories.
+        is ready, this method returns, and ``run`` reports the failure. Raises ``RunnerError``, with the code
+        ``:volume_busy`` if another container uses the volume, and ``NotSeenError`` if the engine cannot see the host's
+        directories.
         """
         with self._failures(), cancellation.on_cancel(self._interrupt):
             free = Meanwhile(lambda: lock.check_free(self.engine, self.volume, own=self.container))
