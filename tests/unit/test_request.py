@@ -294,3 +294,11 @@ def test_empty_arguments_are_refused() -> None:
 )
 def test_paths_in_the_container_are_joined_as_elixir_joins_them(parts: tuple[str, ...], joined: str) -> None:
     assert container_path(*parts) == joined
+
+
+def test_a_variable_that_is_not_utf8_is_named_and_not_left_out() -> None:
+    args = arguments(ROOT)
+    args[Atom("env")] = {"TERM": "xterm", "NERVES_DOCKER_MOUNTS": b"/home/\xfc:/there"}
+    assert "NERVES_DOCKER_MOUNTS is not text in UTF-8" in refused(args).message
+    args[Atom("env")] = {b"NERVES_DOCKER_\xfc": "1"}
+    assert "NERVES_DOCKER_\ufffd is not text in UTF-8" in refused(args).message

@@ -159,7 +159,7 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
         gid=os.getgid(),
         settings=settings_module.parse(
             config,
-            {name: value for name, value in env.items() if isinstance(name, str) and isinstance(value, str)},
+            _variables(env),
             os.environ if environ is None else environ,
             app=package.app,
             package=package.path,
@@ -167,6 +167,17 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
             download_dir=names.download_dir,
         ),
     )
+
+
+def _variables(env: Mapping[Term, Term]) -> dict[str, str]:
+    """The variables that the shim has sent. What is not UTF-8 arrives as bytes, and must not be left out silently."""
+    found = {}
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            shown = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+            raise errors.bad_request(f"The variable {shown} is not text in UTF-8.", hint="Set it anew, or unset it.")
+        found[name] = value
+    return found
 
 
 def is_interactive(args: Mapping[Term, Term]) -> bool:
