@@ -36,7 +36,8 @@ class Headlines:
     """Finds the headlines in the output, each once and in order, even if a headline is cut into several reads."""
 
     def __init__(self) -> None:
-        # The beginning of the unfinished last line, if that line may be a headline.
+        # The part of the unfinished last line that still matters: of a line that may be a headline, its beginning; of
+        # any other line, its last bytes, because a headline of another package may begin there.
         self._line = b""
         self._skipping = False
 
@@ -44,31 +45,51 @@ class Headlines:
         """Return the headlines that are complete with ``data``, without control characters and surrounding blanks."""
         if self._skipping:
             end = data.find(b"\n")
-            if end < 0:
+            line = self._line + (data if end < 0 else data[:end])
+            inserted = line.find(standout.USUAL_MARK)
+            if inserted >= 0:
+                data = line[inserted:] + data[len(line) - len(self._line) :]
+            elif end < 0:
+                self._line = line[-len(standout.USUAL_MARK) :]
                 return []
-            data = data[end + 1 :]
-            self._skipping = False
+            else:
+                data = data[end + 1 :]
+            self._line, self._skipping = b"", False
         elif self._line:
             data = self._line + data
             self._line = b""
         last = data.rfind(b"\n") + 1
-        self._keep(data[last : last + _LONGEST_HEADLINE])
+        self._keep(data[last:])
         if b">>>" not in data:
             return []
-        first = standout.HEADLINE.match(data, 0, last)
-        return _shown([*([first[0]] if first else []), *standout.NEXT_HEADLINES.findall(data, 0, last)])
+        found = _in_lines(data, last)
+        mark = standout.USUAL_MARK
+        if data.count(mark, 0, last) > b"\n".join(found).count(mark):
+            data = standout.with_inserted_on_lines_of_their_own(data[:last])
+            found = _in_lines(data, len(data))
+        return _shown(found)
 
     def finish(self) -> list[bytes]:
         """Return the last line if it is a headline without a newline at its end."""
-        line, self._line, self._skipping = self._line, b"", False
+        line = b"" if self._skipping else self._line
+        self._line, self._skipping = b"", False
         return _shown([line] if standout.HEADLINE.match(line) else [])
 
     def _keep(self, line: bytes) -> None:
         """Remember the unfinished line if it is a headline or can still become one."""
-        if standout.may_become_headline(line):
-            self._line = line
+        inserted = line.find(standout.USUAL_MARK)
+        if standout.may_become_headline(line[:_LONGEST_HEADLINE]):
+            self._line = line[:_LONGEST_HEADLINE]
+        elif inserted >= 0:
+            self._line = line[inserted : inserted + _LONGEST_HEADLINE]
         else:
-            self._skipping = True
+            self._line, self._skipping = line[-len(standout.USUAL_MARK) :], True
+
+
+def _in_lines(data: bytes, end: int) -> list[bytes]:
+    """The headlines that begin a line, in whole lines up to ``end``."""
+    first = standout.HEADLINE.match(data, 0, end)
+    return [*([first[0]] if first else []), *standout.NEXT_HEADLINES.findall(data, 0, end)]
 
 
 def _shown(headlines: list[bytes]) -> list[bytes]:

@@ -38,6 +38,12 @@ HEADLINE = re.compile(rb"(?: >>> | \x1b\[7m>>> | %s ) [^\n]*" % _MARKED, re.VERB
 NEXT_HEADLINES = re.compile(rb"\n( >>>[^\n]* | \x1b\[7m>>>[^\n]* | %s[^\n]* )" % _MARKED, re.VERBOSE)
 """A newline and the headline that follows it."""
 
+USUAL_MARK = b"\x1b[7m>>> "
+"""How headlines begin on nearly every terminal. Where several packages are built at once, one can follow a line that
+another package's job has not ended yet (`checking for pipe... `); only this form is looked for there."""
+
+_INSERTED = re.compile(rb"^(?!\x1b\[7m>>> )([^\n]*?)(?=\x1b\[7m>>> )", re.MULTILINE)
+
 LONGEST_START = 256
 """The most bytes before `>>>` for which an unfinished line may still become a headline."""
 
@@ -52,6 +58,11 @@ _USUAL = bytes([*b"\t\n", *range(0x20, 0x7F)])
 def may_become_headline(line: bytes) -> bool:
     """Return whether an unfinished line is a headline or can still become one."""
     return _START.match(line) is not None or HEADLINE.match(line) is not None
+
+
+def with_inserted_on_lines_of_their_own(data: bytes) -> bytes:
+    """``data``, which begins with a line, with a newline before a headline that stands in a line of something else."""
+    return _INSERTED.sub(rb"\1\n", data)
 
 
 def shown(lines: list[bytes]) -> list[bytes]:
