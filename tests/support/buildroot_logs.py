@@ -66,7 +66,7 @@ def before(package: str, step: str, version: str = "1.2.3") -> str:
     return "".join(headline(package, version, name) for name in done)
 
 
-def failed_system_log(step: str, output: str, target: str) -> str:
+def failed_system_log(step: str, output: str, target: str, status: int = 1) -> str:
     """A log in which what concerns the whole system failed, not a package."""
     return (
         PREPARATION
@@ -74,5 +74,5 @@ def failed_system_log(step: str, output: str, target: str) -> str:
         + headline("", "", "Finalizing target directory")
         + headline("", "", step)
         + output
-        + f"make[1]: *** [Makefile:808: {target}] Error 1\nmake: *** [Makefile:23: _all] Error 2\n"
+        + f"make[1]: *** [Makefile:808: {target}] Error {status}\nmake: *** [Makefile:23: _all] Error 2\n"
     )

@@ -238,6 +238,14 @@ def test_what_a_tool_says_is_understood(package: str, step: str, kind: str, reme
             "Correct BR2_ROOTFS_OVERLAY",
         ),
         (
+            "Generating filesystem image rootfs.ext2",
+            "/h/images/rootfs.ext2: Not enough space to build proposed filesystem while setting up superblock\n",
+            "/h/images/rootfs.ext2",
+            "image-too-big",
+            "Generating filesystem image rootfs.ext2",
+            "Raise BR2_TARGET_ROOTFS_EXT2_SIZE",
+        ),
+        (
             "Generating filesystem image rootfs.tar",
             "mkusers: user 'foo' already exists with uid '1001' (wants '1002')\n",
             "/home/nerves/project/images/rootfs.tar",
@@ -262,6 +270,22 @@ def test_a_failure_of_the_whole_system_blames_no_package(
     assert (cause.package, cause.step, cause.kind) == (None, shown, kind)
     assert output.rstrip("\n") in cause.lines
     assert cause.remedy is None if remedy is None else remedy in (cause.remedy or "")
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "kind", "remedy"),
+    [
+        ("Permission denied", 126, "permission", "Make /nerves/env/my_sys/post-build.sh executable"),
+        ("No such file or directory", 127, "post-script", "/nerves/env/my_sys/post-build.sh does not exist"),
+        ("cannot execute: required file not found", 127, "cannot-execute", "line ends (CR LF)"),
+    ],
+)
+def test_a_script_that_cannot_be_run_is_told_as_such(said: str, status: int, kind: str, remedy: str) -> None:
+    script = "/nerves/env/my_sys/post-build.sh"
+    line = f"/bin/bash: line 1: {script}: {said}\n"
+    cause = found(failed_system_log(f"Executing post-build script {script}", line, "target-finalize", status))
+    assert (cause.step, cause.kind, cause.lines) == ("Executing post-build script", kind, (line.rstrip(),))
+    assert remedy in (cause.remedy or "")
 
 
 ERROR = "a.c:3:4: error: expected ';'\n"

@@ -105,6 +105,7 @@ _INCLUDE = re.compile(
 _PROGRAM_OF_CMAKE = re.compile(r"\(missing:[^)]*(?:EXECUTABLE|Interpreter)")
 _TOO_OLD = re.compile(r"but (?:the )?version of \S+ is|unsuitable version|[Ii]nvalid version|but required is at least")
 
+_MAY_NOT_BE_RUN = ("Make {path} executable (`chmod +x`), or call its interpreter with it.",)
 _OF_LIBSTDCXX = re.compile(
     r"(?:(?:vtable|typeinfo) for )?(?:std::|operator (?:new|delete)|__cxa_|__gxx_|__cxxabiv1::).*"
 )
@@ -309,6 +310,9 @@ class _Search:
         kind, remedy = sign.kind, fill(sign.remedies, fields)
         if kind == "compile-c":
             kind = self._language(hit)
+        if kind == "permission" and place.inner.status == "Error 126" and "path" in fields:
+            # The shell's status of a program that is there but may not be run.
+            remedy = fill(_MAY_NOT_BE_RUN, fields)
         if self._step.startswith("Executing") and kind in ("command", "missing-file", "unknown"):
             kind, remedy = "post-script", self._remedy_of_script(lines)
         elif self._step.startswith("Generating filesystem") and kind in ("command", "missing-file", "unknown"):
@@ -347,6 +351,8 @@ class _Search:
 
     def _remedy_of_script(self, lines: Sequence[str]) -> str:
         script = self._place.headline.rpartition(" ")[2]
+        if any(line.endswith(f"{script}: No such file or directory") for line in lines):
+            return f"Correct BR2_ROOTFS_POST_..._SCRIPT in the defconfig: {script} does not exist."
         for line in lines:
             option = re.search(
                 r"(?:select|enable|set|needs?|requires?|add|missing|without)\W+(BR2_\w+)", line, re.IGNORECASE

@@ -821,7 +821,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "image-too-big",
         CAUSE,
-        r"Could not allocate (?:block|inode) in ext2 filesystem|mke?2?fs\S*: .*(?:too small|No free|Ext2 inode)",
+        r"Could not allocate (?:block|inode) in ext2 filesystem|Not enough space to build proposed filesystem|"
+        r"mke?2?fs\S*: .*(?:too small|No free|Ext2 inode)",
         "Raise BR2_TARGET_ROOTFS_EXT2_SIZE in the defconfig, or make the root file system smaller.",
         after=2,
     ),
@@ -1420,7 +1421,14 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "cannot-execute",
         CAUSE,
-        r": cannot execute(?: binary file)?(?:: |$)|: Exec format error|bad interpreter: ",
+        r"(?P<path>[^\s:]+): cannot execute: required file not found|(?P<path2>[^\s:]+): (?:/\S+: )?bad interpreter: ",
+        "The interpreter that the first line of {path} names is not there: install or build it, or name another one. "
+        "A script with Windows' line ends (CR LF) fails so, too.",
+    ),
+    _sign(
+        "cannot-execute",
+        CAUSE,
+        r": cannot execute(?: binary file)?(?:: |$)|: Exec format error",
         "It is built for another processor or C library, or its interpreter is missing: let the package run a "
         "program of the build machine instead.",
     ),
