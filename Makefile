@@ -76,9 +76,9 @@ soak: package
 	NDP_RACES=100 $(WORLD) run --image new -- $(BIN)/python -m pytest -s tests/faults/test_real_engine.py -k 'instant or same'
 	NDP_KILLS=100 $(WORLD) run --image new -- $(BIN)/python -m pytest -s tests/engine/test_record.py -k killed
 
-## bench: everything side by side in one run; ratios, not seconds
+## bench: everything side by side in one run; the figures are written into docs/performance.md
 bench: package
-	$(WORLD) run --image new --image old --elixir host -- $(BIN)/python -m bench
+	$(WORLD) run --image new --image old --elixir host -- $(BIN)/python -m bench --page docs/performance.md
 
 ## lint: formatting, types, warnings, the layers of the helper, the scripts
 lint: $(VENV)/.ready
