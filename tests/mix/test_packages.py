@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from integration.elixir import ensure_elixir
 from integration.project import Project, lay_out
 
 from support.images import NEW
@@ -22,8 +23,12 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def project(directory: Path, host: str) -> Project:
-    """A system with nothing but `mix.exs` and a defconfig."""
-    project = lay_out(directory / "p", host=host, image=NEW, elixir=None)
+    """A system with nothing but `mix.exs` and a defconfig, on this machine."""
+    return _bare_system(directory, host, None)
+
+
+def _bare_system(directory: Path, host: str, elixir: Path | None) -> Project:
+    project = lay_out(directory / "p", host=host, image=NEW, elixir=elixir)
     _replace(project, 'Path.join(__DIR__, "VERSION") |> File.read!() |> String.trim()', '"0.1.0"')
     _replace(project, ', "VERSION"]', "]")
     for path in project.system.iterdir():
@@ -39,7 +44,10 @@ def _replace(project: Project, old: str, new: str) -> None:
     mix_exs.write_text(text.replace(old, new))
 
 
-def test_a_system_with_the_unpacked_hex_tarball_builds_to_an_artifact(project: Project) -> None:
+@pytest.mark.parametrize("suite", ["host", "trixie"])
+def test_a_system_with_the_unpacked_hex_tarball_builds_to_an_artifact(directory: Path, host: str, suite: str) -> None:
+    """On this machine, and in a root file system that has Debian's Elixir and python3, no pip and no `docker`."""
+    project = _bare_system(directory, host, ensure_elixir(suite))
     made = project.directory / "hex"
     subprocess.run([sys.executable, ROOT / "python" / "package_hex.py", made], check=True)
     (tarball,) = made.glob("nerves_docker_port-*.tar")
