@@ -1,15 +1,16 @@
-"""A Unix socket on this host that leads to an engine's socket on another one, through OpenSSH.
+"""A Unix socket on this host that is forwarded to an engine's socket on another host, through OpenSSH.
 
-One ssh process for as long as the engine is used, with the person's own configuration (aliases, ports, jump hosts,
-keys, agent); the far side needs an ssh server and nothing else. What uses the socket does not know that there is ssh.
+One ssh process runs as long as the engine is used. It uses the user's own configuration (aliases, ports, jump hosts,
+keys, agent). The other host, the far side, needs only an ssh server. The rest of the helper uses the socket like a
+local one, and does not know about ssh.
 
-That process is also the master of a control socket of its own, so that every further question and every forwarded
-connection goes through it without logging in again. Where the far side forbids to forward sockets, each connection
-becomes a `docker system dial-stdio` there, as with the docker CLI.
+That ssh process is also the master of a control socket, so that all further commands and forwarded connections use it
+without another login. If the far side forbids to forward sockets, the helper runs `docker system dial-stdio` there for
+each connection, as the docker CLI does.
 
-When the connection breaks, ssh is started again until that succeeds: meanwhile the socket refuses connections, and
-whoever uses it tries again. ssh ends with this process, however that ends, because its standard input is a pipe from
-here; a shell on a second such pipe removes the directory.
+If the connection breaks, the helper starts ssh again until that succeeds. Meanwhile the socket refuses connections, and
+the session retries. ssh ends when this process ends in any way, because its standard input is a pipe from this process.
+A shell that reads a second such pipe then removes the directory with the sockets.
 """
 
 from __future__ import annotations
@@ -33,30 +34,30 @@ from nerves_docker_port import errors
 from nerves_docker_port.engine.endpoint import SOCKET_PATH_LIMIT, Endpoint, SshAddress
 
 LOGIN_TIMEOUT = 60
-"""Seconds that ssh has from its start until it is logged in; a jump host or a slow link takes some."""
+"""Seconds that ssh may take from its start until it is logged in. A jump host or a slow link takes some of them."""
 
 ANSWER_TIMEOUT = 30
-"""Seconds that the far side has for an answer through a connection that is there."""
+"""Seconds that the far side may take for an answer after the login."""
 
 WORDS_TIMEOUT = 2
-"""Seconds that ssh has to print why it has hung up on a connection."""
+"""Seconds that ssh may take to print why it has closed a connection."""
 
 STOP_TIMEOUT = 5
-"""Seconds that ssh has to end when it is asked to."""
+"""Seconds that ssh may take to end after it was told to end."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
-"""Seconds between two attempts to connect again; each pause is twice the one before."""
+"""Seconds between two attempts to connect again. Each pause is twice as long as the one before."""
 
 _MARK = "nerves-docker-port"
 _UP = f"{_MARK} up"
 
 _OPTIONS = (
-    # Nobody is there to be asked; what ssh would ask is an error, in its own words.
+    # ssh must not ask anything, because nobody can answer. It prints an error instead.
     *("-o", "BatchMode=yes", "-o", "LogLevel=INFO", "-o", "ConnectTimeout=30"),
-    # A dead link is noticed after 20 to 30 s. That leaves time to connect again before the patience of a build ends.
+    # ssh notices a dead link after 20 to 30 s. That leaves time to connect again before the patience of a build ends.
     *("-o", "ServerAliveInterval=10", "-o", "ServerAliveCountMax=2"),
-    # What the person's configuration has for sessions of their own must not get in the way: another command, or ports
-    # that another session of theirs has already.
+    # These options of the user's configuration are turned off, because they are for the user's own sessions: another
+    # command, or forwarded ports, which another session may already use.
     *("-o", "RemoteCommand=none", "-o", "ExitOnForwardFailure=no", "-o", "ControlPersist=no"),
     *("-T", "-a", "-x"),
 )
@@ -64,28 +65,34 @@ _OPTIONS = (
 _SCRIPT = Path(__file__).parent.parent / "scripts" / "far_socket.sh"
 
 _SOCKET, _CONTROL, _WORDS = "e", "c", "w"
-# `/ndp-xxxxxxxx/c`, and ssh makes its control socket under a temporary name: a dot and 16 characters more (mux.c).
+# The path ends with `/ndp-xxxxxxxx/c`. ssh first appends a dot and 16 characters to the name of its control socket
+# (mux.c).
 _LONGEST_NAME = len(f"/ndp-{'x' * 8}/{_CONTROL}.{'x' * 16}")
 
 
 @dataclass(frozen=True)
 class FarSide:
-    """What the other host has said of the engine's sockets there."""
+    """The answer of scripts/far_socket.sh on the far side: the user, and the sockets of an engine there."""
 
     user: str = ""
     has_cli: bool = False
     elsewhere: str = ""
-    """The endpoint of the docker CLI there, where that is no Unix socket."""
+    """The endpoint of the far side's docker CLI, if that is not a Unix socket."""
     usable: tuple[str, ...] = ()
     forbidden: tuple[str, ...] = ()
+    """The sockets that the user may not use."""
     missing: tuple[str, ...] = ()
+    """The paths at which there is no socket."""
 
 
 class Tunnel:
-    """The socket and the ssh behind it, until ``close``."""
+    """The local socket and its ssh process. ``close`` removes both."""
 
     def __init__(self, endpoint: Endpoint, environ: Mapping[str, str]) -> None:
-        """Log in and find the far socket. Raises ``RunnerError`` ``:engine_unreachable`` or ``:engine_permission``."""
+        """Log in and find the engine's socket on the far side.
+
+        Raises ``RunnerError`` with the code ``:engine_unreachable`` or ``:engine_permission``.
+        """
         assert isinstance(endpoint.address, SshAddress)
         self._endpoint = endpoint
         self._address = endpoint.address
@@ -99,7 +106,7 @@ class Tunnel:
         self._relay: _Relay | None = None
         self._far_path = ""
         self.trouble: str | None = None
-        """What ssh said when the connection could not be made again; ``None`` while it is there."""
+        """The message of ssh if the connection could not be made again, or ``None`` while it exists."""
         self._directory = _private_directory()
         self._remover = _remove_at_end(self._directory)
         self._supervisor = threading.Thread(target=self._supervise, name="tunnel", daemon=True)
@@ -113,18 +120,18 @@ class Tunnel:
 
     @property
     def socket_path(self) -> str:
-        """The socket on this host."""
+        """The path of the socket on this host."""
         return str(self._directory / _SOCKET)
 
     def close(self) -> None:
-        """End ssh and remove the socket. What is connected is cut."""
+        """End ssh and remove the socket. This closes all connections."""
         self._closing.set()
         if self._relay is not None:
             self._relay.close()
         if self._master is not None:
             self._master.stop()
         while self._supervisor.is_alive():
-            # It may just have started another one.
+            # The supervisor may just have started another ssh process.
             self._supervisor.join(0.1)
             if self._master is not None:
                 self._master.stop()
@@ -135,19 +142,19 @@ class Tunnel:
     # --- the connection ----------------------------------------------------------------------------------------------
 
     def _log_in(self) -> None:
-        """Start ssh and wait until it is there. Raises ``RunnerError``."""
+        """Start ssh and wait until it is logged in. Raises ``RunnerError``."""
         (self._directory / _CONTROL).unlink(missing_ok=True)
-        # The login shell may print something of its own first; `exec cat` ends when our pipe does.
+        # The login shell may print something before the line `up`. `exec cat` ends when the pipe to ssh is closed.
         self._master = _Master(self._command("-M", command=f"echo {_UP}; exec cat"), self._environ)
         if not self._master.wait_until_up(LOGIN_TIMEOUT):
             self._master.stop()
             raise self._failed(self._master.words() or errors.NO_ANSWER)
 
     def _find_engine(self) -> None:
-        """Let the local socket lead to an engine. Raises ``RunnerError``."""
+        """Find an engine on the far side, and connect the local socket with it. Raises ``RunnerError``."""
         far = self._ask(self._address.path)
         if far.has_cli and far.elsewhere:
-            # Only the CLI there knows the way.
+            # The engine is not at a Unix socket there, so only the far side's CLI can connect to it.
             words = ""
         elif far.usable:
             self._far_path = far.usable[0]
@@ -161,7 +168,7 @@ class Tunnel:
         else:
             raise errors.ssh_no_socket(*self._where(), dict.fromkeys(far.missing))
         if far.has_cli:
-            # Forwarding is forbidden, perhaps.
+            # The far side may forbid to forward sockets.
             self._use_dial_stdio()
             if self._answers():
                 return
@@ -180,7 +187,7 @@ class Tunnel:
         return errors.ssh_failed(*self._where(), words)
 
     def _where(self) -> tuple[str, str, str]:
-        """The endpoint, what named it, and the host as it would be typed after `ssh`: what each error begins with."""
+        """Return the first arguments of each error: endpoint, origin, and the host as it is typed after `ssh`."""
         user = f"{self._address.user}@" if self._address.user else ""
         port = f"-p {self._address.port} " if self._address.port else ""
         return self._endpoint.url, self._endpoint.origin, f"{port}{user}{self._address.host}"
@@ -192,7 +199,10 @@ class Tunnel:
         self._relay = _Relay(self.socket_path, command, self._environ, self._directory / _WORDS)
 
     def _answers(self) -> bool:
-        """Whether an engine answers at the local socket. ssh takes every connection, and then hangs up on it."""
+        """Return whether an engine answers at the local socket.
+
+        To connect alone proves nothing, because ssh accepts every connection, and closes it if there is no engine.
+        """
         with suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(ANSWER_TIMEOUT)
             connection.connect(self.socket_path)
@@ -201,16 +211,16 @@ class Tunnel:
         return False
 
     def _supervise(self) -> None:
-        """Make the connection again whenever it has ended, until the tunnel is closed."""
+        """Connect again each time the connection has ended, until the tunnel is closed."""
         while not self._closing.is_set():
             assert self._master is not None
             self._master.wait()
             self._master.stop()
             pause = _FIRST_PAUSE
-            while not self._closing.wait(pause) and not self._restored():
+            while not self._closing.wait(pause) and not self._connect_again():
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
-    def _restored(self) -> bool:
+    def _connect_again(self) -> bool:
         try:
             self._log_in()
             self.trouble = None
@@ -224,10 +234,10 @@ class Tunnel:
             return False
         return True
 
-    # --- what is said to ssh -----------------------------------------------------------------------------------------
+    # --- command lines of ssh ----------------------------------------------------------------------------------------
 
     def _command(self, *options: str, command: str | None = None) -> list[str]:
-        """A command line of ssh for this host, through the control socket."""
+        """Return a command line of ssh for this host, which uses the control socket."""
         address = self._address
         words = [self._ssh, *_OPTIONS, "-S", _escaped(str(self._directory / _CONTROL)), *options]
         if address.user:
@@ -253,7 +263,7 @@ class Tunnel:
             raise self._failed(errors.NO_ANSWER) from error
 
     def _ask(self, path: str) -> FarSide:
-        """What the far side says of one socket, or with an empty ``path`` of all that an engine could have."""
+        """Ask the far side about the socket ``path``, or about all sockets that an engine can have if that is empty."""
         command = self._command("-o", "ControlMaster=no", command=f"sh -s -- {shlex.quote(path)}")
         ended = self._run(command, _SCRIPT.read_text(encoding="utf-8"))
         lines = re.findall(rf"^{_MARK} (\w+) (.*)$", ended.stdout, re.MULTILINE)
@@ -273,7 +283,7 @@ class Tunnel:
 
 
 class _Master:
-    """One ssh process that is logged in, or is about to be."""
+    """The ssh process that logs in and that the other ssh processes use."""
 
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self._up, self._spoken = threading.Event(), threading.Condition()
@@ -286,7 +296,7 @@ class _Master:
             stderr=subprocess.PIPE,
             encoding="utf-8",
             errors="replace",
-            # Ctrl-C at the terminal is for Mix to decide on.
+            # ssh must not get the Ctrl-C of the terminal. Mix decides what Ctrl-C does.
             start_new_session=True,
         )
         self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_output, self._read_words)]
@@ -294,20 +304,20 @@ class _Master:
             reader.start()
 
     def wait_until_up(self, seconds: float) -> bool:
-        """Whether it is logged in; waits for that, or for its end."""
+        """Wait until ssh is logged in or has ended. Return whether it is logged in."""
         return self._up.wait(seconds) and self._process.poll() is None
 
     def wait(self) -> None:
-        """Wait for its end."""
+        """Wait for the end of ssh."""
         self._process.wait()
 
     def words(self) -> str:
-        """What it has printed on standard error before it ended."""
+        """Return what ssh printed on standard error before it ended."""
         self._readers[1].join(STOP_TIMEOUT)
         return "\n".join(self._words)
 
     def refusal(self) -> str:
-        """What it has printed about a connection that it could not open on the far side, which takes it a moment."""
+        """Return what ssh printed about a connection that it could not open on the far side. Wait a moment for that."""
 
         def refusals() -> list[str]:
             return [line for line in self._words if "open failed" in line]
@@ -317,7 +327,7 @@ class _Master:
             return "\n".join(refusals()[-1:])
 
     def stop(self) -> None:
-        """End it: it goes when its standard input does, and is killed if that takes too long."""
+        """End ssh by closing its standard input and by TERM, and kill it after ``STOP_TIMEOUT`` seconds."""
         assert self._process.stdin is not None
         with suppress(OSError):
             self._process.stdin.close()
@@ -336,7 +346,7 @@ class _Master:
             for line in lines:
                 if line.strip() == _UP:
                     self._up.set()
-        # Nobody has to wait any longer; that the process has ended is seen by its status.
+        # Wake the thread that waits for the login. It sees by the status of the process that ssh has ended.
         self._process.wait()
         self._up.set()
 
@@ -350,7 +360,7 @@ class _Master:
 
 
 class _Relay:
-    """A local socket, each of whose connections becomes a command's standard input and output."""
+    """A local socket. Each of its connections becomes the standard input and output of a command."""
 
     def __init__(self, path: str, command: Sequence[str], environ: Mapping[str, str], words: Path) -> None:
         self._command = list(command)
@@ -365,15 +375,15 @@ class _Relay:
         self._thread.start()
 
     def words(self) -> str:
-        """What the commands have printed on standard error."""
+        """Return what the last command printed on standard error."""
         with suppress(OSError):
             return self._words.read_text(encoding="utf-8", errors="replace").strip()
         return ""
 
     def close(self) -> None:
-        """Take no more connections and end the commands."""
+        """Accept no more connections and end the commands."""
         with suppress(OSError):
-            # Wakes the thread that waits for the next connection.
+            # This wakes the thread that waits for the next connection.
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self._thread.join(STOP_TIMEOUT)
@@ -403,7 +413,7 @@ class _Relay:
 
 
 def _private_directory() -> Path:
-    """A directory that only we may enter, whose path leaves room for the names of sockets."""
+    """Make a directory that only this user may enter, and whose path is short enough for the names of sockets."""
     for base in (os.environ.get("XDG_RUNTIME_DIR"), tempfile.gettempdir(), "/tmp"):
         if base and os.access(base, os.W_OK | os.X_OK) and len(os.fsencode(base)) + _LONGEST_NAME <= SOCKET_PATH_LIMIT:
             return Path(tempfile.mkdtemp(prefix="ndp-", dir=base))
@@ -411,7 +421,7 @@ def _private_directory() -> Path:
 
 
 def _remove_at_end(directory: Path) -> subprocess.Popen[bytes]:
-    """A shell that removes the directory when this process ends, or closes the pipe to it."""
+    """Start a shell that removes the directory when this process ends or closes the pipe to the shell."""
     return subprocess.Popen(
         ["/bin/sh", "-c", 'cat >/dev/null; rm -rf -- "$0"', str(directory)],
         stdin=subprocess.PIPE,
@@ -423,10 +433,10 @@ def _remove_at_end(directory: Path) -> subprocess.Popen[bytes]:
 
 
 def _escaped(text: str) -> str:
-    """A path in which ssh finds none of its tokens (ssh_config(5), TOKENS)."""
+    """Return a path in which ssh finds none of its tokens (ssh_config(5), TOKENS)."""
     return text.replace("%", "%%")
 
 
 def _for_forwarding(path: str) -> str:
-    """A path in an argument of -L, where a colon ends it (OpenSSH, readconf.c, parse_fwd_field)."""
+    """Return a path for an argument of -L, in which a colon is escaped (OpenSSH, readconf.c, parse_fwd_field)."""
     return _escaped(path).replace("\\", "\\\\").replace(":", "\\:")
