@@ -1,16 +1,17 @@
-"""Where the engine is: the docker CLI's reading of its environment, its contexts and its configuration.
+"""Finds the engine by the rules of the docker CLI, in the environment, the docker contexts and the configuration.
 
-One function for each of the CLI's rules, in the order in which they apply:
+Each rule of the CLI has a function. They are in the order in which they apply:
 
 1. ``DOCKER_HOST``, else ``DOCKER_CONTEXT``, else ``currentContext`` of ``config.json``, else the default socket
    (https://docs.docker.com/engine/manage-resources/contexts/).
-2. For ``DOCKER_HOST`` and the default socket, TLS as ``DOCKER_TLS_VERIFY``, ``DOCKER_TLS`` and ``DOCKER_CERT_PATH`` say
+2. TLS: for ``DOCKER_HOST`` and the default socket, ``DOCKER_TLS_VERIFY``, ``DOCKER_TLS`` and ``DOCKER_CERT_PATH``
    (https://docs.docker.com/engine/security/protect-access/); for a context, the files that are stored with it.
-3. For TCP, the proxy that Go's HTTP client takes (https://pkg.go.dev/golang.org/x/net/http/httpproxy).
+3. For TCP, the proxy that Go's HTTP client uses (https://pkg.go.dev/golang.org/x/net/http/httpproxy).
 4. ``DOCKER_API_VERSION``, ``DOCKER_CUSTOM_HEADERS``, ``DOCKER_DEFAULT_PLATFORM``
    (https://docs.docker.com/reference/cli/docker/#environment-variables).
 
-The reference is the CLI 28.2; ``tests/engine/test_endpoint.py`` asks it. Nothing is connected here.
+The reference is the CLI 28.2, with which ``tests/engine/test_endpoint.py`` compares this module. This module makes no
+connection.
 """
 
 from __future__ import annotations
@@ -40,10 +41,11 @@ VARIABLES = (
     *("DOCKER_API_VERSION", "DOCKER_CUSTOM_HEADERS", "DOCKER_DEFAULT_PLATFORM"),
     *("DOCKER_BUILDKIT", "BUILDX_BUILDER", "SSH_AUTH_SOCK"),
 )
-"""Every variable that decides which engine it is, how it is spoken to and what it is asked for.
+"""Every variable that decides which engine is used, how the helper connects to it, and which options requests have.
 
-A build shell is opened at the engine where it was prepared, and a parked helper serves a second request only where none
-of these has changed. ``NervesDockerPort.Helper`` has the same list; ``tests/unit/test_endpoint.py`` compares them.
+A build shell is opened with the values with which it was prepared. A parked helper serves a second request only if none
+of the variables has changed. ``NervesDockerPort.Helper`` has the same list; ``tests/unit/test_endpoint.py`` compares
+the two lists.
 """
 
 _Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -54,20 +56,21 @@ _DEFAULT_CONTEXT = "default"
 _DEFAULT_PORT = "2375"
 _TLS_PORT = "2376"
 
-# The longest path that fits into `sockaddr_un` with its NUL: 108 bytes on Linux (unix(7)), 104 on macOS (unix(4)).
+# The length of the longest path of a socket. With its NUL, it must fit into the 108 bytes of `sockaddr_un` on Linux
+# (unix(7)), or 104 bytes on macOS (unix(4)).
 SOCKET_PATH_LIMIT = 107 if os.uname().sysname == "Linux" else 103
 
 
 @dataclass(frozen=True)
 class UnixAddress:
-    """A Unix socket. A path that begins with ``@`` is a name of Linux's abstract namespace, as for the CLI."""
+    """A Unix socket. A path that begins with ``@`` is a name in Linux's abstract namespace, as for the CLI."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class TcpAddress:
-    """A host and a port that speak HTTP, or HTTPS where the endpoint has TLS; ``path`` stands before every request."""
+    """A host and port with HTTP, or HTTPS if the endpoint has TLS. ``path`` precedes the path of a request."""
 
     host: str
     port: int
@@ -76,7 +79,10 @@ class TcpAddress:
 
 @dataclass(frozen=True)
 class SshAddress:
-    """An engine behind ssh. Empty strings are what OpenSSH's configuration decides; ``path`` is the far socket."""
+    """An engine that is reached over ssh. OpenSSH's configuration decides about an empty ``user`` or ``port``.
+
+    ``path`` is the engine's socket on that host.
+    """
 
     host: str
     user: str = ""
@@ -86,45 +92,46 @@ class SshAddress:
 
 @dataclass(frozen=True)
 class Tls:
-    """The files for TLS; each is there and can be read. ``None``: not used."""
+    """The files for TLS. Each file that is not ``None`` exists and can be read."""
 
     verify: bool
+    """Whether the engine's certificate is checked."""
     authority: Path | None = None
-    """``ca.pem``: who may have signed the engine's certificate. Without it, the system's authorities."""
+    """``ca.pem``, the authorities for the engine's certificate. Without it, the system's authorities are used."""
     certificate: Path | None = None
     key: Path | None = None
-    """``cert.pem`` and ``key.pem``, by which the engine knows us: both or none."""
+    """``cert.pem`` and ``key.pem``, by which the engine identifies this client. Both are set, or none."""
     origin: str = ""
-    """What asked for TLS, for messages."""
+    """The variable or context that turns TLS on, for messages."""
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the engine is and how it is to be spoken to; all of it decided."""
+    """The address of the engine and all options of the connection to it."""
 
     url: str
-    """As the CLI writes it, for messages and for ``proxies`` of ``config.json``."""
+    """The address in the form of the CLI, for messages and for ``proxies`` of ``config.json``."""
     origin: str
-    """What said so, for messages."""
+    """The variable or context that the address comes from, for messages."""
     address: UnixAddress | TcpAddress | SshAddress
     config: ConfigFile
     context: str = _DEFAULT_CONTEXT
-    """The docker context. ``docker build`` builds with the builder of this name."""
+    """The docker context. ``docker build`` uses the builder with this name."""
     tls: Tls | None = None
     proxy: str | None = None
-    """The URL of the HTTP proxy before it."""
+    """The URL of the HTTP proxy in front of the engine."""
     headers: Mapping[str, str] = field(default_factory=dict)
-    """To be sent with every request."""
+    """The additional headers of every request."""
     api_version: str | None = None
-    """The API version that ``DOCKER_API_VERSION`` asks for, instead of the newest that both sides know."""
+    """The API version in ``DOCKER_API_VERSION``, or ``None`` for the newest that both sides know."""
     platform: str | None = None
-    """``DOCKER_DEFAULT_PLATFORM``, such as ``linux/amd64``: what images are pulled, built and run for."""
+    """The platform of images in ``DOCKER_DEFAULT_PLATFORM``, such as ``linux/amd64``."""
 
 
 def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
-    """The engine that the docker CLI would use, from the environment and the files that it leads to.
+    """Return the endpoint that the docker CLI would use with this environment.
 
-    Raises ``RunnerError`` ``:engine_unreachable`` where the CLI would refuse, too.
+    Raises ``RunnerError`` with the code ``:engine_unreachable`` if the CLI would fail, too.
     """
     config = config_file.load(config_directory(environ))
     name = context_name(environ, config)
@@ -142,7 +149,7 @@ def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
     if isinstance(address, UnixAddress):
         if len(os.fsencode(address.path)) > SOCKET_PATH_LIMIT:
             raise errors.socket_path_too_long(address.path, origin, SOCKET_PATH_LIMIT)
-        # The CLI speaks TLS over TCP only; the files were looked at all the same, and so they are here.
+        # The CLI uses TLS only over TCP. But it always reads the files for TLS, so their errors were raised above.
         tls = None
     elif isinstance(address, SshAddress):
         tls = None
@@ -165,10 +172,10 @@ def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
 
 
 def config_directory(environ: Mapping[str, str]) -> Path:
-    """The CLI's configuration directory: ``DOCKER_CONFIG`` alone where it is set, else ``~/.docker``.
+    """Return the CLI's configuration directory, which is ``DOCKER_CONFIG`` if that is set, else ``~/.docker``.
 
-    Without ``HOME``, the home directory is the account's. Where the user has no account, as in many containers, there
-    is no home directory, and the path is relative (docker/docker, pkg/homedir ``Get``).
+    Without ``HOME``, the home directory is that of the user's account. If the user has no account, as in many
+    containers, there is no home directory, and the path is relative (docker/docker, pkg/homedir ``Get``).
     """
     if environ.get("DOCKER_CONFIG"):
         return Path(environ["DOCKER_CONFIG"])
@@ -180,7 +187,10 @@ def config_directory(environ: Mapping[str, str]) -> Path:
 
 
 def context_name(environ: Mapping[str, str], config: ConfigFile) -> str:
-    """The context that counts (docker/cli, ``resolveContextName``); ``default`` is no context, but the environment."""
+    """Return the name of the context to use (docker/cli, ``resolveContextName``).
+
+    The name ``default`` means that the environment decides, and no stored context.
+    """
     if environ.get("DOCKER_HOST"):
         return _DEFAULT_CONTEXT
     return environ.get("DOCKER_CONTEXT") or config.current_context or _DEFAULT_CONTEXT
@@ -190,7 +200,7 @@ def context_name(environ: Mapping[str, str], config: ConfigFile) -> str:
 
 
 def _default_endpoint(environ: Mapping[str, str], directory: Path) -> tuple[str, str, Tls | None]:
-    """URL, origin and TLS without a context (docker/cli, ``resolveDefaultDockerEndpoint``)."""
+    """Return URL, origin and TLS without a context (docker/cli, ``resolveDefaultDockerEndpoint``)."""
     given = environ.get("DOCKER_HOST", "")
     tls = _environment_tls(environ, directory)
     host = given.strip()
@@ -198,16 +208,16 @@ def _default_endpoint(environ: Mapping[str, str], directory: Path) -> tuple[str,
         url = f"tcp://localhost:{_TLS_PORT}" if tls is not None else f"unix://{DEFAULT_SOCKET}"
         return url, "DOCKER_HOST" if given else "default", tls
     try:
-        return _normalised(host), "DOCKER_HOST", tls
+        return _normalise_host(host), "DOCKER_HOST", tls
     except ValueError as error:
         raise errors.endpoint_invalid(given, "DOCKER_HOST", str(error)) from error
 
 
-def _normalised(host: str) -> str:
-    """``DOCKER_HOST`` in full, by the rules of docker/cli, opts/hosts.go. Raises ``ValueError``."""
+def _normalise_host(host: str) -> str:
+    """Return ``DOCKER_HOST`` with all its parts, by the rules of docker/cli, opts/hosts.go. Raises ``ValueError``."""
     scheme, separator, rest = host.partition("://")
     if not separator:
-        # `localhost:2375` is TCP.
+        # An address without a scheme, such as `localhost:2375`, means TCP.
         scheme, rest = "tcp", host
     if scheme in ("unix", "npipe"):
         if "://" in rest:
@@ -217,10 +227,10 @@ def _normalised(host: str) -> str:
         return host
     if scheme != "tcp":
         raise ValueError(f"{scheme}:// is not known")
-    return _normalised_tcp(rest)
+    return _normalise_tcp(rest)
 
 
-def _normalised_tcp(rest: str) -> str:
+def _normalise_tcp(rest: str) -> str:
     rest = rest.removeprefix("tcp://")
     if not rest:
         return f"tcp://localhost:{_DEFAULT_PORT}"
@@ -236,10 +246,11 @@ def _normalised_tcp(rest: str) -> str:
 
 
 def _environment_tls(environ: Mapping[str, str], directory: Path) -> Tls | None:
-    """TLS as the environment asks for it (docker/cli, cli/flags/options.go).
+    """Return the files for TLS by the variables in the environment (docker/cli, cli/flags/options.go).
 
-    Either variable turns it on, whatever its value; only ``DOCKER_TLS_VERIFY`` has the engine's certificate checked.
-    ``DOCKER_CERT_PATH`` alone means nothing. Without it, the files are those in the CLI's configuration directory.
+    ``DOCKER_TLS_VERIFY`` and ``DOCKER_TLS`` turn TLS on with any value. Only with ``DOCKER_TLS_VERIFY`` the engine's
+    certificate is checked. ``DOCKER_CERT_PATH`` alone has no effect. Without it, the files are those in the CLI's
+    configuration directory.
     """
     verify = bool(environ.get("DOCKER_TLS_VERIFY"))
     if not verify and not environ.get("DOCKER_TLS"):
@@ -249,15 +260,15 @@ def _environment_tls(environ: Mapping[str, str], directory: Path) -> Tls | None:
     certificate, key = (None if _is_missing(path) else path for path in (files / "cert.pem", files / "key.pem"))
     for path in (files / "ca.pem", certificate, key):
         if path is not None:
-            _readable(path, origin)
-    return Tls(verify, files / "ca.pem", *_pair(certificate, key), origin)
+            _check_readable(path, origin)
+    return Tls(verify, files / "ca.pem", *_complete_pair(certificate, key), origin)
 
 
 # --- contexts ------------------------------------------------------------------------------------------------------
 
 
 def _context_endpoint(store: Path, name: str, source: str) -> tuple[str, Tls | None]:
-    """URL and TLS of a stored context (docker/cli, cli/context/store and cli/context/docker/load.go)."""
+    """Return URL and TLS of a stored context (docker/cli, cli/context/store and cli/context/docker/load.go)."""
     directory = hashlib.sha256(name.encode()).hexdigest()
     path = store / "meta" / directory / "meta.json"
     try:
@@ -275,7 +286,7 @@ def _context_endpoint(store: Path, name: str, source: str) -> tuple[str, Tls | N
 
 
 def _docker_endpoint(text: str) -> tuple[str, bool]:
-    """``Host`` and ``SkipTLSVerify`` of a context's ``meta.json``. Raises ``ValueError``."""
+    """Return ``Host`` and ``SkipTLSVerify`` of a context's ``meta.json``. Raises ``ValueError``."""
     content = config_file.strict_json(text)
     endpoints = config_file.field_of(_object(content, "it"), "Endpoints")
     endpoint = _object(endpoints, '"Endpoints"').get("docker")
@@ -299,7 +310,7 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 
 
 def _context_tls(files: Path, origin: str, *, verify: bool) -> Tls | None:
-    """TLS with the files that are there. A directory without any means TLS all the same, as for the CLI."""
+    """Return TLS with the files that exist. A directory without any file also turns TLS on, as for the CLI."""
     try:
         names = {entry.name for entry in files.iterdir()}
     except (FileNotFoundError, NotADirectoryError):
@@ -309,12 +320,12 @@ def _context_tls(files: Path, origin: str, *, verify: bool) -> Tls | None:
     present = {name: files / name if name in names else None for name in ("ca.pem", "cert.pem", "key.pem")}
     for path in present.values():
         if path is not None:
-            _readable(path, origin)
-    return Tls(verify, present["ca.pem"], *_pair(present["cert.pem"], present["key.pem"]), origin)
+            _check_readable(path, origin)
+    return Tls(verify, present["ca.pem"], *_complete_pair(present["cert.pem"], present["key.pem"]), origin)
 
 
-def _pair(certificate: Path | None, key: Path | None) -> tuple[Path | None, Path | None]:
-    """The CLI shows a certificate only where it has the key, too."""
+def _complete_pair(certificate: Path | None, key: Path | None) -> tuple[Path | None, Path | None]:
+    """Return both files, or two ``None`` if one is missing. The CLI uses a certificate only together with its key."""
     return (certificate, key) if certificate is not None and key is not None else (None, None)
 
 
@@ -324,12 +335,12 @@ def _is_missing(path: Path) -> bool:
     except FileNotFoundError:
         return True
     except OSError:
-        # It is there, but may not be looked at: reading it says why.
+        # The file cannot be examined. `_check_readable` raises the error with the reason.
         return False
     return False
 
 
-def _readable(path: Path, origin: str) -> None:
+def _check_readable(path: Path, origin: str) -> None:
     try:
         path.read_bytes()
     except OSError as error:
@@ -340,10 +351,10 @@ def _readable(path: Path, origin: str) -> None:
 
 
 def _address(url: str, *, secure: bool) -> UnixAddress | TcpAddress | SshAddress:
-    """What to connect to (docker/docker, ``client.ParseHostURL``). Raises ``ValueError``.
+    """Return the address of a URL (docker/docker, ``client.ParseHostURL``). Raises ``ValueError``.
 
-    ``DOCKER_HOST`` was completed before; the host of a context is taken as it stands, and without a port it means the
-    one of HTTP or HTTPS.
+    A URL from ``DOCKER_HOST`` already has a port (``_normalise_host``). The host of a context is used as it is. Without
+    a port it means the port of HTTP or HTTPS.
     """
     host, path = _parse_url(url)
     scheme, separator, rest = url.partition("://")
@@ -367,7 +378,10 @@ def _address(url: str, *, secure: bool) -> UnixAddress | TcpAddress | SshAddress
 
 
 def _ssh_address(url: str) -> SshAddress:
-    """The parts of ``ssh://[USER@]HOST[:PORT][/SOCKET]`` (docker/cli, cli/connhelper/ssh). Raises ``ValueError``."""
+    """Return the parts of ``ssh://[USER@]HOST[:PORT][/SOCKET]`` (docker/cli, cli/connhelper/ssh).
+
+    Raises ``ValueError``.
+    """
     if "#" in url:
         raise ValueError("a fragment (#) has no meaning there")
     if "?" in url:
@@ -391,7 +405,7 @@ def _ssh_address(url: str) -> SshAddress:
     return SshAddress(host, unquote(user), port, unquote(slash + path) if path else "")
 
 
-# What Go's net/url lets stand in a host that is not percent-encoded (net/url, shouldEscape for encodeHost).
+# The characters that Go's net/url allows in a host without percent-encoding (net/url, shouldEscape for encodeHost).
 _HOST = re.compile(r"[^\x00-\x20#/?@\\^`{|}\x7f]*")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # In a host, the only ASCII character that may be percent-encoded is the percent sign itself (net/url, unescape).
@@ -399,7 +413,7 @@ _HOST_ESCAPE = re.compile(r"%(?!25|[89A-Fa-f][0-9A-Fa-f])")
 
 
 def _parse_url(url: str) -> tuple[str, str]:
-    """Host (with its port) and path of a URL, checked as strictly as Go's ``url.Parse`` does. Raises ``ValueError``."""
+    """Return the host (with its port) and the path of a URL. Raises ``ValueError`` if Go's ``url.Parse`` would fail."""
     if re.search(r"[\x00-\x1f\x7f]", url):
         raise ValueError("there is a control character in it")
     _scheme, _separator, rest = url.partition("://")
@@ -424,7 +438,7 @@ def _parse_url(url: str) -> tuple[str, str]:
 
 
 def _split_host_port(text: str) -> tuple[str, str] | None:
-    """Host and port as Go's ``net.SplitHostPort`` splits them, or ``None`` where it would refuse."""
+    """Return host and port as Go's ``net.SplitHostPort`` splits them, or ``None`` if it would fail."""
     match = re.fullmatch(r"\[([^\[\]]*)\]:([^:\[\]]*)|([^:\[\]]*):([^:\[\]]*)", text)
     if match is None:
         return None
@@ -439,11 +453,12 @@ def _join_host_port(host: str, port: str) -> str:
 
 
 def _proxy(environ: Mapping[str, str], address: TcpAddress, *, secure: bool) -> tuple[str, str | None]:
-    """The variable that names the proxy for an address, and the proxy's URL where there is one.
+    """Return the variable that names the proxy for an address, and the proxy's URL or ``None``.
 
-    The rules are those of Go's ``http.ProxyFromEnvironment``: ``HTTPS_PROXY`` for TLS and ``HTTP_PROXY`` otherwise, the
-    upper-case name first; never ``ALL_PROXY``, and never for loopback. Raises ``RunnerError`` for a proxy that is not
-    HTTP: Go speaks SOCKS, and the HTTP client that we have does not.
+    The rules are those of Go's ``http.ProxyFromEnvironment``. ``HTTPS_PROXY`` is for TLS, and ``HTTP_PROXY`` otherwise.
+    The upper-case name has priority over the lower-case name. ``ALL_PROXY`` is never used, and a loopback address never
+    has a proxy. Raises ``RunnerError`` for a proxy that is not HTTP, because the HTTP client of this package has no
+    SOCKS, although Go has it.
     """
     variable = "HTTPS_PROXY" if secure else "HTTP_PROXY"
     proxy = environ.get(variable) or environ.get(variable.lower()) or ""
@@ -459,7 +474,7 @@ def _proxy(environ: Mapping[str, str], address: TcpAddress, *, secure: bool) -> 
 
 
 def _needs_proxy(host: str, port: str, excepted: str) -> bool:
-    """Whether ``NO_PROXY`` lets a host go through the proxy (golang.org/x/net/http/httpproxy, ``useProxy``)."""
+    """Return whether the proxy is used for a host, by ``NO_PROXY`` (golang.org/x/net/http/httpproxy, ``useProxy``)."""
     ip = _ip(host)
     if host == "localhost" or (ip is not None and ip.is_loopback):
         return False
@@ -468,7 +483,10 @@ def _needs_proxy(host: str, port: str, excepted: str) -> bool:
 
 
 def _matches(entry: str, host: str, port: str, ip: _Ip | None) -> bool:
-    """Whether an entry of ``NO_PROXY`` (``*``, a network; an address or a domain, maybe with a port) names the host."""
+    """Return whether an entry of ``NO_PROXY`` matches the host.
+
+    The entry is ``*``, a network, or an address or a domain with or without a port.
+    """
     if entry == "*":
         return True
     if "/" in entry:
@@ -476,7 +494,7 @@ def _matches(entry: str, host: str, port: str, ip: _Ip | None) -> bool:
             network = ipaddress.ip_network(entry, strict=False)
         except ValueError:
             return False
-        # Python takes a netmask after the slash; Go takes a length only.
+        # After the slash, Python also accepts a netmask, but Go only accepts a length.
         return entry.rpartition("/")[2].isdecimal() and ip is not None and ip in network
     name, wanted_port = _split_host_port(entry) or (entry, "")
     if not name or (wanted_port and wanted_port != port):
@@ -507,7 +525,7 @@ def _without_password(url: str) -> str:
 
 
 def _headers(environ: Mapping[str, str], config: ConfigFile) -> dict[str, str]:
-    """The headers of ``DOCKER_CUSTOM_HEADERS``, which replace those of ``config.json``; never the user agent."""
+    """Return the headers of ``DOCKER_CUSTOM_HEADERS``, or else those of ``config.json``, without the user agent."""
     given = environ.get("DOCKER_CUSTOM_HEADERS", "")
     headers = dict(config.http_headers)
     if given:
