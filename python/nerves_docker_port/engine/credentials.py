@@ -1,8 +1,8 @@
-"""Registry credentials as the docker CLI keeps them: ``auths``, ``credsStore`` and ``credHelpers`` of ``config.json``.
+"""Reads registry credentials as the docker CLI does: ``auths``, ``credsStore`` and ``credHelpers`` of ``config.json``.
 
-Each registry by itself, by the CLI's rules (docker/cli, cli/config/configfile/file.go and cli/config/credentials): what
-is broken for one registry takes nothing from the others. A helper that fails is told apart, so that the caller can go
-on without credentials.
+The rules are those of the CLI (docker/cli, cli/config/configfile/file.go and cli/config/credentials). Each registry is
+read separately, so that an error for one registry does not affect the others. A credential helper that fails raises an
+error of its own, so that the caller can go on without credentials.
 """
 
 from __future__ import annotations
@@ -23,98 +23,105 @@ from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.config_file import ConfigFile
 
 HELPER_TIMEOUT = 60
-"""Seconds that a credential helper has: time enough to type a passphrase, where it has somebody to ask."""
+"""Seconds that a credential helper may take. A helper that asks for a passphrase needs some of them."""
 
 DOCKER_HUB = "docker.io"
 
 _HUB_KEY = "https://index.docker.io/v1/"
-"""Under this name Docker Hub's credentials are kept and looked up, by the CLI as by the engine (docker-py #1683)."""
+"""The name under which the CLI and the engine keep the credentials of Docker Hub (docker-py #1683)."""
 
-_TOKEN = "<token>"  # not a password, but the user name that says that what is kept is an identity token
+_TOKEN = "<token>"  # not a password, but the user name which says that the secret is an identity token
 
 T = TypeVar("T")
 
 
 class BrokenError(Exception):
-    """The credentials could not be read; the text says why."""
+    """The credentials cannot be read. The exception's text is the reason."""
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is kept for every registry."""
+class AllCredentials:
+    """The credentials of all registries."""
 
     credentials: Mapping[str, Mapping[str, str]]
+    """The credentials of each registry."""
     problems: tuple[str, ...]
-    """What could not be read; each names the registry or the helper."""
+    """The errors, each with the name of the registry or of the credential helper."""
 
 
 def for_registry(engine: Engine, registry: str, cancellation: Cancellation) -> Mapping[str, str] | None:
-    """What is kept for the host ``registry`` (Docker Hub: ``docker.io``), or ``None``. Raises ``BrokenError``."""
+    """Return the credentials for the host ``registry`` (Docker Hub: ``docker.io``), or ``None``.
+
+    Raises ``BrokenError`` if they cannot be read.
+    """
     config = engine.endpoint.config
     key = _HUB_KEY if registry in (DOCKER_HUB, "index.docker.io") else registry
     helper = config.credential_helpers.get(key, _default_store(config))
-    return _from(helper, config, key, cancellation) or None
+    return _read(helper, config, key, cancellation) or None
 
 
-def for_all(engine: Engine, cancellation: Cancellation) -> Kept:
-    """What is kept for every registry: a build may use any of them."""
+def for_all(engine: Engine, cancellation: Cancellation) -> AllCredentials:
+    """Return the credentials for every registry, because a build of an image can use any of them."""
     config = engine.endpoint.config
     store = _default_store(config)
     helpers = dict.fromkeys(config.auths, "")
     problems = []
     if store:
         try:
-            helpers = dict.fromkeys(_ask(store, lambda kept: dict(kept.list()), cancellation), store)
+            helpers = dict.fromkeys(_ask_helper(store, lambda helper: dict(helper.list()), cancellation), store)
         except BrokenError as error:
             problems.append(str(error))
     found = {}
     for registry, helper in {**helpers, **config.credential_helpers}.items():
         try:
-            credentials = _from(helper, config, registry, cancellation)
+            credentials = _read(helper, config, registry, cancellation)
         except BrokenError as error:
             problems.append(f"{registry}: {error}")
             continue
         if credentials:
             found[registry] = credentials
-    return Kept(found, tuple(problems))
+    return AllCredentials(found, tuple(problems))
 
 
 def header(credentials: Mapping[str, Any]) -> str:
-    """The value of the engine's ``X-Registry-Auth`` or ``X-Registry-Config`` header."""
+    """Return the value of the engine's header ``X-Registry-Auth`` or ``X-Registry-Config``."""
     return base64.urlsafe_b64encode(json.dumps(dict(credentials)).encode()).decode()
 
 
-def _from(helper: str, config: ConfigFile, key: str, cancellation: Cancellation) -> Mapping[str, str]:
-    """What a helper, or with an empty name the file, has for a registry; nothing where it has nothing."""
-    kept = _in_file(config, key)
+def _read(helper: str, config: ConfigFile, key: str, cancellation: Cancellation) -> Mapping[str, str]:
+    """Return a registry's credentials from ``helper``, or from the file if ``helper`` is empty.
+
+    Return an empty mapping if there are none. Raises ``BrokenError``.
+    """
+    from_file = _read_file(config, key)
     if not helper:
-        return kept
+        return from_file
     try:
-        answer = _ask(helper, lambda store: store.get(key), cancellation)
+        answer = _ask_helper(helper, lambda store: store.get(key), cancellation)
         name, secret = str(answer["Username"]), str(answer["Secret"])
     except CredentialsNotFound:
         return {}
     except (LookupError, TypeError) as error:
-        raise BrokenError(_NONSENSE) from error
-    what = {"identitytoken": secret} if name == _TOKEN else {"username": name, "password": secret}
-    return {**kept, **what, "serveraddress": key}
+        raise BrokenError(_WRONG_ANSWER) from error
+    from_helper = {"identitytoken": secret} if name == _TOKEN else {"username": name, "password": secret}
+    return {**from_file, **from_helper, "serveraddress": key}
 
 
-def _in_file(config: ConfigFile, key: str) -> Mapping[str, str]:
-    # Old versions of Docker wrote URLs.
-    written = key if key in config.auths else next((each for each in config.auths if _host(each) == key), None)
-    kept = config.auths[written] if written is not None else {}
-    return {**kept, "serveraddress": written} if written is not None and kept else {}
+def _read_file(config: ConfigFile, key: str) -> Mapping[str, str]:
+    # Old versions of Docker wrote a URL instead of the host.
+    name = key if key in config.auths else next((each for each in config.auths if _host(each) == key), None)
+    found = config.auths[name] if name is not None else {}
+    return {**found, "serveraddress": name} if name is not None and found else {}
 
 
-def _host(written: str) -> str:
-    return written.partition("://")[2].partition("/")[0] if "://" in written else written.partition("/")[0]
+def _host(name: str) -> str:
+    return name.partition("://")[2].partition("/")[0] if "://" in name else name.partition("/")[0]
 
 
 def _default_store(config: ConfigFile) -> str:
-    """The helper for all that has none of its own; empty for the file.
+    """Return the credential helper for registries without a helper of their own, or an empty string for the file.
 
-    Where nothing at all is configured, the CLI takes the platform's own store if its helper is installed
+    If no credentials are configured at all, the CLI uses the platform's own store if its helper is installed
     (docker/cli, cli/config/credentials/default_store*.go).
     """
     if config.credentials_store or config.credential_helpers or config.auths:
@@ -126,13 +133,13 @@ def _default_store(config: ConfigFile) -> str:
     return store if shutil.which(f"docker-credential-{store}") else ""
 
 
-_NONSENSE = "the helper's answer makes no sense"
+_WRONG_ANSWER = "the helper's answer makes no sense"
 
 
-def _ask(helper: str, question: Callable[[Store], T], cancellation: Cancellation) -> T:
-    """The helper's answer. Raises ``BrokenError``, and ``CredentialsNotFound`` where it has none."""
+def _ask_helper(helper: str, question: Callable[[Store], T], cancellation: Cancellation) -> T:
+    """Return the credential helper's answer. Raises ``BrokenError``, and ``CredentialsNotFound`` if it has none."""
     program = f"docker-credential-{helper}"
-    # The SDK would put a warning of the library's on the terminal.
+    # This is checked here because the SDK would print a warning on the terminal.
     if shutil.which(program) is None:
         raise BrokenError(f"{program} not installed or not available in PATH")
     try:
@@ -140,9 +147,9 @@ def _ask(helper: str, question: Callable[[Store], T], cancellation: Cancellation
     except CredentialsNotFound:
         raise
     except StoreError as error:
-        # What the helper printed is quoted, with its newline.
+        # The SDK's message has the output of the helper in quotes, with a newline.
         raise BrokenError(str(error).replace("\n", " ").replace(' ".', '".').strip()) from error
     except (ValueError, LookupError, TypeError) as error:
-        raise BrokenError(_NONSENSE) from error
+        raise BrokenError(_WRONG_ANSWER) from error
     except OSError as error:
         raise BrokenError(f"{program}: {error}") from error
