@@ -1,9 +1,9 @@
-"""The docker CLI's configuration, ``config.json``: read as the CLI reads it, and never in the way of a build.
+"""Reads the docker CLI's configuration, ``config.json``, as the CLI reads it. An error in it never stops a build.
 
-The CLI decodes the file with Go's ``encoding/json`` (docker/cli, cli/config/configfile/file.go). That differs from
-Python's ``json``: names are matched in any case, ``null`` is as if the key were not there, what stands behind the first
-value is not looked at, and a value of the wrong kind loses that value alone. All of this is done here, too. What cannot
-be understood becomes a warning that names the key.
+The CLI decodes the file with Go's ``encoding/json`` (docker/cli, cli/config/configfile/file.go), which differs from
+Python's ``json``. It ignores the case of names. It treats ``null`` like a missing key. It ignores the text after the
+first value. A value of the wrong type is ignored without an effect on other values. This module does the same. For each
+value that it cannot understand, it makes a warning with the name of the key.
 """
 
 from __future__ import annotations
@@ -24,48 +24,48 @@ _PROXIES = {
     "FTP_PROXY": "ftpProxy",
     "ALL_PROXY": "allProxy",
 }
-"""The variables that a container gets, and their keys in ``proxies`` (docker/cli, ``ConfigFile.ParseProxyConfig``)."""
+"""The variables of a container, and their keys in ``proxies`` (docker/cli, ``ConfigFile.ParseProxyConfig``)."""
 
 _KEYS = ("currentContext", "auths", "credsStore", "credHelpers", "proxies", "HttpHeaders", "aliases")
 _ACCOUNT = ("username", "password", "auth", "email", "identitytoken", "registrytoken")
 
-# A header's name is a token of RFC 9110 (5.6.2); its value must not end the header.
+# The name of a header is a token of RFC 9110 (5.6.2). Its value must not contain a character that ends the header.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 
 
 @dataclass(frozen=True)
 class ConfigFile:
-    """What ``config.json`` says, as far as we use it. Every value has the type that it is declared with."""
+    """The content of ``config.json`` that this package uses. Every value has its declared type."""
 
     directory: Path
-    """The CLI's configuration directory; contexts and default certificates are in it, too."""
+    """The CLI's configuration directory, which also contains the contexts and the default certificates."""
     current_context: str = ""
     auths: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """What is kept for each registry: ``username``, ``password``, ``identitytoken``, ``registrytoken``, ``email``."""
+    """For each registry ``username``, ``password``, ``identitytoken``, ``registrytoken`` and ``email``, if known."""
     credentials_store: str = ""
     credential_helpers: Mapping[str, str] = field(default_factory=dict)
-    """A registry and the suffix of its ``docker-credential-...``; an empty suffix means the file itself."""
+    """For each registry the suffix of its ``docker-credential-...``. An empty suffix means the file itself."""
     proxies: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     http_headers: Mapping[str, str] = field(default_factory=dict)
     aliases: Mapping[str, str] = field(default_factory=dict)
     content: Mapping[str, Any] = field(default_factory=dict)
-    """All of it as it was found, to make a copy of."""
+    """The whole content of the file, unchanged, so that a copy can be made."""
     warnings: tuple[str, ...] = ()
-    """What could not be understood, for the person."""
+    """The warnings for the user about values that cannot be understood."""
 
     @property
     def path(self) -> Path:
-        """The file itself, for messages; it need not exist."""
+        """The path of the file, for messages. The file may not exist."""
         return self.directory / "config.json"
 
     def proxy_environment(self, engine: str, given: Iterable[str] = ()) -> dict[str, str]:
-        """The proxy variables of a container, or the build arguments of an image, for the engine at that endpoint.
+        """Return the proxy variables of a container, or the build arguments of an image, for the engine at ``engine``.
 
-        ``engine`` is the endpoint as the CLI writes it (``unix:///var/run/docker.sock``); an entry for it goes before
-        the entry ``default``. Names that are ``given`` already stay as they are. Each variable comes in upper and in
-        lower case, as from ``docker run``
-        (https://docs.docker.com/engine/cli/proxy/, docker/cli ``ConfigFile.ParseProxyConfig``).
+        ``engine`` is the endpoint in the form of the CLI (``unix:///var/run/docker.sock``). An entry for it has
+        priority over the entry ``default``. The names in ``given`` are left out. Each variable comes in upper and lower
+        case, as in ``docker run`` (https://docs.docker.com/engine/cli/proxy/, docker/cli
+        ``ConfigFile.ParseProxyConfig``).
         """
         taken = set(given)
         proxies = self.proxies.get(engine, self.proxies.get("default", {}))
@@ -78,7 +78,7 @@ class ConfigFile:
 
 
 def load(directory: Path) -> ConfigFile:
-    """Read ``config.json`` in the CLI's configuration directory. No file is an empty one."""
+    """Return the content of ``config.json`` in the CLI's configuration directory. A missing file counts as empty."""
     path = directory / "config.json"
     try:
         text = path.read_bytes().decode("utf-8", "replace")
@@ -108,7 +108,7 @@ def load(directory: Path) -> ConfigFile:
 
 
 def strict_json(text: str) -> Any:
-    """The value of a text that is one JSON value and nothing else, by Go's rules. Raises ``ValueError``."""
+    """Return the value of a text that is exactly one JSON value, by Go's rules. Raises ``ValueError``."""
     value, end = _decode(text)
     if text[end:].strip(" \t\r\n"):
         raise ValueError("something follows the JSON value")
@@ -116,7 +116,7 @@ def strict_json(text: str) -> Any:
 
 
 class _Object(dict[str, Any]):
-    """A JSON object that also knows its fields one by one: a name may stand in it several times."""
+    """A JSON object that also has its fields as pairs, because a name can occur several times."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
         super().__init__()
@@ -127,9 +127,9 @@ class _Object(dict[str, Any]):
 
 
 def field_of(value: Mapping[str, Any], name: str) -> Any:
-    """A field of a JSON object by Go's rule: its name in any case, the last one that is not ``null``.
+    """Return a field of a JSON object by Go's rule: the last one that is not ``null``, with the name in any case.
 
-    Where a name stands there twice, two objects become one; and a number or a list takes the place of nothing else.
+    If the name occurs twice, two objects are merged into one. A number or a list replaces only a value of its own type.
     """
     found: Any = None
     for key, item in value.pairs if isinstance(value, _Object) else value.items():
@@ -143,12 +143,12 @@ def field_of(value: Mapping[str, Any], name: str) -> Any:
 
 
 def whole_text(text: str) -> str:
-    """A JSON string by Go's rule: half a surrogate pair is the replacement character."""
+    """Return a JSON string by Go's rule: a lone surrogate becomes the replacement character."""
     return re.sub("[\ud800-\udfff]", "\ufffd", text)
 
 
 def is_header(name: str, value: str) -> bool:
-    """Whether both can be sent as an HTTP header."""
+    """Return whether the name and the value can be sent as an HTTP header."""
     return bool(_HEADER_NAME.fullmatch(name) and _HEADER_VALUE.fullmatch(value))
 
 
@@ -162,14 +162,15 @@ def _decode(text: str) -> tuple[Any, int]:
     def constant(name: str) -> None:
         raise ValueError(f"{name} is not JSON")
 
-    # No number is of use to us, and one of thousands of digits is an error of Python's, but not of Go's.
+    # A number with thousands of digits would be an error in Python, but not in Go. So numbers are read as floats, which
+    # is enough because no number is used.
     decoder = json.JSONDecoder(parse_constant=constant, parse_int=float, object_pairs_hook=_Object)
     start = len(text) - len(text.lstrip(" \t\r\n"))
     return decoder.raw_decode(text, start)
 
 
 class _Reader:
-    """Takes what is of the right kind, and keeps a warning for each thing that is not."""
+    """Reads values, and keeps a warning for each value of the wrong type."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -185,7 +186,7 @@ class _Reader:
         return whole_text(value) if isinstance(value, str) else ""
 
     def fields(self, where: str, value: Any, names: Iterable[str]) -> dict[str, Any]:
-        """The named fields of an object; without those that are absent or ``null``."""
+        """Return the named fields of an object, without those that are absent or ``null``."""
         if value is not None and not isinstance(value, dict):
             self.warn(where, "is not an object")
         if not isinstance(value, dict):
@@ -194,7 +195,7 @@ class _Reader:
         return {name: item for name, item in found.items() if item is not None}
 
     def each(self, key: str, value: Any, read: Callable[[str, Any], Any]) -> dict[str, Any]:
-        """An object whose keys are names of the person's, each with a value of one kind."""
+        """Return an object whose keys are chosen by the user, with each value read by ``read``."""
         if value is not None and not isinstance(value, dict):
             self.warn(f'"{key}"', "is not an object")
         if not isinstance(value, dict):
@@ -226,7 +227,7 @@ class _Reader:
 
 
 def _decode_auth(coded: str) -> tuple[str, str]:
-    """User name and password of ``auth``: both in Base64, with a colon between them."""
+    """Return the user name and the password in ``auth``, which is Base64 with a colon between them."""
     try:
         text = base64.b64decode(re.sub(r"[\r\n]", "", coded), validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError):
