@@ -1,8 +1,9 @@
-"""What a person may configure: ``build_runner_config`` of the package and the ``NERVES_DOCKER_*`` variables.
+"""The user's settings: ``build_runner_config`` of the package, and the ``NERVES_DOCKER_*`` variables.
 
-Validated once, frozen afterwards. docs/configuration.md is the reference of both. Names and meanings are those of
-Nerves 1.15's runner for Apple containers wherever it has the same option; its own keys are accepted and ignored, since
-one package may be built by both. Touches neither the engine nor the file system.
+They are validated once and then frozen. docs/configuration.md describes all of them. If Nerves 1.15's runner for Apple
+containers has the same option, the name and the meaning are the same here. The other keys of that runner are accepted
+and ignored, because the same package may be built by both runners. This module uses neither the engine nor the file
+system.
 """
 
 from __future__ import annotations
@@ -49,16 +50,16 @@ SETTINGS: Final = (
 """The keys that have a variable."""
 
 CCACHE_PARTS: Final = ("dir", "remote", "read_only", "max_size")
-"""What ``ccache`` may consist of; each has a variable of its own. ``password`` has only a variable."""
+"""The parts of the setting ``ccache``. Each has a variable of its own. The part ``password`` has only a variable."""
 
 KEYS: Final = ("docker", *SETTINGS, "host_config")
-"""All keys. ``docker`` is read in request.py."""
+"""All keys of the configuration. ``docker`` is read in request.py."""
 
 IGNORED: Final = ("container", "volume_size")
-"""Keys of Nerves' runner for Apple containers that mean nothing to a Docker engine."""
+"""The keys of Nerves' runner for Apple containers that have no meaning for a Docker engine."""
 
 RUNNER_VARIABLES: Final = ("UID", "GID", "HOME", "NERVES_BR_DL_DIR", "SSH_AUTH_SOCK")
-"""Variables in the container that are the runner's own business."""
+"""The variables in the container that the runner sets itself."""
 
 OWN_TARGETS: Final = (
     "/nerves/build",
@@ -70,10 +71,10 @@ OWN_TARGETS: Final = (
     "/home/nerves/.ssh",
     "/home/nerves/.buildroot-ccache",
 )
-"""Where the runner itself puts something into a container of either generation; the package's place comes besides."""
+"""The paths that the runner itself uses in a container of any generation, except the path of the package."""
 
 MINIMUM_MEMORY: Final = 6 * 1024 * 1024
-"""Bytes; the engine refuses a smaller limit ("Minimum memory limit allowed is 6MB")."""
+"""Bytes. The engine refuses a smaller limit ("Minimum memory limit allowed is 6MB")."""
 
 _VARIABLE_EXAMPLES: Final = {
     "env": "FORCE_COLOR=1,LANG=C",
@@ -89,7 +90,7 @@ _VARIABLE_EXAMPLES: Final = {
 }
 
 PATIENCE: Final = (10, 24 * 60 * 60)
-"""Seconds: the least and the most. Less than the least, and a busy host would be taken for a dead one."""
+"""The smallest and the largest patience in seconds. With less, a host that is only busy would count as dead."""
 
 _YES: Final = ("true", "yes", "on", "1")
 _NO: Final = ("false", "no", "off", "none", "0")
@@ -100,7 +101,7 @@ D = TypeVar("D")
 
 @dataclass(frozen=True)
 class HostMount:
-    """A path of the host that every step sees at ``target``."""
+    """A path of the host that is mounted at ``target`` in every container of a step."""
 
     source: Path
     target: str
@@ -109,42 +110,47 @@ class HostMount:
 
 @dataclass(frozen=True)
 class Settings:
-    """How the steps' containers differ from the plain ones. The defaults are what the stock runner does."""
+    """The validated settings. The defaults are what the stock runner does."""
 
     env: Mapping[str, str] = field(default_factory=dict, repr=False)
-    """Variables of every step, ``pass_env``'s among them: their values may be secrets, and are not shown."""
+    """The variables of every step, with those of ``pass_env``. Their values can be secrets, so they are never shown."""
     mounts: tuple[HostMount, ...] = ()
     ccache: Path | None = None
     """The host's directory for Buildroot's ccache."""
     remote_cache: RemoteCache | None = None
     """The compile cache that a team shares."""
     ccache_max_size: int | None = None
-    """Bytes; ``None`` leaves it to ccache."""
+    """The bytes of the largest cache, or ``None`` for ccache's default."""
     cpus: Decimal | None = None
     memory: int | None = None
-    """Bytes; ``None`` is as much as the engine has."""
+    """The bytes of memory, or ``None`` for all memory of the engine."""
     swap: int | None = None
-    """Bytes beside ``memory``; 0 is none; ``None`` leaves it to the engine."""
+    """The bytes of swap in addition to ``memory``, 0 for no swap, or ``None`` for the engine's default."""
     network: str | None = None
-    """A network at the engine, ``none`` and ``host`` among them; ``None`` is the engine's default."""
+    """The name of a network at the engine, ``none`` or ``host``; ``None`` is the engine's default."""
     ssh: Ssh | None = "dir"
     ssh_agent: Path | None = None
-    """The agent's socket on the host (``SSH_AUTH_SOCK``), with ``ssh`` "agent"."""
+    """The ssh agent's socket on the host (``SSH_AUTH_SOCK``) if ``ssh`` is "agent"."""
     pull: Pull = "missing"
     create_image: CreateImage = "ask"
     workspace: WorkspaceKind = "auto"
-    """Whether containers see the host's directories or get copies; "auto" finds it out."""
+    """Whether containers use the host's directories or copies of them. With "auto" the helper decides it."""
     patience: int = 60
-    """Seconds that a build goes on without hearing from Mix."""
+    """The seconds after which a build ends if no heartbeat arrives."""
     record_dir: Path | None = None
-    """Where the logs, and copies of the journal and the report, go; ``None`` leaves the logs in Mix's directory."""
+    """The directory for the logs, and for copies of the journal and the report. With ``None`` the logs are in Mix's
+    working directory."""
     host_config: Mapping[str, object] = field(default_factory=dict)
-    """Fields of the container's ``HostConfig``, ready to be merged into it: plain JSON values, ``dns`` and
-    ``extra_hosts`` among them, and none of those that the runner decides itself."""
+    """Fields of the container's ``HostConfig`` as plain JSON values, with those of ``dns`` and ``extra_hosts``. Fields
+    that the runner sets itself are not among them."""
 
 
 def keys(term: Term) -> dict[str, Term]:
-    """``build_runner_config`` as a dictionary of known keys; the first of a key counts, ``nil`` is as if not there."""
+    """Return ``build_runner_config`` as a dictionary of known keys.
+
+    If a key occurs twice, the first value counts. A value ``nil`` is left out. Raises ``RunnerError`` with the code
+    ``:bad_request``.
+    """
     if term is None:
         return {}
     pairs = list(term.items()) if isinstance(term, dict) else term
@@ -175,10 +181,10 @@ def parse(
     home: Path,
     download_dir: Path,
 ) -> Settings:
-    """The settings from ``config`` (of ``keys``), overridden by the request's ``variables``.
+    """Return the settings in ``config`` (the result of ``keys``), with priority for the request's ``variables``.
 
-    ``environ`` is the helper's own environment, where ``pass_env`` and the ssh agent are looked up. Relative paths are
-    the package's, and ``~`` is ``home``. Raises ``RunnerError`` ``:bad_request``.
+    ``environ`` is the helper's own environment, which has the variables of ``pass_env`` and the ssh agent. A relative
+    path is relative to ``package``, and ``~`` means ``home``. Raises ``RunnerError`` with the code ``:bad_request``.
     """
     given = {
         **{key: _Given(key, value) for key, value in config.items()},
@@ -192,13 +198,13 @@ def parse(
     def path(text: str) -> Path:
         if text == "~" or text.startswith("~/"):
             return home / text[2:]
-        # Without its `..`, as Path.expand/1 does it.
+        # The path is normalised, as by Elixir's `Path.expand/1`.
         return Path(posixpath.normpath(package / text))
 
     passed = {name: environ[name] for name in read("pass_env", _names, ()) if name in environ}
     ssh: Ssh | None = read("ssh", _ssh, "dir")
     return Settings(
-        # What is given a value here goes before what comes from outside.
+        # A value in `env` has priority over the value of the same variable in the environment.
         env={**passed, **read("env", _env, {})},
         mounts=read("mounts", lambda value: _mounts(value, path, f"/nerves/env/{app}"), ()),
         ccache=read("ccache_dir", lambda value: _ccache(value, path, download_dir.parent / "ccache"), None),
@@ -217,7 +223,7 @@ def parse(
         record_dir=read("record_dir", lambda value: path(_directory(value)), None),
         host_config={
             **read("host_config", lambda value: _host_config(value, f"/nerves/env/{app}"), {}),
-            # What has a setting of its own goes before.
+            # `dns` and `extra_hosts` have priority over the same fields in `host_config`.
             **read("dns", _dns, {}),
             **read("extra_hosts", _extra_hosts, {}),
         },
@@ -226,21 +232,25 @@ def parse(
 
 @dataclass(frozen=True)
 class _Given:
-    """A setting's value, and whether a variable gave it."""
+    """The unchecked value of a setting, and whether it comes from a variable or from the configuration."""
 
     key: str
     value: Term
     is_variable: bool = False
     within: str = ""
-    """The key of the configuration that this is a part of."""
+    """The key of the configuration that contains this setting, or an empty string."""
 
     @property
     def where(self) -> str:
-        """The key or the variable, in words."""
+        """The name of the key or the variable, for messages."""
         return f"The variable {self._variable}" if self.is_variable else f"{CONFIG}: [{self._path}: ...]"
 
     def wrong(self, allowed: str, *, example: str, given: str | None = None) -> errors.RunnerError:
-        """The error for this value, or for the part of it that ``given`` names. ``example`` is one for the config."""
+        """Return the error for a wrong value.
+
+        ``allowed`` says which values are possible. ``example`` is a value for the configuration. ``given`` is the wrong
+        part of the value, if it is not the whole value.
+        """
         if self.is_variable:
             example = f"{self._variable}={_VARIABLE_EXAMPLES.get(self.key) or example.strip(':').strip(chr(34))}"
         else:
@@ -257,7 +267,7 @@ class _Given:
 
 
 def _overrides(variables: Mapping[str, str]) -> dict[str, _Given]:
-    """The settings that variables give. An empty variable is as if it were not set."""
+    """Return the settings that come from variables. An empty variable counts as not set."""
     parts = [f"ccache_{part}" for part in (*CCACHE_PARTS, "password")]
     allowed = {PREFIX + key.upper(): key for key in (*SETTINGS, *parts)}
     found = {}
@@ -268,7 +278,8 @@ def _overrides(variables: Mapping[str, str]) -> dict[str, _Given]:
             if value.strip():
                 found[allowed[name]] = _Given(allowed[name], value, is_variable=True)
             continue
-        # NERVES_DOCKER_PORT_* is about the helper itself (NERVES_DOCKER_PORT_COMMAND), unless it is a slip.
+        # NERVES_DOCKER_PORT_* is for the helper itself (NERVES_DOCKER_PORT_COMMAND). If the rest of the name is that of
+        # a setting, the user has made a mistake.
         about_helper = name.startswith(f"{PREFIX}PORT_")
         meant = name.replace(f"{PREFIX}PORT_", PREFIX, 1)
         if not about_helper or meant in allowed:
@@ -281,7 +292,7 @@ def _env(given: _Given) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, value in _pairs(given, example):
         _check_name(given, name, example)
-        # A value is not shown: it may be a secret.
+        # The error does not show the value, because it can be a secret.
         if isinstance(value, bool) or not isinstance(value, str | int | float | Atom | list):
             raise given.wrong(
                 "a text or a number for each variable", example=example, given=f"another value for {name}"
@@ -302,7 +313,7 @@ def _pairs(given: _Given, example: str) -> Iterable[tuple[str, Term]]:
         for item in _split(text):
             name, equals, text_value = item.partition("=")
             if not equals:
-                # Not shown: it may be the rest of a secret with a comma in it.
+                # The error does not show the text, because it can be the rest of a secret with a comma.
                 raise given.wrong(allowed, example=example, given="something without =")
             yield name.strip(), text_value
         return
@@ -352,9 +363,9 @@ def _mounts(given: _Given, path: Callable[[str], Path], package_target: str) -> 
         source, target = str(words[0]), str(words[1])
         if not target.startswith("/") or "\0" in source + target:
             raise given.wrong("an absolute path as the target", example=example, given=terms.inspect(item))
-        # normpath keeps two leading slashes.
+        # `normpath` does not change two leading slashes, so they are replaced by one.
         target = "/" + posixpath.normpath(target).lstrip("/")
-        own = _taken(target, package_target)
+        own = _own_target(target, package_target)
         if own is not None:
             raise given.wrong(
                 f"another target: the runner itself has something at {own}", example=example, given=terms.inspect(item)
@@ -365,8 +376,11 @@ def _mounts(given: _Given, path: Callable[[str], Path], package_target: str) -> 
     return tuple(found)
 
 
-def _taken(target: str, package_target: str) -> str | None:
-    """Where the runner itself has something that a mount at ``target`` would hide or be hidden by."""
+def _own_target(target: str, package_target: str) -> str | None:
+    """Return the path of the runner that conflicts with a mount at ``target``, or ``None``.
+
+    Two paths conflict if one of them contains the other, because one mount would hide the other.
+    """
     for own in (*OWN_TARGETS, package_target):
         if _is_within(own, target) or _is_within(target, own):
             return own
@@ -378,7 +392,7 @@ def _is_within(path: str, directory: str) -> bool:
 
 
 def _ccache_parts(given: _Given | None) -> dict[str, _Given]:
-    """The parts of ``ccache``: what is no keyword list is the directory."""
+    """Return the parts of ``ccache``. A value that is not a keyword list is the part ``dir``."""
     if given is None:
         return {}
     pairs = terms.pairs(given.value) if isinstance(given.value, list | dict) and given.value else None
@@ -409,7 +423,7 @@ def _remote_cache(given: _Given, settings: Mapping[str, _Given]) -> RemoteCache 
             read_only="ccache_read_only" in settings and _yes_or_no(settings["ccache_read_only"]),
         )
     except remote_cache.AddressError as error:
-        # Not shown: it may hold a password.
+        # The error does not show the address, because it can contain a password.
         raise given.wrong(str(error), example=example, given="another address") from error
 
 
@@ -462,7 +476,7 @@ def _cpus(given: _Given) -> Decimal:
         number = Decimal((text or "").strip())
     except InvalidOperation as error:
         raise given.wrong(allowed, example="8") from error
-    # The engine counts in billionths; less than a hundredth is refused by it.
+    # The engine refuses less than a hundredth of a CPU.
     if not number.is_finite() or number < Decimal("0.01"):
         raise given.wrong(allowed, example="8")
     return number
@@ -479,7 +493,7 @@ def _memory(given: _Given) -> int | None:
 
 
 def _swap(given: _Given) -> int:
-    # The empty text means so to the Apple runner.
+    # For the runner for Apple containers, the empty text also means no swap.
     if given.value is False or (given.value != [] and terms.word(given.value) in ("none", "")):
         return 0
     size = terms.size(given.value)
@@ -490,7 +504,7 @@ def _swap(given: _Given) -> int:
 
 def _network(given: _Given) -> str:
     name = "none" if given.value is False else terms.word(given.value)
-    # The engine's own rule for names; `container:NAME` would tie a build to somebody else's container.
+    # This is the engine's rule for names. It excludes `container:NAME`, which would use another container's network.
     if name is None or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise given.wrong('"none", "host", or the name of a network at the engine', example='"host"')
     return name
@@ -517,7 +531,7 @@ def _extra_hosts(given: _Given) -> dict[str, object]:
 
 
 def _host_config(given: _Given, package_target: str) -> dict[str, object]:
-    return host_config.read(given.value, given.where, lambda target: _taken(target, package_target))
+    return host_config.read(given.value, given.where, lambda target: _own_target(target, package_target))
 
 
 def _patience(given: _Given) -> int:
@@ -562,6 +576,9 @@ def _list(given: _Given, allowed: str, example: str) -> list[Term]:
 
 
 def _split(text: str) -> list[str]:
-    """A text's items: one a line where there are several lines, so that an item may hold a comma; else by commas."""
+    """Return the items of a text. If it has several lines, each line is an item, which can contain commas.
+
+    Otherwise commas separate the items.
+    """
     items = text.splitlines() if "\n" in text else text.split(",")
     return [item.strip() for item in items if item.strip()]
