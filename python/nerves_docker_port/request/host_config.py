@@ -1,8 +1,8 @@
-"""What a person may set of the container's ``HostConfig``, beside the settings that have a name of their own.
+"""The setting ``host_config``: fields of the container's ``HostConfig`` that have no setting of their own.
 
-Gives plain JSON values, ready to be merged into the container's ``HostConfig``. The fields are those of the Engine API
-1.57 (https://docs.docker.com/reference/api/engine/version/v1.57/schemas/HostConfig/). A field that is not in that list
-is refused, because an engine ignores what it does not know, and a slip would be noticed by nobody.
+The result has plain JSON values that can be merged into the container's ``HostConfig``. The fields are those of the
+Engine API 1.57 (https://docs.docker.com/reference/api/engine/version/v1.57/schemas/HostConfig/). Any other field is
+refused, because an engine ignores an unknown field, and nobody would notice a spelling mistake.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from nerves_docker_port.request import terms
 
 
 class WrongError(ValueError):
-    """A value that a field cannot have: what it can have, and which part of the value is wrong."""
+    """A field cannot have this value. ``wanted`` says which values it can have; ``given`` is the wrong part."""
 
     def __init__(self, wanted: str, given: Term) -> None:
         super().__init__(wanted)
@@ -26,15 +26,15 @@ class WrongError(ValueError):
         self.given = given
 
 
-def read(term: Term, where: str, is_taken: Callable[[str], str | None]) -> dict[str, object]:
-    """``term``, a map or a keyword list, with the engine's own names of the fields.
+def read(term: Term, where: str, own_target: Callable[[str], str | None]) -> dict[str, object]:
+    """Return the fields of ``term``, a map or a keyword list, by the engine's names.
 
-    ``where`` names the setting. ``is_taken`` is asked about an absolute path in the container: it gives the path of
-    something of the runner's own that is in the way there, or ``None``.
-    Names may be written as the engine's (``ShmSize``) or as Elixir's (``shm_size``). An engine takes ``memory`` for
-    ``Memory``, too (Go's encoding/json: "preferring exact matches but also accepting case-insensitive matches"), so
-    what is refused must be refused in every spelling.
-    Raises ``RunnerError`` ``:bad_request``.
+    ``where`` is the name of the setting, for errors. ``own_target`` gets an absolute path in the container, and returns
+    the path of the runner that conflicts with it, or ``None``.
+    A name can be written as in the engine's API (``ShmSize``) or as in Elixir (``shm_size``). An engine also accepts
+    ``memory`` for ``Memory`` (Go's encoding/json: "preferring exact matches but also accepting case-insensitive
+    matches"), so a field of the runner is refused in every spelling.
+    Raises ``RunnerError`` with the code ``:bad_request``.
     """
     pairs = terms.pairs(term)
     if pairs is None:
@@ -51,7 +51,7 @@ def read(term: Term, where: str, is_taken: Callable[[str], str | None]) -> dict[
         try:
             read = _READERS[field](value)
             if field == "Tmpfs":
-                _check_targets(value, is_taken)
+                _check_targets(value, own_target)
         except WrongError as error:
             raise errors.wrong_setting(
                 f"{field} in {where}", terms.inspect(error.given), error.wanted, _EXAMPLES.get(field, EXAMPLE)
@@ -64,7 +64,7 @@ EXAMPLE: Final = '%{"ShmSize" => "2G"}'
 
 
 def addresses(items: Iterable[Term]) -> list[str]:
-    """DNS servers: IP addresses, as texts or as Erlang's tuples. Raises ``WrongError``."""
+    """Return the addresses of DNS servers, given as texts or as Erlang's tuples. Raises ``WrongError``."""
     import ipaddress
 
     found = []
@@ -74,7 +74,7 @@ def addresses(items: Iterable[Term]) -> list[str]:
             address = ipaddress.ip_address((text or "").strip())
         except ValueError as error:
             raise WrongError("IP addresses of DNS servers", item) from error
-        # An engine refuses an address with a zone (`fe80::1%eth0`).
+        # The engine refuses an address with a zone (`fe80::1%eth0`).
         if "%" in str(address):
             raise WrongError("IP addresses of DNS servers", item)
         found.append(str(address))
@@ -82,8 +82,10 @@ def addresses(items: Iterable[Term]) -> list[str]:
 
 
 def hosts(items: Iterable[Term]) -> list[str]:
-    """Lines for ``/etc/hosts``: ``NAME:ADDRESS``, ``NAME=ADDRESS`` or ``{name, address}``; ``host-gateway`` for an
-    address is the engine's own host. As ``docker run --add-host`` takes them. Raises ``WrongError``.
+    """Return entries for ``/etc/hosts`` in the form of ``docker run --add-host``.
+
+    An item is ``NAME:ADDRESS``, ``NAME=ADDRESS`` or ``{name, address}``. The address ``host-gateway`` means the
+    engine's own host. Raises ``WrongError``.
     """
     found = []
     for item in items:
@@ -107,23 +109,23 @@ def hosts(items: Iterable[Term]) -> list[str]:
 
 
 def _erlang_address(parts: tuple[Term, ...]) -> str:
-    """``{10, 0, 0, 1}`` or a tuple of eight (``:inet.ip_address/0``) as text, empty where it is neither."""
+    """Return the text of an Erlang address of four or eight numbers (``:inet.ip_address/0``), or an empty string."""
     numbers = [part for part in parts if type(part) is int and 0 <= part < 2**16]
     if len(numbers) != len(parts):
         return ""
     return {4: ".".join(map(str, numbers)), 8: ":".join(f"{number:x}" for number in numbers)}.get(len(parts), "")
 
 
-def _check_targets(term: Term, is_taken: Callable[[str], str | None]) -> None:
+def _check_targets(term: Term, own_target: Callable[[str], str | None]) -> None:
     for target, _ in terms.pairs(term) or []:
         if not target.startswith("/"):
             raise WrongError("absolute paths in the container, and mount options for each", target)
-        own = is_taken("/" + posixpath.normpath(target).lstrip("/"))
+        own = own_target("/" + posixpath.normpath(target).lstrip("/"))
         if own is not None:
             raise WrongError(f"another target: the runner itself has something at {own}", target)
 
 
-# --- readers: each gives a plain JSON value or raises WrongError ---------------------------------------------------
+# --- readers: each returns a plain JSON value or raises WrongError -------------------------------------------------
 
 
 def _text(term: Term) -> str:
@@ -153,7 +155,7 @@ def _boolean(term: Term) -> bool:
 
 
 def _items(term: Term) -> list[Term]:
-    # One text is a list of one: nobody means its characters.
+    # A single text means a list with this text, although a charlist is a list of characters.
     if terms.word(term):
         return [term]
     if not isinstance(term, list):
@@ -169,7 +171,7 @@ def _texts_by_name(term: Term) -> dict[str, str]:
     pairs = terms.pairs(term)
     if pairs is None:
         raise WrongError("a map of texts", term)
-    # Sysctls and storage options are texts to the engine even where they are numbers.
+    # The engine wants the values of sysctls and storage options as texts, even if they are numbers.
     return {name: str(value) if type(value) is int else _text(value) for name, value in pairs}
 
 
@@ -188,7 +190,7 @@ def _object(term: Term) -> object:
 
 
 def _json(term: Term) -> object:
-    """A value of no particular form. A list of integers is a charlist: no field that is read so has such a list."""
+    """Return any term as JSON. A list of integers counts as a charlist, because no such field is a list of integers."""
     if term is None or isinstance(term, bool | int | float):
         return term
     text = terms.word(term)
