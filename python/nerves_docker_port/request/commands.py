@@ -1,4 +1,4 @@
-"""What `mix nerves_docker_port.run` and `mix nerves_docker_port.copy` ask for, beside the package."""
+"""The arguments of `mix nerves_docker_port.run` and `mix nerves_docker_port.copy` that are not about the package."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class CommandRequest:
 
     words: tuple[str, ...]
     at_terminal: bool
-    """Whether it gets the person's terminal."""
+    """Whether the command runs on the user's terminal."""
 
 
 def command_from_args(args: Mapping[Term, Term]) -> CommandRequest:
-    """The command that ``args`` describe. Raises ``RunnerError`` ``:bad_request``."""
+    """Return the command that ``args`` describe. Raises ``RunnerError`` with the code ``:bad_request``."""
     words = args.get(Atom("command"))
     if not isinstance(words, list) or not words:
         raise errors.bad_request("`command` of the request is not a list of words")
@@ -31,7 +31,10 @@ def command_from_args(args: Mapping[Term, Term]) -> CommandRequest:
 
 
 def copy_from_args(args: Mapping[Term, Term]) -> tuple[str, str]:
-    """The path in the build directory and the place on the host. Raises ``RunnerError`` ``:bad_request``."""
+    """Return the path in the build directory and the target on the host.
+
+    Raises ``RunnerError`` with the code ``:bad_request``.
+    """
     source, target = (_path(args.get(Atom(key)), key) for key in ("source", "target"))
     if not target.startswith("/"):
         raise errors.bad_request("`target` of the request is not an absolute path")
@@ -39,7 +42,7 @@ def copy_from_args(args: Mapping[Term, Term]) -> tuple[str, str]:
 
 
 def _path(term: Term, key: str) -> str:
-    """A text, or bytes that are not UTF-8, as Python writes a path. Words of a command may hold any bytes, too."""
+    """Return a text in the form in which Python writes a path. A path or a word can have bytes that are not UTF-8."""
     text = os.fsdecode(term) if isinstance(term, bytes) else term
     if not isinstance(text, str) or "\0" in text:
         raise errors.bad_request(f"`{key}` of the request holds something else than text")
