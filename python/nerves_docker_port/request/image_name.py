@@ -1,6 +1,6 @@
-"""An image's name, such as ``ghcr.io/me/system:1.0``, by the grammar of Docker's references.
+"""Parses the name of an image, such as ``ghcr.io/me/system:1.0``, by the grammar of Docker's references.
 
-The grammar is that of https://pkg.go.dev/github.com/distribution/reference; the CLI reads every name by it.
+The docker CLI uses this grammar for every name (https://pkg.go.dev/github.com/distribution/reference).
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import re
 from dataclasses import dataclass
 
 DOCKER_HUB = "docker.io"
-"""The registry of a name that has none."""
+"""The registry of a name without a registry."""
 
 _LONGEST = 255
-"""Characters of a path (``RepositoryNameTotalLengthMax``)."""
+"""The largest number of characters of a path (``RepositoryNameTotalLengthMax``)."""
 
 _PATH = re.compile(r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
@@ -26,14 +26,14 @@ class ImageName:
     """The parts of an image's name."""
 
     registry: str
-    """Its host, with a port where it has one."""
+    """The host of the registry, with its port if the name has one."""
     path: str
     tag: str | None
     digest: str | None
 
 
 def parse(text: str) -> ImageName:
-    """The parts of a name. Raises ``ValueError`` with the reason, which completes "... cannot be used: "."""
+    """Return the parts of a name. Raises ``ValueError`` with the reason, which completes "... cannot be used: "."""
     name, at, digest = text.partition("@")
     if at and not _DIGEST.fullmatch(digest):
         raise ValueError(f"{digest!r} is no digest (sha256:...)")
@@ -58,7 +58,7 @@ def parse(text: str) -> ImageName:
 
 
 def names_registry(text: str) -> bool:
-    """Whether a name begins with a registry's host: ``localhost``, or what has a dot or a port."""
+    """Return whether a name begins with the host of a registry: ``localhost``, or a part with a dot or a port."""
     first, slash, _rest = text.partition("/")
     return bool(slash) and ("." in first or ":" in first or first == "localhost")
 
