@@ -1,4 +1,4 @@
-"""What `mix nerves_docker_port.report` asks for: which build, and in which form."""
+"""The arguments of `mix nerves_docker_port.report`: which build, and in which form."""
 
 from __future__ import annotations
 
@@ -16,22 +16,25 @@ class ReportRequest:
     """The arguments of ``:report``, and of the command ``report``."""
 
     where: Path
-    """A journal, a directory of journals, or a directory that has some below it: a package's, or one in its
-    ``.nerves``."""
+    """A journal, a directory of journals, or a directory that contains such directories: a package's directory, or one
+    in its ``.nerves``."""
     build: str = ""
-    """The id of a build, or its beginning; empty for the latest build."""
+    """The id of a build or the beginning of the id. It is empty for the latest build."""
     html: Path | None = None
-    """Where to write the page; ``None`` for none."""
+    """The path of the page to write, or ``None`` for no page."""
     as_json: bool = False
     only_list: bool = False
 
 
 def from_args(args: Mapping[Term, Term]) -> ReportRequest:
-    """The request that ``args`` describe (docs/protocol.md). Raises ``RunnerError`` ``:bad_request``."""
+    """Return the request that ``args`` describe (docs/protocol.md).
+
+    Raises ``RunnerError`` with the code ``:bad_request``.
+    """
     cwd, where = _text(args, "cwd") or ".", _text(args, "where")
     names = args.get(Atom("names"))
     if not where and isinstance(names, dict):
-        # Beside it are those of the package's other versions.
+        # The build paths of the package's other versions are in the same directory.
         where = posixpath.dirname(_text(names, "build_path"))
     html = _text(args, "html")
     as_json, only_list = (args.get(Atom(key)) is True for key in ("json", "list"))
