@@ -1,6 +1,6 @@
-"""Readers of single Elixir values, as a person may write them in a configuration or a variable.
+"""Reads single Elixir values in the forms in which a user can write them in a configuration or a variable.
 
-Each gives ``None`` for a value that it cannot read; what is said about it then is the caller's business.
+Each function returns ``None`` for a value that it cannot read. The caller then raises the error.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from nerves_docker_port.port.wire import Atom, Term
 
 
 def text(term: Term) -> str | None:
-    """A string or a charlist, else ``None``. The empty list is the empty charlist."""
+    """Return the text of a string or a charlist. The empty list is the empty charlist."""
     if isinstance(term, str):
         return term
     if isinstance(term, list) and all(type(item) is int and 0 <= item < 0x110000 for item in term):
@@ -21,12 +21,12 @@ def text(term: Term) -> str | None:
 
 
 def word(term: Term) -> str | None:
-    """An atom's name or a text."""
+    """Return the name of an atom, or a text."""
     return term.name if isinstance(term, Atom) else text(term)
 
 
 def size(term: Term) -> int | None:
-    """Bytes; units are powers of 1024, as Docker's and the Apple runner's are."""
+    """Return a number of bytes. Units are powers of 1024, as in Docker and in Nerves' runner for Apple containers."""
     if type(term) is int:
         return term if 0 <= term < 2**62 else None
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?\s*", text(term) or "", re.IGNORECASE | re.ASCII)
@@ -37,7 +37,7 @@ def size(term: Term) -> int | None:
 
 
 def pairs(term: Term) -> list[tuple[str, Term]] | None:
-    """The names and values of a map, a keyword list, or a list of ``{name, value}``."""
+    """Return the names and values of a map, a keyword list, or a list of ``{name, value}``."""
     items = list(term.items()) if isinstance(term, dict) else term
     if not isinstance(items, list):
         return None
@@ -51,7 +51,7 @@ def pairs(term: Term) -> list[tuple[str, Term]] | None:
 
 
 def inspect(term: Term) -> str:
-    """A term as Elixir would write it, shortened."""
+    """Return a term as Elixir writes it, cut to 100 characters."""
     written = _elixir(term)
     return written if len(written) <= 100 else written[:97] + "..."
 
