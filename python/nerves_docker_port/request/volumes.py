@@ -1,4 +1,4 @@
-"""What `mix nerves_docker_port.volumes` asks for: which build volumes, and what is to become of them."""
+"""The arguments of `mix nerves_docker_port.volumes`: which build volumes, and whether to remove them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,19 @@ class VolumesRequest:
     """The arguments of ``:volumes`` that are not about a package (docs/protocol.md)."""
 
     everybody: bool = False
-    """Those of all packages, not only those of the request's."""
+    """Whether the volumes of all packages are wanted, and not only those of the request's package."""
     remove: bool = False
     yes: bool = False
-    """Remove without asking."""
+    """Whether volumes are removed without a question."""
     names: tuple[str, ...] = ()
-    """The volumes to remove. If there are none, those whose packages are gone."""
+    """The volumes to remove. Without names, the volumes whose packages are gone are removed."""
 
 
 def from_args(args: Mapping[Term, Term]) -> VolumesRequest:
-    """The request that ``args`` describe; what is absent counts as no. Raises ``RunnerError`` ``:bad_request``."""
+    """Return the request that ``args`` describe. A missing argument counts as false.
+
+    Raises ``RunnerError`` with the code ``:bad_request``.
+    """
     names = args.get(Atom("volumes"), [])
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise errors.bad_request("`volumes` of the request is not a list of names")
