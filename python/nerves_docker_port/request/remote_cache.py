@@ -1,7 +1,7 @@
-"""A compile cache that a team shares: ccache's remote storage, as a person names it and as ccache wants it.
+"""A compile cache that a team shares, which is a remote storage of ccache. This module parses its address.
 
-ccache's documentation has the addresses and their attributes (https://ccache.dev/manual/4.7.5.html, "Remote storage
-backends"). Buildroot's host-ccache and Debian's speak Redis and HTTP, both without TLS.
+ccache's manual describes the addresses and their attributes (https://ccache.dev/manual/4.7.5.html, "Remote storage
+backends"). The ccache of Buildroot (host-ccache) and of Debian has Redis and HTTP, both without TLS.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 ALLOWED: Final = "redis://HOST[:PORT][/DATABASE] or http://HOST[:PORT][/PATH]"
-"""The addresses that are possible, for a person."""
+"""The possible forms of an address, for messages."""
 
 _PORTS: Final = {"redis": 6379, "http": 80}
 
 _TIMEOUTS: Final = {"connect-timeout": "250", "operation-timeout": "1000"}
-"""Milliseconds. ccache's own are 100 and 10,000: a store that hangs would cost ten seconds for each compilation."""
+"""Milliseconds. ccache's defaults are 100 and 10,000, so a store that hangs would cost ten seconds per compilation."""
 
 _SECRET: Final = ("bearer-token", "header")
-"""Attributes that hold a secret, or may."""
+"""The attributes that can contain a secret."""
 
 
 class AddressError(ValueError):
-    """An address that cannot be used; its text completes "... is wanted": it says what is allowed, and no secret."""
+    """The address cannot be used. The text says what is allowed, completes "... is wanted", and contains no secret."""
 
 
 @dataclass(frozen=True)
@@ -34,23 +34,23 @@ class RemoteCache:
     """A remote storage of ccache's."""
 
     address: str
-    """For a person: without user, password and attributes."""
+    """The address for messages, without user, password and attributes."""
     host: str
     port: int
     storage: str = field(repr=False)
-    """The value of ccache's ``remote_storage``, the password included."""
+    """The value of ccache's ``remote_storage``, with the password."""
     question: bytes = field(repr=False)
-    """What the store is asked to find out whether it can be used, the password included."""
+    """The request that is sent to the store to find out whether it can be used, with the password."""
     answers: int
-    """How many lines of the answer matter."""
+    """The number of lines of the answer to check."""
     good: str
-    """A POSIX extended regular expression that each of these lines matches where the store can be used."""
+    """A POSIX extended regular expression that matches each of these lines if the store can be used."""
 
 
 def parse(text: str, *, password: str | None, may_have_secrets: bool, read_only: bool) -> RemoteCache:
-    """The remote cache at the address ``text``. Raises ``AddressError``.
+    """Return the remote cache at the address ``text``. Raises ``AddressError``.
 
-    ``password`` goes before one in the address; without a user in the address, it is a bearer token for HTTP.
+    ``password`` has priority over a password in the address. If an HTTP address has no user, it is a bearer token.
     """
     address, *given = text.strip().split("|")
     # A list, because `header` may be there more than once.
@@ -68,7 +68,7 @@ def parse(text: str, *, password: str | None, may_have_secrets: bool, read_only:
         raise AddressError(f"{ALLOWED}, with each / | ? and # of a password written as %2F %7C %3F and %23")
     user, secret = unquote(parts.username or ""), parts.password and unquote(parts.password)
     if scheme == "redis" and user and parts.password is None and password is None:
-        # ccache's own form for Redis: `redis://PASSWORD@HOST`.
+        # For Redis, ccache also accepts the form `redis://PASSWORD@HOST`.
         user, secret = "", user
     if not may_have_secrets and (secret or any(name.lstrip("@") in _SECRET for name, _ in attributes)):
         raise AddressError(
@@ -84,7 +84,7 @@ def parse(text: str, *, password: str | None, may_have_secrets: bool, read_only:
         attributes = [*_without(attributes, "bearer-token"), ("bearer-token", _quoted(secret))]
         secret = None
     if secret and ":" in secret and not user:
-        # ccache would take what stands before the colon for a user; `default` is the one that Redis 6 means, too.
+        # ccache would treat the text before the colon as a user. Redis 6 uses the user `default` if there is none.
         user = "default"
     if read_only:
         attributes = [*_without(attributes, "read-only"), ("read-only", "true")]
@@ -113,7 +113,7 @@ def _without(attributes: Iterable[tuple[str, str]], unwanted: str) -> list[tuple
 
 
 def _quoted(text: str) -> str:
-    """Text as a part of an address: ccache's configuration gives a meaning to blanks, ``|`` and ``$``, too."""
+    """Return a text quoted for an address. Blanks, ``|`` and ``$`` also have a meaning in ccache's configuration."""
     return quote(text, safe="")
 
 
@@ -122,7 +122,8 @@ _Question = tuple[bytes, int, str]
 
 
 def _ask_redis(_place: str, path: str, user: str, password: str | None, _attributes: _Attributes) -> _Question:
-    # https://redis.io/docs/latest/develop/reference/protocol-spec/: arrays of bulk strings; an error begins with `-`.
+    # A command is an array of bulk strings, and an error begins with `-`
+    # (https://redis.io/docs/latest/develop/reference/protocol-spec/).
     commands = [["PING"]]
     if path.strip("/"):
         commands.insert(0, ["SELECT", path.strip("/")])
@@ -137,7 +138,7 @@ def _resp(words: list[str]) -> bytes:
 
 
 def _ask_http(place: str, path: str, user: str, password: str | None, attributes: _Attributes) -> _Question:
-    # A key that no result has. A store that can be used says that it is not there.
+    # No compilation result has this key, so a store that can be used answers that it does not exist.
     lines = [f"GET {path.rstrip('/')}/00/nerves-docker-port HTTP/1.1", f"Host: {place}", "Connection: close"]
     if password:
         lines.append("Authorization: Basic " + base64.b64encode(f"{user}:{password}".encode()).decode())
