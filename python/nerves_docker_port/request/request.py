@@ -74,9 +74,9 @@ class Names:
 
     artifact: str
     extension: str
-    """With its dot: ``.tar.gz``."""
+    """The extension with its dot, such as ``.tar.gz``."""
     download_path: Path
-    """The artifact in ``download_dir``."""
+    """The path of the artifact in ``download_dir``."""
     download_dir: Path
     build_path: Path
     cache_path: Path
@@ -110,14 +110,14 @@ class Request:
     term: str
     interactive: bool
     shows_status: bool
-    """Whether the peer can show where a build is."""
+    """Whether the peer can show the status of a build."""
     uid: int
     gid: int
     settings: Settings = field(default_factory=Settings)
 
     @property
     def log_dir(self) -> Path:
-        """Where the logs go: into Mix's working directory, as the stock runner writes them, unless it is set."""
+        """The directory of the logs, which is ``record_dir`` or, as in the stock runner, Mix's working directory."""
         return self.settings.record_dir or self.cwd
 
 
@@ -126,7 +126,7 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
 
     The uid and the gid are those of this process, because the helper runs as the person who runs Mix. The values of
     the variables that the configuration names come from ``environ`` (default: this process's environment).
-    Raises ``RunnerError`` ``:bad_request``.
+    Raises ``RunnerError`` with the code ``:bad_request``.
     """
     package_struct = _map(args, "package")
     package = _package(package_struct)
@@ -181,7 +181,7 @@ def _variables(env: Mapping[Term, Term]) -> dict[str, str]:
 
 
 def is_interactive(args: Mapping[Term, Term]) -> bool:
-    """Whether a person can answer questions at the terminal."""
+    """Return whether the user can answer questions at the terminal."""
     return _of_terminal(args, "interactive")
 
 
