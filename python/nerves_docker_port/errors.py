@@ -1,7 +1,8 @@
-"""Every failure that a person can meet: its code, its words and the remedy.
+"""Every error that a user can meet, with its code, its message and its remedy.
 
-This is the only place with those words. Code elsewhere raises what a function here returns, where the failure is
-understood; the session sends it over the port and the shim shows it once, as one ``Mix.Error``.
+No other module has the text of an error. Each function here returns the error or the warning for the situation that its
+docstring describes. Other modules raise the error where they understand the failure. The session sends it over the
+port, and the shim shows it once, as one ``Mix.Error``.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from enum import Enum
 from typing import Final, TypeAlias
 
 Facts: TypeAlias = Mapping[str, str | tuple[str, ...] | None]
-"""What was found out about the cause of a failed build: its ``title``, and the fields of ``record.cause.Cause``."""
+"""The cause of a failed build: its ``title``, and the fields of ``record.cause.Cause``."""
 
 
 class Code(str, Enum):
-    """The stable codes of ``{:error, %{code: ...}}``; docs/protocol.md tells when each is used."""
+    """The stable codes of ``{:error, %{code: ...}}``. docs/protocol.md says when each is used."""
 
     ENGINE_UNREACHABLE = "engine_unreachable"
     ENGINE_PERMISSION = "engine_permission"
@@ -38,10 +39,10 @@ class Code(str, Enum):
 
 
 class RunnerError(Exception):
-    """A failure in words for the person who ran Mix.
+    """An error with a text for the user who runs Mix.
 
-    ``message`` is complete as it stands, ``hint`` says what to do (or is ``None``), ``log`` is the path of the log that
-    tells more (or ``None``). ``cause`` is what the log tells of the cause, for a program (or ``None``).
+    ``message`` is a complete text. ``hint`` is the remedy, ``log`` is the path of a log with more information, and
+    ``cause`` is the cause that was found in the log, for a program. Each of these three can be ``None``.
     """
 
     cause: Facts | None = None
@@ -55,11 +56,11 @@ class RunnerError(Exception):
 
 
 class NotSeenError(RunnerError):
-    """The engine does not see the directories of this machine. It can work with copies (workspace/copied.py)."""
+    """The engine cannot see the directories of this machine. It can work with copies of them (workspace/copied.py)."""
 
 
 def engine_unreachable(endpoint: str, origin: str, reason: str) -> RunnerError:
-    """No engine answers at ``endpoint``; ``origin`` says where that endpoint was found."""
+    """No engine answers at ``endpoint``, which comes from ``origin`` (a variable or a context)."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         "Nerves Docker build_runner is unable to connect to docker daemon\n\n"
@@ -80,7 +81,7 @@ def engine_permission(endpoint: str, origin: str) -> RunnerError:
 
 
 def engine_lost(endpoint: str, doing: str, reason: str) -> RunnerError:
-    """The engine answered before, but no longer does."""
+    """The engine answered before, but does not answer any more."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"The engine at {endpoint} stopped answering {doing}: {reason}",
@@ -90,7 +91,7 @@ def engine_lost(endpoint: str, doing: str, reason: str) -> RunnerError:
 
 
 def engine_too_old(found: str, needed: str) -> RunnerError:
-    """The engine's API version is lower than what the flows need."""
+    """The engine's API version is lower than the version that the flows need."""
     return RunnerError(
         Code.ENGINE_TOO_OLD,
         f"The engine speaks API version {found}; {needed} or later is needed.",
@@ -99,7 +100,7 @@ def engine_too_old(found: str, needed: str) -> RunnerError:
 
 
 def engine_too_new(version: str, oldest: str, ours: str) -> RunnerError:
-    """The oldest API version that the engine speaks is newer than the newest that we know."""
+    """The oldest API version of the engine is newer than the newest version that this package knows."""
     return RunnerError(
         Code.ENGINE_TOO_NEW,
         f"The engine {version} speaks API version {oldest} and later; this version of nerves_docker_port knows the API "
@@ -111,7 +112,7 @@ def engine_too_new(version: str, oldest: str, ours: str) -> RunnerError:
 
 
 def api_version_unusable(given: str, oldest: str, newest: str) -> RunnerError:
-    """``DOCKER_API_VERSION`` asks for what the engine, or this helper, does not speak."""
+    """``DOCKER_API_VERSION`` is a version that the engine or this helper does not have."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"DOCKER_API_VERSION asks for API version {given}; with this engine it can be {oldest} to {newest}.",
@@ -120,7 +121,7 @@ def api_version_unusable(given: str, oldest: str, newest: str) -> RunnerError:
 
 
 def engine_forbidden(endpoint: str, doing: str, reason: str) -> RunnerError:
-    """The engine, or a proxy before its socket, forbids a request (status 401 or 403)."""
+    """The engine, or a proxy in front of it, forbids a request (status 401 or 403)."""
     return RunnerError(
         Code.ENGINE_PERMISSION,
         f"The engine at {endpoint} forbids a request {doing}: {reason}",
@@ -133,7 +134,7 @@ def engine_forbidden(endpoint: str, doing: str, reason: str) -> RunnerError:
 
 
 def context_missing(name: str, origin: str) -> RunnerError:
-    """The docker context that the environment names does not exist."""
+    """The docker context ``name`` does not exist."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f'The docker context "{name}" ({origin}) does not exist.',
@@ -142,7 +143,7 @@ def context_missing(name: str, origin: str) -> RunnerError:
 
 
 def context_unusable(name: str, origin: str, path: str, reason: str) -> RunnerError:
-    """The file of a docker context cannot be read, or makes no sense."""
+    """The file of a docker context cannot be read, or has a wrong content."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f'The docker context "{name}" ({origin}) cannot be used: {path}: {reason}',
@@ -161,7 +162,7 @@ def endpoint_invalid(endpoint: str, origin: str, reason: str) -> RunnerError:
 
 
 def socket_path_too_long(path: str, origin: str, limit: int) -> RunnerError:
-    """The path of a Unix socket does not fit into the system's address of one; ``limit`` is in bytes."""
+    """The path of a Unix socket is longer than the ``limit`` of the operating system, which is in bytes."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"The path of the engine's socket ({origin}) is too long: this system allows {limit} bytes, and {path} has "
@@ -181,7 +182,7 @@ def proxy_unusable(variable: str, proxy: str, host: str) -> RunnerError:
 
 
 def custom_headers_invalid(pair: str) -> RunnerError:
-    """``DOCKER_CUSTOM_HEADERS`` holds what is no header."""
+    """``DOCKER_CUSTOM_HEADERS`` contains a ``pair`` that is not a header."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"DOCKER_CUSTOM_HEADERS wants NAME=VALUE, separated by commas; given was {pair!r}.",
@@ -193,7 +194,7 @@ def custom_headers_invalid(pair: str) -> RunnerError:
 
 
 def tls_file(path: str, origin: str, reason: str) -> RunnerError:
-    """A file for TLS is missing, cannot be read, or holds something else; ``origin`` asked for TLS."""
+    """A file for TLS is missing, cannot be read, or has a wrong content. ``origin`` is what turns TLS on."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"TLS with the engine ({origin}) needs the file {path}: {reason}",
@@ -210,7 +211,7 @@ def _tls(endpoint: str, origin: str, reason: str, hint: str) -> RunnerError:
 
 
 def tls_unknown_authority(endpoint: str, origin: str, authority: str | None, reason: str) -> RunnerError:
-    """The engine's certificate is not signed by the ``authority`` (a file; ``None``: the system's)."""
+    """The engine's certificate is not signed by an authority in the file ``authority``, or of the system (``None``)."""
     known = "an authority that this system knows" if authority is None else f"the authority in {authority}"
     return _tls(
         endpoint,
@@ -223,7 +224,7 @@ def tls_unknown_authority(endpoint: str, origin: str, authority: str | None, rea
 
 
 def tls_wrong_name(endpoint: str, origin: str, host: str) -> RunnerError:
-    """The engine's certificate is made for other hosts than the one in the endpoint."""
+    """The engine's certificate is for other hosts than the host in the endpoint."""
     return _tls(
         endpoint,
         origin,
@@ -235,7 +236,7 @@ def tls_wrong_name(endpoint: str, origin: str, host: str) -> RunnerError:
 
 
 def tls_wrong_time(endpoint: str, origin: str, what: str) -> RunnerError:
-    """The engine's certificate ``what``: has expired, or is not valid yet."""
+    """The engine's certificate has expired or is not valid yet. ``what`` is the verb of the sentence that says so."""
     return _tls(
         endpoint,
         origin,
@@ -245,7 +246,7 @@ def tls_wrong_time(endpoint: str, origin: str, what: str) -> RunnerError:
 
 
 def tls_refused(endpoint: str, origin: str, certificate: str | None, reason: str) -> RunnerError:
-    """The engine does not take our ``certificate`` (a file; ``None``: we showed none)."""
+    """The engine refuses the client certificate in the file ``certificate``, or a client without one (``None``)."""
     shown = f"the certificate {certificate}" if certificate is not None else "a connection without a certificate"
     return _tls(
         endpoint,
@@ -257,7 +258,7 @@ def tls_refused(endpoint: str, origin: str, certificate: str | None, reason: str
 
 
 def tls_not_spoken(endpoint: str, origin: str, asked_by: str) -> RunnerError:
-    """TLS was asked for, and what answers does not speak it."""
+    """The helper used TLS, but the server does not."""
     return _tls(
         endpoint,
         origin,
@@ -268,7 +269,7 @@ def tls_not_spoken(endpoint: str, origin: str, asked_by: str) -> RunnerError:
 
 
 def tls_wanted(endpoint: str, origin: str) -> RunnerError:
-    """Plain HTTP was spoken, and what answers wants TLS."""
+    """The helper used plain HTTP, but the server wants TLS."""
     return _tls(
         endpoint,
         origin,
@@ -280,7 +281,7 @@ def tls_wanted(endpoint: str, origin: str) -> RunnerError:
 
 
 def tls_perhaps_wanted(endpoint: str, origin: str, reason: str) -> RunnerError:
-    """What answers hung up on plain HTTP, as some servers do that want TLS."""
+    """The server closed the connection after plain HTTP. Some servers that want TLS do that."""
     failed = engine_unreachable(endpoint, origin, reason)
     failed.hint = (
         "What answers there may speak TLS: then set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the directory with "
@@ -290,7 +291,7 @@ def tls_perhaps_wanted(endpoint: str, origin: str, reason: str) -> RunnerError:
 
 
 def tls_failed(endpoint: str, origin: str, reason: str) -> RunnerError:
-    """The handshake failed for a reason that has no words of ours."""
+    """The TLS handshake failed for a ``reason`` without an error of its own."""
     return _tls(
         endpoint,
         origin,
@@ -332,11 +333,11 @@ _SSH_HINTS = (
 )
 
 SSH_NO_SHELL = "the far side runs no commands for this user"
-"""Reason for ``ssh_failed`` where ssh logs in and says nothing."""
+"""The reason for ``ssh_failed`` if ssh logs in but prints nothing."""
 
 
 def ssh_missing(endpoint: str, origin: str) -> RunnerError:
-    """The endpoint is behind ssh, and there is no ssh here."""
+    """The endpoint is reached over ssh, but ssh is not installed."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"The engine at {endpoint} ({origin}) is reached through ssh, which is not installed here.",
@@ -345,7 +346,7 @@ def ssh_missing(endpoint: str, origin: str) -> RunnerError:
 
 
 def ssh_failed(endpoint: str, origin: str, host: str, words: str) -> RunnerError:
-    """ssh did not come through to ``host`` (as typed after `ssh`); ``words`` are its own."""
+    """ssh could not connect to ``host`` (as it is typed after `ssh`). ``words`` are the messages of ssh."""
     import re
 
     hint = next(
@@ -360,7 +361,7 @@ def ssh_failed(endpoint: str, origin: str, host: str, words: str) -> RunnerError
 
 
 def ssh_no_socket(endpoint: str, origin: str, host: str, looked_at: Iterable[str]) -> RunnerError:
-    """ssh comes through, but the far side has no engine's socket."""
+    """ssh connects, but there is no socket of an engine on the far side."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"ssh reaches the host of {endpoint} ({origin}), but there is no engine's socket there: {', '.join(looked_at)}",
@@ -370,7 +371,7 @@ def ssh_no_socket(endpoint: str, origin: str, host: str, looked_at: Iterable[str
 
 
 def ssh_socket_forbidden(endpoint: str, origin: str, host: str, user: str, path: str) -> RunnerError:
-    """The far side has an engine's socket, which the ``user`` there may not open."""
+    """There is a socket of an engine on the far side, but its ``user`` may not open it."""
     return RunnerError(
         Code.ENGINE_PERMISSION,
         f"Permission denied: ssh reaches the host of {endpoint} ({origin}), but the user {user} may not open the "
@@ -381,7 +382,10 @@ def ssh_socket_forbidden(endpoint: str, origin: str, host: str, user: str, path:
 
 
 def ssh_no_engine(endpoint: str, origin: str, host: str, path: str, words: str) -> RunnerError:
-    """The far socket is there and may be opened, but nothing comes back through ssh; ``words`` are ssh's, if any."""
+    """The user may open the socket on the far side, but no engine answers over ssh.
+
+    ``words`` are the messages of ssh, if there are any.
+    """
     said = f": {words}" if words else "."
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
@@ -396,7 +400,7 @@ NO_ANSWER = "it did not answer in time"
 HUNG_UP = "it closed the connection without an answer"
 ANSWER_CUT = "its answer broke off"
 NOT_AN_ENGINE = "what answers there is not a Docker engine"
-"""Reasons for ``engine_unreachable`` and ``engine_lost`` where the operating system has no words of its own."""
+"""The reasons for ``engine_unreachable`` and ``engine_lost`` for which the operating system has no message."""
 
 
 _ENGINE_LOG = (
@@ -411,7 +415,7 @@ DIRECTORY_NOT_SEEN = (
     "engine that is a snap sees nothing else. If Mix runs in a container itself, mount the project there at the path "
     "that it has on the engine's host. `mix nerves_docker_port.doctor` tries every directory of the project."
 )
-"""What to do where an engine looks for a directory and does not find the one that the person has."""
+"""The remedy if the engine has another directory than the host at a path, or none."""
 
 _NOT_MOUNTABLE = (
     "Podman cannot mount a path with a comma, a double quote or a line break in it. Rename the directory, or leave "
@@ -424,7 +428,8 @@ _SELINUX = (
     "the system. `sudo ausearch -m avc -ts recent` shows what was denied."
 )
 
-# What engines and their runtimes (runc, crun) say, in their order of precedence: words, code, what to do.
+# The messages of engines and their runtimes (runc, crun), in their order of precedence. Each entry has the words of the
+# message, the code and the remedy.
 _REFUSALS: tuple[tuple[str, Code, str], ...] = (
     (r"selinux|relabel|lsetxattr|label .* not allowed", Code.ENGINE_PERMISSION, _SELINUX),
     (
@@ -434,8 +439,8 @@ _REFUSALS: tuple[tuple[str, Code, str], ...] = (
         DIRECTORY_NOT_SEEN,
     ),
     (
-        # Podman writes the mounts of a request as the CSV text that `podman run --mount` takes, without quotes, and
-        # reads it again: "fill out specgen: b/dl: invalid mount option".
+        # Podman turns the mounts of a request into the CSV text of `podman run --mount`, without quotes, and parses
+        # that text again: "fill out specgen: b/dl: invalid mount option".
         r"fill out specgen: .*(invalid mount option|incorrect mount format|parse error on line|bare \\?\"|extraneous)",
         Code.BAD_REQUEST,
         _NOT_MOUNTABLE,
@@ -525,7 +530,7 @@ _REFUSALS: tuple[tuple[str, Code, str], ...] = (
 
 
 def engine_refused(doing: str, reason: str) -> RunnerError:
-    """The engine answered with an error. What it says decides the code and what to do."""
+    """The engine answered with an error. Its message decides about the code and the remedy."""
     import re
 
     if says_disk_full(reason):
@@ -540,7 +545,7 @@ def engine_refused(doing: str, reason: str) -> RunnerError:
 
 
 def other_directory(path: str) -> RunnerError:
-    """The engine has a directory at ``path``, but not the person's."""
+    """The engine has a directory at ``path``, but it is not the host's directory."""
     return NotSeenError(
         Code.ENGINE_PERMISSION,
         f"The engine sees another directory at {path} than you do.",
@@ -549,7 +554,7 @@ def other_directory(path: str) -> RunnerError:
 
 
 def not_elsewhere(setting: str, why: str, remedy: str) -> RunnerError:
-    """A ``setting`` that cannot be had on an engine that works on copies of the directories, and ``why``."""
+    """A ``setting`` is not possible in the copied workspace. ``why`` is the reason."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"`{setting}` cannot be had on an engine that does not see the directories of this machine and works on "
@@ -559,7 +564,7 @@ def not_elsewhere(setting: str, why: str, remedy: str) -> RunnerError:
 
 
 def read_write_mount(source: str, target: str) -> RunnerError:
-    """A mount that a build may write to, in the copied workspace."""
+    """A mount is writable, which is not possible in the copied workspace."""
     return not_elsewhere(
         f"mounts: {source} at {target}",
         "what the build writes there would not come back.",
@@ -569,7 +574,7 @@ def read_write_mount(source: str, target: str) -> RunnerError:
 
 
 def ssh_agent_elsewhere() -> RunnerError:
-    """``ssh: :agent`` in the copied workspace."""
+    """The setting ``ssh`` is ``:agent``, which is not possible in the copied workspace."""
     return not_elsewhere(
         "ssh: :agent",
         "the agent's socket is on this machine.",
@@ -578,7 +583,7 @@ def ssh_agent_elsewhere() -> RunnerError:
 
 
 def ccache_elsewhere(path: str) -> RunnerError:
-    """A ``ccache`` directory of the host, in the copied workspace."""
+    """The setting ``ccache`` is a directory of the host, which is not possible in the copied workspace."""
     return not_elsewhere(
         f"ccache: {path}",
         "the directory is on this machine.",
@@ -596,7 +601,7 @@ def not_readable(path: str, reason: str) -> RunnerError:
 
 
 def both_changed(path: str, beside: str) -> str:
-    """The warning for a file that was changed on the host and in the build; ``beside`` has what the build made."""
+    """A warning: a file was changed on the host and in the build. ``beside`` is the path of the build's version."""
     return (
         f"{path} was changed by the build or in the shell, and on this machine meanwhile. The one here was kept; the "
         f"other one is {beside}. Compare them, and remove the one that you do not need."
@@ -604,12 +609,12 @@ def both_changed(path: str, beside: str) -> str:
 
 
 def not_brought_back(name: str, reason: str) -> str:
-    """The warning for a file of the build that does not come to the host."""
+    """A warning: a file of the build cannot be brought to the host."""
     return f"The build has made {name!r}, which was not brought to the package's directory: {reason}."
 
 
 def deleted_in_build(names: Iterable[str], package: str) -> str:
-    """The warning for files that were removed in the container only."""
+    """A warning: files were removed in the container, but not on the host."""
     return (
         f"The build has removed {', '.join(names)} in its copy of {package}. Here they were kept; remove them yourself "
         "if they are to go. Until then, the next build has them again."
@@ -617,7 +622,7 @@ def deleted_in_build(names: Iterable[str], package: str) -> str:
 
 
 def changes_stay(reason: str) -> str:
-    """The warning for changes that could not be fetched now."""
+    """A warning: changes in the container could not be fetched now."""
     return (
         f"What was changed in the package's directory could not be brought back yet: {reason} It is kept at the "
         "engine, and the next command brings it."
@@ -625,14 +630,14 @@ def changes_stay(reason: str) -> str:
 
 
 def directory_not_writable(reason: str) -> str:
-    """What to do where a container reads a directory of the host, but cannot write it for ``reason``."""
+    """The remedy if a container can read a directory of the host, but cannot write to it because of ``reason``."""
     if "permission denied" in reason.lower():
         return f"See that it is yours (`ls -ld DIRECTORY`). If the engine has SELinux: {_SELINUX}"
     return "See that it is neither full nor read-only."
 
 
 def says_disk_full(text: str) -> bool:
-    """Whether what an engine, a registry client or a build wrote says that a disk is full (strerror of ENOSPC)."""
+    """Return whether a message of an engine, a registry client or a build says that a disk is full (ENOSPC)."""
     return "no space left on device" in text.lower()
 
 
@@ -643,16 +648,16 @@ _NO_NETWORK = (
     "network is unreachable",
     "no route to host",
 )
-"""What resolvers, wget, curl, git and ssh say (strerror of EAI_AGAIN, ENETUNREACH, EHOSTUNREACH; wget's host.c)."""
+"""Messages of resolvers, wget, curl, git and ssh (strerror of EAI_AGAIN, ENETUNREACH, EHOSTUNREACH; host.c of wget)."""
 
 
 def says_no_network(text: str) -> bool:
-    """Whether what a build wrote says that it could not reach the network."""
+    """Return whether the output of a build says that it could not reach the network."""
     return any(phrase in text.lower() for phrase in _NO_NETWORK)
 
 
 def no_network(failed: RunnerError) -> RunnerError:
-    """A step failed because the container could not reach the network; ``failed`` is its error."""
+    """A step failed because the container could not reach the network. ``failed`` is the step's error."""
     return RunnerError(
         Code.NO_NETWORK,
         failed.message,
@@ -665,7 +670,7 @@ def no_network(failed: RunnerError) -> RunnerError:
 
 
 def disk_full(message: str, log: str | None = None) -> RunnerError:
-    """No space is left, at the engine or on the host; ``message`` says where."""
+    """A disk of the engine or of the host is full. ``message`` says which."""
     return RunnerError(
         Code.DISK_FULL,
         message,
@@ -676,9 +681,9 @@ def disk_full(message: str, log: str | None = None) -> RunnerError:
 
 
 def image_unavailable(image: str, reason: str, dockerfile: str | None, *, pulled: bool = True) -> RunnerError:
-    """``image`` is not at the engine, and could not be (``pulled``) or is not to be pulled, for ``reason``.
+    """``image`` is not at the engine, and it could not be pulled (``pulled``) or must not be pulled.
 
-    ``dockerfile`` is what it can be built from, if that is there.
+    ``reason`` says why. ``dockerfile`` is the path of the file from which the image can be built, if that exists.
     """
     hints = [] if dockerfile is not None and not pulled else [_pull_hint(image, reason)]
     if dockerfile is not None:
@@ -702,8 +707,8 @@ _REGISTRY_UNREACHABLE = (
     r"dial|lookup|no such host|refused|unreachable|timeout|deadline|proxyconnect|name resolution|i/o timeout"
 )
 
-# What the engine and registries say, in their order of precedence: a refusal often names the tag as well. CHECK stands
-# for where the name of the image comes from, LOGIN for the command that logs in there.
+# The messages of the engine and of registries, in their order of precedence, because a refusal often also contains the
+# tag. In a remedy, CHECK is replaced by the place where the image is named, and LOGIN by the command that logs in.
 _PULL_HINTS = (
     (
         r"toomanyrequests|rate limit|\b429\b",
@@ -743,7 +748,7 @@ _PULL_HINTS = (
 
 
 def _login(image: str) -> str:
-    """The command that logs in where ``image`` is: without a registry's name, that is Docker Hub."""
+    """Return the command that logs in at the registry of ``image``, which is Docker Hub if the name has no registry."""
     first, slash, _rest = image.partition("/")
     return (
         f"docker login {first}" if slash and ("." in first or ":" in first or first == "localhost") else "docker login"
@@ -760,7 +765,7 @@ def _pull_hint(image: str, reason: str, check: str = _TAG_HINT) -> str:
 
 
 def image_not_renewed(image: str, reason: str) -> RunnerError:
-    """``pull: :always``, but the registry does not give ``image``; an older one is at the engine."""
+    """With ``pull: :always``, ``image`` could not be pulled. The engine has an older one."""
     return RunnerError(
         Code.IMAGE_UNAVAILABLE,
         f"{image} could not be pulled: {reason}",
@@ -780,10 +785,10 @@ def image_build_failed(
     said: str = "",
     buildkit_only: str | None = None,
 ) -> RunnerError:
-    """``image`` could not be built; ``step`` is the Dockerfile's step that failed, if it came to one.
+    """``image`` could not be built. ``step`` is the step of the Dockerfile that failed, if one began.
 
-    ``said`` is the end of the build's output. ``buildkit_only`` is given where the image was built without BuildKit:
-    what the Dockerfile has that only BuildKit knows, empty if there seems to be nothing.
+    ``said`` is the end of the build's output. ``buildkit_only`` is ``None`` if the image was built with BuildKit. If
+    not, it is the part of the Dockerfile that only BuildKit knows, or an empty string if there is none.
     """
     where = f"`{step}` failed" if step is not None else "It did not come to its first step"
     message = (
@@ -803,7 +808,7 @@ def _image_build_remedy(step: str, reason: str, said: str, buildkit_only: str | 
         return re.search(pattern, text, re.IGNORECASE) is not None
 
     failed = Code.IMAGE_BUILD_FAILED
-    # The status of a command is all that a builder says of it; why it failed is in what the command wrote.
+    # The builder only gives the exit status of a command. The reason is in the output of the command.
     if says(r"returned a non-zero code|did not complete successfully"):
         if says_no_network(said) or says(_COMMAND_NO_NETWORK, said):
             return Code.NO_NETWORK, _IMAGE_NEEDS_NETWORK
@@ -820,7 +825,8 @@ def _image_build_remedy(step: str, reason: str, said: str, buildkit_only: str | 
             f"that is newer than the engine, remove that line. {_pull_hint('docker/dockerfile', reason, _FROM_HINT)}"
         )
     if says(r"\bFROM\b|--from=", step) or says(_REGISTRY_REFUSAL):
-        # `FROM --platform=... NAME`, `COPY --from=NAME`; BuildKit begins with the name where it comes to no step.
+        # The step is `FROM --platform=... NAME` or `COPY --from=NAME`. If no step began, BuildKit's message begins with
+        # the name.
         base = re.search(r"\bFROM (?:--\S+ +)*(\S+)|--from=(\S+)", step) or re.search(r"^(\S+?/\S+): ", reason)
         name = next(filter(None, base.groups()), "") if base is not None else ""
         return failed, f"The base image could not be had. {_pull_hint(name, reason, _FROM_HINT)}"
@@ -846,7 +852,7 @@ _COMMAND_NO_NETWORK = (
     r"temporary failure resolving|temporary error \(try again later\)|name or service not known|EAI_AGAIN|ENOTFOUND"
     r"|no such host|dial tcp|connection timed out|failed to establish a new connection|could not connect to"
 )
-"""What package managers say beside what builds do: apt, apk, pip, npm, Go and curl."""
+"""The messages of apt, apk, pip, npm, Go and curl, in addition to those of a build."""
 
 _BUILDKIT_VARIABLE = r"\$\{?(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT)\b"
 
@@ -854,7 +860,7 @@ _BUILDKIT_REFUSAL = (
     r"requires BuildKit|failed to parse platform|unknown flag: "
     r"(mount|link|chmod|checksum|exclude|parents|keep-git-dir|unpack|network|security|device|start-interval)"
 )
-"""What the engine's own builder says to BuildKit's syntax (moby, builder/dockerfile)."""
+"""The messages of the engine's own builder about BuildKit's syntax (moby, builder/dockerfile)."""
 
 _REGISTRY_REFUSAL = (
     r"pull access denied|toomanyrequests|manifest (for .*)?(unknown|not found)|no match for platform"
@@ -875,7 +881,7 @@ def _needs_buildkit(what: str) -> str:
 
 
 def ignore_file_wrong(file: str, reason: str) -> RunnerError:
-    """A ``.dockerignore`` with a line that is no pattern."""
+    """A line of ``.dockerignore`` is not a pattern."""
     return RunnerError(
         Code.IMAGE_BUILD_FAILED,
         f"{file} cannot be used: {reason}",
@@ -884,7 +890,7 @@ def ignore_file_wrong(file: str, reason: str) -> RunnerError:
 
 
 def buildx_missing() -> RunnerError:
-    """BuildKit was asked for, but there is no CLI with buildx to build with it."""
+    """The user wants BuildKit, but there is no docker CLI with buildx."""
     return RunnerError(
         Code.IMAGE_BUILD_FAILED,
         "BuildKit is asked for (DOCKER_BUILDKIT, or `docker buildx install`), but there is no `docker buildx` here.",
@@ -904,7 +910,7 @@ def buildkit_unclear(given: str) -> RunnerError:
 
 
 def context_unreadable(context: str, reason: str) -> RunnerError:
-    """The Dockerfile, or what it takes from its directory, cannot be read."""
+    """The Dockerfile, or a file of its directory that it uses, cannot be read."""
     return RunnerError(
         Code.IMAGE_BUILD_FAILED,
         f"The image's Dockerfile or its context {context} cannot be read: {reason}",
@@ -913,7 +919,7 @@ def context_unreadable(context: str, reason: str) -> RunnerError:
 
 
 def image_of_other_platform(image: str, platform: str, engine: str, last_lines: str, log: str) -> RunnerError:
-    """A step did not start, because ``image`` is made for another kind of processor than the ``engine``'s."""
+    """A step did not start because ``image`` is for another kind of processor than the ``engine`` has."""
     return RunnerError(
         Code.IMAGE_UNAVAILABLE,
         f"The image {image} is made for {platform}, and the engine is on {engine}: its programs do not run there.\n\n"
@@ -925,7 +931,7 @@ def image_of_other_platform(image: str, platform: str, engine: str, last_lines: 
 
 
 def docker_build_command(dockerfile: str, image: str) -> str:
-    """The command, ready to be pasted into a shell, that builds ``image`` from ``dockerfile``."""
+    """Return the command that builds ``image`` from ``dockerfile``. It can be pasted into a shell."""
     import shlex
     from pathlib import PurePath
 
@@ -933,7 +939,7 @@ def docker_build_command(dockerfile: str, image: str) -> str:
 
 
 def volume_busy(volume: str, container: str, step: str, since: str, remedy: str) -> RunnerError:
-    """Another build or shell holds ``volume``; ``remedy`` is the command that ends it."""
+    """Another container uses ``volume``. ``remedy`` is the command that ends that container."""
     return RunnerError(
         Code.VOLUME_BUSY,
         f"The build volume {volume} is in use by the container {container} ({step}, {since}).",
@@ -942,7 +948,7 @@ def volume_busy(volume: str, container: str, step: str, since: str, remedy: str)
 
 
 def no_such_volume(volume: str) -> RunnerError:
-    """A volume to remove is not at the engine, or is no build volume."""
+    """The volume to remove does not exist at the engine, or is not a build volume."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"There is no build volume {volume} at the engine. Nothing was removed.",
@@ -951,7 +957,7 @@ def no_such_volume(volume: str) -> RunnerError:
 
 
 def volume_of_another_runner(volume: str) -> RunnerError:
-    """A volume to remove was not made by this runner."""
+    """The volume to remove was not made by this runner."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"The volume {volume} was not made by this runner, so this runner does not remove it. Nothing was removed.",
@@ -960,7 +966,7 @@ def volume_of_another_runner(volume: str) -> RunnerError:
 
 
 def volume_of_another_package(volume: str, package: str, path: str) -> RunnerError:
-    """A volume to remove belongs to another package than the project's, and ``--all`` was not given."""
+    """The volume to remove belongs to another package than the project, and ``--all`` is not given."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"The build volume {volume} belongs to another package, {package} in {path}. Nothing was removed.",
@@ -969,7 +975,7 @@ def volume_of_another_package(volume: str, package: str, path: str) -> RunnerErr
 
 
 def no_package_of_volumes() -> RunnerError:
-    """``volumes`` outside of a Nerves project, and without ``--all``."""
+    """``volumes`` runs outside of a Nerves project and without ``--all``."""
     return RunnerError(
         Code.BAD_REQUEST,
         "There is no Nerves system here whose build volumes could be listed or removed.",
@@ -988,7 +994,10 @@ def step_failed(
     doing: str = "building",
     hint: str | None = None,
 ) -> RunnerError:
-    """A step's command ended with ``status``; ``last_lines`` are the log's, ``cause`` is what the whole log tells."""
+    """The command of a step ended with ``status``.
+
+    ``last_lines`` are the last lines of the log. ``cause`` is the text about the cause that was found in the log.
+    """
     return RunnerError(
         Code.STEP_FAILED,
         f"The Nerves Docker build_runner encountered an error while {doing}:\n\n"
@@ -1003,7 +1012,7 @@ def _paragraph(text: str) -> str:
 
 
 def out_of_memory(step: str, status: int, last_lines: str, log: str, *, cause: str = "") -> RunnerError:
-    """A step, or a process in it, was killed because memory ran out; ``cause`` is what the whole log tells of it."""
+    """A step or one of its processes was killed because memory ran out. ``cause`` is the text from the log about it."""
     return RunnerError(
         Code.OUT_OF_MEMORY,
         f"The Nerves Docker build_runner ran out of memory:\n\n{_paragraph(cause)}`{step}` ended with exit status "
@@ -1017,7 +1026,7 @@ def out_of_memory(step: str, status: int, last_lines: str, log: str, *, cause: s
 
 
 def container_gone(container: str) -> RunnerError:
-    """A container went away while it ran, and with it the status that it would have ended with."""
+    """A container was removed while it ran, so its exit status is not known."""
     return RunnerError(
         Code.STEP_FAILED,
         f"The container {container} was removed by somebody else before it had ended.",
@@ -1027,7 +1036,7 @@ def container_gone(container: str) -> RunnerError:
 
 
 def session_expired(patience: int) -> RunnerError:
-    """The container has ended by itself, because it did not hear from this process for ``patience`` seconds."""
+    """The container has ended by itself, because it got no heartbeat from this process for ``patience`` seconds."""
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"The build was ended because the engine could not be reached for more than {patience} seconds.",
@@ -1037,7 +1046,7 @@ def session_expired(patience: int) -> RunnerError:
 
 
 def container_name_taken(container: str) -> RunnerError:
-    """A container cannot be made: there is one of its name, and it does not go away."""
+    """A container cannot be made, because there is one with its name that the engine does not remove."""
     return RunnerError(
         Code.VOLUME_BUSY,
         f"There is a container called {container} already, and it stays.",
@@ -1046,7 +1055,7 @@ def container_name_taken(container: str) -> RunnerError:
 
 
 def no_build_tree(package: str, cache: str, last_lines: str | None = None, log: str | None = None) -> RunnerError:
-    """``archive`` was asked for, but nothing has been built; ``cache`` is where Nerves keeps what it believes was."""
+    """``archive`` was requested, but nothing was built. ``cache`` is the path of the artifact in Nerves' cache."""
     ending = "" if last_lines is None else f"\n\n-----\n{last_lines}\n-----\n\nSee {log}.\n"
     return RunnerError(
         Code.NO_BUILD_TREE,
@@ -1058,7 +1067,7 @@ def no_build_tree(package: str, cache: str, last_lines: str | None = None, log: 
 
 
 def artifact_missing(path: str, reason: str, log: str | None) -> RunnerError:
-    """The step that packs the system ended well, but the artifact is not there or not whole."""
+    """The step that packs the system succeeded, but the artifact does not exist or is not complete."""
     return RunnerError(
         Code.ARTIFACT_MISSING,
         f"`make system` ended well, but the artifact {path} is not usable: {reason}",
@@ -1068,7 +1077,7 @@ def artifact_missing(path: str, reason: str, log: str | None) -> RunnerError:
 
 
 def shell_died(status: int, *, out_of_memory: bool) -> RunnerError:
-    """The build shell's container was ended from outside, or never came to the shell."""
+    """The container of the build shell was ended from outside, or it ended before the shell began."""
     message = f"Nerves shell exited with status {status}"
     if out_of_memory:
         return RunnerError(
@@ -1084,7 +1093,7 @@ def shell_died(status: int, *, out_of_memory: bool) -> RunnerError:
 
 
 def no_terminal() -> RunnerError:
-    """``shell`` without a terminal to open it on."""
+    """``shell`` runs without a terminal."""
     return RunnerError(
         Code.BAD_REQUEST,
         "The build shell needs a terminal at its standard input and output, and there is none.",
@@ -1096,17 +1105,17 @@ SHELL_CONNECTED_AGAIN = (
     "The connection to the build shell was lost and has been made again. Look before you go on: keys that were typed "
     "just before may not have arrived, and what was printed meanwhile is not shown."
 )
-"""What the person is told in a build shell whose connection broke."""
+"""The message in a build shell after the connection broke and was made again."""
 
 SIZE_NOT_FOLLOWED = (
     "The build shell cannot follow the size of this terminal, because this user may not open the terminal's device. "
     "After you have changed the size, type `stty rows ROWS cols COLUMNS` in the build shell."
 )
-"""What the person is told where nobody tells the build shell a new size."""
+"""The message in a build shell that will not get a new size of the terminal."""
 
 
 def no_spec(path: str, reason: str) -> RunnerError:
-    """``shell`` with a file that is not (any more) what ``mix nerves.system.shell`` made."""
+    """The file for ``shell`` is not, or not any more, the file that ``mix nerves.system.shell`` has made."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"{path} does not say which shell to open: {reason}.",
@@ -1115,17 +1124,17 @@ def no_spec(path: str, reason: str) -> RunnerError:
 
 
 def shell_ended(reason: str) -> RunnerError:
-    """The shell was ended before the person left it; ``reason`` says by what."""
+    """The shell was ended before the user left it. ``reason`` says how."""
     return RunnerError(Code.CANCELLED, f"The Nerves shell was ended: {reason}.")
 
 
 def command_ended(reason: str) -> RunnerError:
-    """A command in the build directory was ended from outside; ``reason`` says by what."""
+    """A command in the build directory was ended from outside. ``reason`` says how."""
     return RunnerError(Code.CANCELLED, f"The command was ended: {reason}.")
 
 
 def words_not_utf8() -> RunnerError:
-    """A command for a terminal that an engine cannot be told: its API is JSON."""
+    """A command for a terminal contains bytes that are not UTF-8. The engine's API is JSON and cannot express them."""
     return RunnerError(
         Code.BAD_REQUEST,
         "The command has a word that is not UTF-8, which is not possible on a terminal.",
@@ -1134,17 +1143,17 @@ def words_not_utf8() -> RunnerError:
 
 
 def nobody_reads_output() -> RunnerError:
-    """What a command writes goes to a program that has ended."""
+    """The program that reads the output of a command has ended."""
     return command_ended("the program that read its output has ended")
 
 
 def cancelled(reason: str) -> RunnerError:
-    """The flow was cancelled; ``reason`` says by what."""
+    """The flow was cancelled. ``reason`` says why."""
     return RunnerError(Code.CANCELLED, f"The build was cancelled: {reason}.")
 
 
 def ccache_not_used(defconfig: str) -> str:
-    """A warning: a cache is configured, but Buildroot is not told to use one."""
+    """A warning: a compile cache is configured, but the defconfig does not turn it on."""
     return (
         f"The compiler cache is configured, but this system does not use it: BR2_CCACHE=y is not in {defconfig}. Add "
         "that line to turn the cache on."
@@ -1169,7 +1178,7 @@ def ccache_refused(address: str, answer: str) -> str:
 
 
 def ccache_slow(address: str, milliseconds: int, limit: int) -> str:
-    """A warning: the team's store answers too slowly to be of use."""
+    """A warning: the team's store answers too slowly to be useful."""
     return (
         f"The compile cache {address} took {milliseconds} ms to answer, so this build does without it: above {limit} "
         "ms the cache would cost more than it saves. Use a store that is nearer."
@@ -1177,7 +1186,7 @@ def ccache_slow(address: str, milliseconds: int, limit: int) -> str:
 
 
 def ccache_lost(address: str) -> str:
-    """A warning: the team's store answered at first, but not to the end."""
+    """A warning: the team's store answered at first, but stopped during the build."""
     return (
         f"The compile cache {address} stopped answering during the build, which did without it from then on. See "
         "whether the store still runs."
@@ -1196,11 +1205,11 @@ COMMAND_OUT_OF_MEMORY = (
     "A process of the command was ended for want of memory. Give the container or the engine more memory, or let fewer "
     "jobs run at once (`make -j2`)."
 )
-"""What the person is told beside the exit status of a command."""
+"""A warning: memory ran out while a command ran. It is shown in addition to the exit status."""
 
 
 def not_in_build_tree(path: str, workdir: str) -> RunnerError:
-    """``copy`` of a path that does not lie in the build directory."""
+    """The path for ``copy`` is not in the build directory."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"{path!r} is no path in the build directory.",
@@ -1210,7 +1219,7 @@ def not_in_build_tree(path: str, workdir: str) -> RunnerError:
 
 
 def leads_out_of_build_tree(path: str, target: str, workdir: str) -> RunnerError:
-    """``copy`` of a path with a symbolic link in it that leads somewhere else."""
+    """The path for ``copy`` contains a symbolic link that leads out of the build directory."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"{path} leads out of the build directory, to {target}: a part of it is a symbolic link.",
@@ -1220,7 +1229,7 @@ def leads_out_of_build_tree(path: str, target: str, workdir: str) -> RunnerError
 
 
 def nothing_to_copy(name: str) -> RunnerError:
-    """``copy`` of a device, a named pipe and the like."""
+    """The path for ``copy`` is not a file or directory, but for example a device or a named pipe."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"{name} is neither a file, a directory nor a link.",
@@ -1229,7 +1238,7 @@ def nothing_to_copy(name: str) -> RunnerError:
 
 
 def not_there_in_build_tree(path: str, workdir: str, target: str = "") -> RunnerError:
-    """``copy`` of a path that is not there, or of a symbolic link to a ``target`` that is not."""
+    """The path for ``copy`` does not exist, or it is a symbolic link whose ``target`` does not exist."""
     why = f": it is a symbolic link to {target}, which is not there" if target else ""
     directory = path.rpartition("/")[0] or "."
     return RunnerError(
@@ -1241,7 +1250,7 @@ def not_there_in_build_tree(path: str, workdir: str, target: str = "") -> Runner
 
 
 def no_directory_for_copy(directory: str) -> RunnerError:
-    """``copy`` to a directory that is not there."""
+    """The directory to which ``copy`` must write does not exist."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"There is no directory {directory} for the copy.",
@@ -1250,7 +1259,7 @@ def no_directory_for_copy(directory: str) -> RunnerError:
 
 
 def copy_onto_directory(path: str) -> RunnerError:
-    """``copy`` onto a directory in which something is."""
+    """The target of ``copy`` is a directory that is not empty."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"{path} is a directory with files in it, and the copy would mix with them.",
@@ -1259,7 +1268,7 @@ def copy_onto_directory(path: str) -> RunnerError:
 
 
 def copy_onto_file(path: str) -> RunnerError:
-    """``copy`` of a directory onto a file."""
+    """The target of ``copy`` is a file, but its source is a directory."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"{path} is a file, and a directory is to be copied.",
@@ -1268,7 +1277,7 @@ def copy_onto_file(path: str) -> RunnerError:
 
 
 def copy_broke_off(path: str, reason: str) -> RunnerError:
-    """The engine did not send all of what was to be copied."""
+    """The engine did not send the whole file or directory for ``copy``."""
     return RunnerError(
         Code.INTERNAL,
         f"The engine did not hand over the whole of {path}: {reason}.",
@@ -1277,17 +1286,20 @@ def copy_broke_off(path: str, reason: str) -> RunnerError:
 
 
 def not_copied(name: str, reason: str) -> str:
-    """A warning: ``copy`` left something out."""
+    """A warning: ``copy`` left a file out."""
     return f"{name!r} was not copied: {reason}."
 
 
 def bad_request(message: str, hint: str | None = None) -> RunnerError:
-    """The request or the configuration is wrong; ``message`` names the key."""
+    """The request or the configuration is wrong. ``message`` names the key."""
     return RunnerError(Code.BAD_REQUEST, message, hint=hint)
 
 
 def unknown_setting(given: str, where: str, allowed: Iterable[str], meant: str | None, after: str = "") -> RunnerError:
-    """A key or variable that no setting has; ``meant`` is what it was probably to be, ``after`` follows a key."""
+    """There is no setting with the key or variable ``given``. ``meant`` is the name that the user probably meant.
+
+    ``after`` is the text that follows a key in a list, such as a colon.
+    """
     maybe = "" if meant is None else f" Did you mean `{meant}{after}`?"
     return RunnerError(
         Code.BAD_REQUEST,
@@ -1297,7 +1309,7 @@ def unknown_setting(given: str, where: str, allowed: Iterable[str], meant: str |
 
 
 def wrong_setting(where: str, given: str, allowed: str, example: str) -> RunnerError:
-    """A setting's value that cannot be used; ``where`` names the key or variable."""
+    """The value of a setting cannot be used. ``where`` names the key or variable."""
     return RunnerError(
         Code.BAD_REQUEST, f"{where} wants {allowed}; given was {given}.", hint=f"For example: `{example}`."
     )
@@ -1328,11 +1340,11 @@ HOST_CONFIG_OF_THE_RUNNER: Final[Mapping[str, str]] = {
     "VolumeDriver": "It makes the build volume itself; every command must find it again.",
     **dict.fromkeys(("Isolation", "IOMaximumIOps", "IOMaximumBandwidth"), "It is for Windows containers only."),
 }
-"""The fields of a container's ``HostConfig`` that the runner decides itself: why, or the setting to use instead."""
+"""The fields of a container's ``HostConfig`` that the runner sets itself, with the reason or the setting to use."""
 
 
 def host_config_refused(field: str, where: str) -> RunnerError:
-    """``host_config`` has a ``field`` that is not the person's to set; ``where`` names the setting."""
+    """``host_config`` contains a ``field`` that the runner sets itself. ``where`` names the setting."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"`{field}` in {where} cannot be set: the build runner decides it itself.",
@@ -1341,7 +1353,7 @@ def host_config_refused(field: str, where: str) -> RunnerError:
 
 
 def image_name_unusable(where: str, name: str, reason: str) -> RunnerError:
-    """An image's name that no engine and no registry would take."""
+    """The name of an image is one that no engine and no registry accepts."""
     lower = name.strip().lower()
     example = lower if reason.endswith("lower case") else "my_system:0.1.0"
     return RunnerError(
@@ -1352,7 +1364,7 @@ def image_name_unusable(where: str, name: str, reason: str) -> RunnerError:
 
 
 def mount_source_missing(source: str, target: str) -> RunnerError:
-    """A configured mount of something that is not there."""
+    """The source of a configured mount does not exist."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"build_runner_config: [mounts: ...] wants a path that exists to mount at {target}; given was {source}.",
@@ -1361,7 +1373,7 @@ def mount_source_missing(source: str, target: str) -> RunnerError:
 
 
 def network_missing(network: str, networks: Iterable[str]) -> RunnerError:
-    """A configured network that the engine does not have."""
+    """The engine does not have the configured network."""
     names = list(networks)
     meant = nearest(network, names)
     maybe = "" if meant is None else f' Did you mean "{meant}"?'
@@ -1373,7 +1385,7 @@ def network_missing(network: str, networks: Iterable[str]) -> RunnerError:
 
 
 def ssh_agent(message: str) -> RunnerError:
-    """``ssh: :agent`` without an agent that can be used."""
+    """The setting ``ssh`` is ``:agent``, but there is no agent that can be used."""
     return RunnerError(
         Code.BAD_REQUEST,
         message,
@@ -1382,7 +1394,7 @@ def ssh_agent(message: str) -> RunnerError:
 
 
 def no_journal(where: str) -> RunnerError:
-    """There is no journal of a build below ``where``."""
+    """There is no journal of a build in ``where`` or below it."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"No journal of a build is in {where}.",
@@ -1399,7 +1411,7 @@ def no_such_build(build: str) -> RunnerError:
 
 
 def log_unreadable(path: str, reason: str) -> RunnerError:
-    """A build's log that somebody asked to have explained cannot be read."""
+    """The log for ``explain`` cannot be read."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"The log {path} cannot be read: {reason}.",
@@ -1408,7 +1420,7 @@ def log_unreadable(path: str, reason: str) -> RunnerError:
 
 
 def not_writable(path: str, what: str, reason: str) -> RunnerError:
-    """A directory or file on the host that must be written cannot be."""
+    """A directory or file on the host cannot be written."""
     return RunnerError(
         Code.BAD_REQUEST,
         f"{what} {path} cannot be written: {reason}",
@@ -1417,15 +1429,16 @@ def not_writable(path: str, what: str, reason: str) -> RunnerError:
 
 
 def output_not_written(reason: str) -> RunnerError:
-    """What a command prints cannot be written where its output goes."""
+    """The output of a command cannot be written."""
     return RunnerError(Code.DISK_FULL, f"nerves_docker_port: the standard output cannot be written: {reason}")
 
 
 def internal(detail: str) -> RunnerError:
-    """A Python error that nothing else has words for; ``detail`` is the last line of its traceback.
+    """A Python exception without an error of its own. ``detail`` is the last line of its traceback.
 
-    Where a module of Python's own is missing or does not load, it is the person's Python and no defect of ours: those
-    that need a library (``lzma``, ``zlib``, ``ssl``) are left out of a Python that was built where there was none.
+    If a module of the standard library is missing or cannot be loaded, the user's Python is incomplete, and this is not
+    a defect of this package. A Python that was built on a machine without a library lacks the module that needs it
+    (``lzma``, ``zlib``, ``ssl``).
     """
     import re
     import sys
@@ -1452,7 +1465,7 @@ def internal(detail: str) -> RunnerError:
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str | None:
-    """The name in ``allowed`` that ``word`` was probably meant to be."""
+    """Return the name in ``allowed`` that the user probably meant by ``word``, or ``None``."""
     import difflib
 
     return next(iter(difflib.get_close_matches(word, list(allowed), n=1)), None)
