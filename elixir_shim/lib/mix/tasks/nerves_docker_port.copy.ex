@@ -12,9 +12,9 @@ defmodule Mix.Tasks.NervesDockerPort.Copy do
   `BUILD_TREE_PATH` is relative to the build directory. If `HOST_PATH` is a directory, or ends with a slash, the copy goes
   into it. A file replaces a file; a directory with files in it is never replaced or merged with.
 
-  The copy is yours. Symbolic links stay links, hard links stay hard links, and permissions and times are kept, but not
-  setuid and the like. Only the path itself may lead through symbolic links, as long as it stays in the build directory. The
-  copy is complete or not there at all, and nothing is written anywhere else.
+  The copy belongs to you. Symbolic links stay symbolic links, and hard links stay hard links. Permissions and times are
+  kept, except special bits such as setuid. Only the path itself may lead through symbolic links, as long as it stays in
+  the build directory. If the copy fails, nothing is left at its place, and nothing is written anywhere else.
 
   The task is refused while a build, a shell or a command uses the build volume. Nerves builds a system that is stale before
   Mix runs this task; `mix help nerves_docker_port.doctor` has the variables with which it does not.
