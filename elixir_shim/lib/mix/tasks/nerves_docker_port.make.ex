@@ -14,8 +14,9 @@ defmodule Mix.Tasks.NervesDockerPort.Make do
 
   ## Options
 
-    * `--get PATH` - copy a file or directory of the build directory to the working directory afterwards, if `make` has ended
-      with status 0; may be given more than once. A file that is there is replaced, a directory with files in it is not.
+    * `--get PATH` - if `make` has ended with status 0, copy a file or directory of the build directory to the working
+      directory. The option may be given more than once. A file of the same name is replaced, a directory with files is
+      not.
   """
 
   use Mix.Task
