@@ -11,9 +11,9 @@ defmodule Mix.Tasks.NervesDockerPort.Run do
   The command runs in a container like that of a build step, as the same user, with the same settings, after
   `create-build.sh`. `mix nerves_docker_port.make` is shorter for targets of `make`.
 
-  On a terminal, the command gets the terminal, so full-screen programs and Ctrl-C work. Without a terminal (in a CI, or with
-  a pipe), what it writes goes to the standard output as it is, and its standard input is empty. The exit status of Mix is
-  that of the command. What the command writes is also in `run.log` in the working directory.
+  If Mix has a terminal, the command gets it, so full-screen programs and Ctrl-C work. Without a terminal (in a CI, or
+  with a pipe), the output of the command goes to the standard output unchanged, and its standard input is empty. The
+  exit status of Mix is that of the command. The output is also written to `run.log` in the working directory.
 
   A build, a shell and a command exclude each other on one build volume: while one of them runs, the others are refused.
 
@@ -22,8 +22,9 @@ defmodule Mix.Tasks.NervesDockerPort.Run do
 
   ## Options
 
-    * `--get PATH` - copy a file or directory of the build directory to the working directory afterwards, if the command has
-      ended with status 0; may be given more than once. A file that is there is replaced, a directory with files in it is not.
+    * `--get PATH` - if the command has ended with status 0, copy a file or directory of the build directory to the
+      working directory. The option may be given more than once. A file of the same name is replaced, a directory with
+      files is not.
   """
 
   use Mix.Task
