@@ -8,29 +8,31 @@ defmodule Mix.Tasks.NervesDockerPort.Volumes do
       mix nerves_docker_port.volumes --prune
       mix nerves_docker_port.volumes --prune my_system-0123456789abcdef
 
-  Every version of a system has a build volume of its own, and each takes gigabytes. A line for each: its name, package and
-  version, its size, and when this runner last built on it (or when it was made, where no build of this runner was
-  recorded since). When another runner last used a volume is not known.
+  Every version of a system has a build volume of its own, which takes gigabytes. The task prints a line for each
+  volume: its name, package and version, its size, and when this runner last built on it. If no build of this runner is
+  recorded, the line says when the volume was made. When another runner last used a volume is not known.
 
-  `--prune` removes this package's volumes whose directory is gone: that of a copy of the package that you have deleted.
-  With `--all`, it removes those of other packages, too. A directory counts as gone only on the machine and for the user
-  that the volume was made for, and only if the directory that held it is still there. Otherwise its disk may just not be
-  mounted, or the volume may belong to another machine or container: it is kept, and the list says why nothing is known.
+  `--prune` removes this package's volumes whose package directory no longer exists, because you have deleted that copy
+  of the package. With `--all`, it removes such volumes of other packages, too. A directory counts as deleted only on
+  the machine and for the user that the volume was made for, and only if its parent directory still exists. Otherwise
+  its disk may only not be mounted, or the volume may belong to another machine or container. Then the volume is kept,
+  and the list says why.
 
-  The volume of another version of the package is kept, because a branch may still need it. Name it to remove it:
-  `--prune NAME...` removes these volumes, whatever they were made for. One of another package needs `--all` besides.
+  The volume of another version of the package is kept, because a branch may still need it. To remove it, name it:
+  `--prune NAME...` removes these volumes even if their package still exists. For a volume of another package, give
+  `--all`, too.
 
-  What will be removed is shown first, and you are asked. Without a terminal to ask at, nothing is removed unless `--yes` is
-  given. A volume that is in use is kept, and so is every one that this runner did not make.
+  The task first shows the volumes that it will remove, and asks you. Without a terminal it removes nothing unless
+  `--yes` is given. It keeps a volume that is in use, and every volume that this runner did not make.
 
   Nerves builds a system that is stale before Mix runs this task; `mix help nerves_docker_port.doctor` has the variables
   with which it does not.
 
   ## Options
 
-    * `--all` - the build volumes of all packages, not only this project's; with those that another runner seems to have
-      made
-    * `--prune` - remove those whose package is gone, or those that are named
+    * `--all` - list or remove the build volumes of all packages, not only this project's. The list then also has the
+      volumes that another runner seems to have made.
+    * `--prune` - remove the volumes whose package directory was deleted, or the volumes that are named
     * `--yes` - do not ask
   """
 
