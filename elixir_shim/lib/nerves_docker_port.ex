@@ -2,9 +2,9 @@ defmodule NervesDockerPort do
   @moduledoc """
   Builds Nerves systems on a Docker engine, without the `docker` CLI.
 
-  A drop-in replacement for `Nerves.Artifact.BuildRunners.Docker`. Nerves calls `NervesDockerPort.BuildRunner`, which starts
-  a Python helper as an Erlang port, sends it the package, and prints the events that the helper sends back. The helper runs
-  the build through the engine's API.
+  It is a drop-in replacement for `Nerves.Artifact.BuildRunners.Docker`. Nerves calls `NervesDockerPort.BuildRunner`,
+  which starts a Python helper as an Erlang port, sends it the package, and prints the events that the helper sends
+  back. The helper runs the build through the engine's API.
 
   ## Use
 
@@ -32,14 +32,14 @@ defmodule NervesDockerPort do
   ## The parts
 
     * `NervesDockerPort.BuildRunner` - the callbacks that Nerves calls
-    * `NervesDockerPort.Request` - makes the arguments of a request, from what Nerves says
-    * `NervesDockerPort.Shell` - hands the terminal to the helper for the build shell
+    * `NervesDockerPort.Request` - makes the arguments of a request, with names and paths from Nerves
+    * `NervesDockerPort.Shell` - gives the terminal to the helper for the build shell
     * `NervesDockerPort.Command` - finds the program that is the helper
     * `NervesDockerPort.Helper` - starts a helper and exchanges messages with it
     * `NervesDockerPort.Connection` - owns the port, and queues the helper's messages
     * `NervesDockerPort.Protocol` - encodes and decodes frames
-    * `NervesDockerPort.Console` - prints what the person sees
-    * `NervesDockerPort.CI` - the groups, the annotation and the summary that a CI service shows
+    * `NervesDockerPort.Console` - prints the output of a build for the user
+    * `NervesDockerPort.CI` - makes the groups, the annotation and the summary that a CI service shows
   """
 
   @version Mix.Project.config()[:version]
