@@ -1,19 +1,19 @@
 defmodule NervesDockerPort.BuildTree do
   @moduledoc """
-  Runs a command in the build directory of the project's system, and copies files out of it: what the tasks
-  `nerves_docker_port.run`, `nerves_docker_port.make` and `nerves_docker_port.copy` have in common.
+  Runs a command in the build directory of the project's system, and copies files out of it, for the tasks
+  `nerves_docker_port.run`, `nerves_docker_port.make` and `nerves_docker_port.copy`.
   """
 
   alias NervesDockerPort.{Command, Console, Helper, Project, Shell}
 
-  # The output of a command is its own: no dots go between it.
+  # Milliseconds before a dot is printed: so many that there is never a dot in the output of a command.
   @no_dots :timer.hours(24)
 
   @doc """
-  Runs `words` in the build directory, and then copies each path in `get` to the working directory. Ends Mix with the exit
-  status of the command where that is not 0; then nothing is copied.
+  Runs the command `words` in the build directory, and then copies each path in `get` to the working directory. If the
+  exit status of the command is not 0, nothing is copied, and Mix ends with that status.
 
-  Raises `Mix.Error` where the command cannot be run or was ended from outside, and where a path cannot be copied.
+  Raises `Mix.Error` if the command cannot be run, something else has ended it, or a path cannot be copied.
   """
   @spec run([String.t()], [Path.t()]) :: :ok
   def run(words, get) do
@@ -26,13 +26,13 @@ defmodule NervesDockerPort.BuildTree do
   end
 
   @doc """
-  Copies `source`, a path in the build directory, to `target`, a path on this machine, and says so.
+  Copies `source`, a path in the build directory, to `target`, a path on this machine, and prints where the copy is.
 
-  Raises `Mix.Error` where it cannot be copied.
+  Raises `Mix.Error` if it cannot be copied.
   """
   @spec copy(Path.t(), Path.t()) :: :ok
   def copy(source, target) do
-    # `Path.expand/1` takes a slash at the end away, which says that it is a directory.
+    # A slash at the end says that the target is a directory. `Path.expand/1` would remove it.
     slash = if String.ends_with?(target, "/"), do: "/", else: ""
     request = request(%{source: source, target: Path.expand(target) <> slash})
 
@@ -46,7 +46,7 @@ defmodule NervesDockerPort.BuildTree do
     end
   end
 
-  # What would be refused after the command is refused before it: the command may take an hour.
+  # Raises for a path that cannot be copied. This is checked before the command runs, because that may take an hour.
   defp target(path) do
     name = Path.basename(path)
 
@@ -82,7 +82,7 @@ defmodule NervesDockerPort.BuildTree do
   defp at_terminal(request, interactive_cmd) do
     case Helper.request(:run, Map.put(request, :at_terminal, true)) do
       %{spec: spec} when is_binary(spec) ->
-        # Asked for again: only now is it known which Python runs the helper.
+        # The command is resolved again, because the request has found out which Python works.
         case Shell.hand_over(interactive_cmd, Command.resolve(), "run", spec) do
           {:ok, status} ->
             status
@@ -101,7 +101,8 @@ defmodule NervesDockerPort.BuildTree do
   end
 
   defp plain(request) do
-    # Erlang would end Mix with status 0. The end of the port makes the helper end the command.
+    # Without this trap, Erlang would end Mix with status 0 after SIGTERM. When Mix ends, its port is closed, and the
+    # helper ends the command.
     {:ok, trap} = System.trap_signal(:sigterm, fn -> System.stop(143) end)
 
     case Helper.request(:run, request, dot_every: @no_dots) do
