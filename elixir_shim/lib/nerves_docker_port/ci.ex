@@ -1,8 +1,8 @@
 defmodule NervesDockerPort.CI do
   @moduledoc """
-  What a CI service shows of a build: a group of lines for each stage, one annotation for a failure, and a summary.
+  Makes a CI service show a group of lines for each stage of a build, one annotation for a failure, and a summary.
 
-  This module knows the forms that the services read. The facts come from the helper (`docs/protocol.md`), and
+  This module knows the formats that the services read. The facts come from the helper (`docs/protocol.md`), and
   `NervesDockerPort.Console` prints the groups.
 
     * GitHub Actions (`GITHUB_ACTIONS`): groups that can be folded, `::error` for a failure, and a summary in the file that
@@ -18,13 +18,13 @@ defmodule NervesDockerPort.CI do
   @enforce_keys [:service]
   defstruct [:service, open: nil]
 
-  @typedoc "Which service reads what is printed."
+  @typedoc "The service that reads the output."
   @type service :: :github | :gitlab | :other
 
   @typedoc "The service, and the stage whose group is open, with the name that the group has for the service."
   @opaque t :: %__MODULE__{service: service(), open: nil | {atom(), String.t()}}
 
-  # Characters of an error that an annotation repeats. GitHub cuts longer ones.
+  # The most characters of an error in an annotation. GitHub cuts a longer annotation.
   @longest_annotation 4_000
 
   @doc """
@@ -54,13 +54,13 @@ defmodule NervesDockerPort.CI do
   @doc """
   Opens the group of a stage. Returns the lines to print.
 
-  A stage can begin within another one, such as a pull within the preflight. No service shows groups within groups alike,
-  so the group of the outer stage ends there.
+  A stage can begin within another one, such as a pull within the preflight. The services treat a group within a group
+  in different ways, so the group of the outer stage is closed first.
   """
   @spec open(t(), atom()) :: {[String.t()], t()}
   def open(ci, stage) do
     {ended, ci} = close(ci)
-    # A section's name occurs once in a job, and a job can build more than one package.
+    # The name of a section must be unique in a job, and a job can build more than one package.
     name = "#{stage}_#{System.os_time(:microsecond)}"
 
     line =
@@ -73,7 +73,7 @@ defmodule NervesDockerPort.CI do
     {ended ++ [line], %{ci | open: {stage, name}}}
   end
 
-  @doc "Closes the group of a stage that has succeeded after so many milliseconds. Returns the lines to print."
+  @doc "Closes the group of a stage that has succeeded after `milliseconds`. Returns the lines to print."
   @spec close(t(), atom(), non_neg_integer()) :: {[String.t()], t()}
   def close(ci, stage, milliseconds) do
     ended = if match?({^stage, _name}, ci.open), do: close(ci), else: {[], ci}
@@ -111,7 +111,7 @@ defmodule NervesDockerPort.CI do
   end
 
   @doc """
-  Tells GitHub that a package was not built: an annotation, and the summary. Does nothing in another place.
+  Tells GitHub by an annotation and in the summary that a package was not built. Does nothing with another service.
 
   `app` is the name of the Nerves package, or `nil` if it is not known yet. `message` is the whole error, and `cause` is
   what the helper has found out about it, or `nil`.
@@ -131,13 +131,13 @@ defmodule NervesDockerPort.CI do
   end
 
   @doc """
-  Tells GitHub that a package was built, in the summary. Does nothing in another place.
+  Tells GitHub in the summary that a package was built. Does nothing with another service.
 
   `value` is the outcome of a build or an archive, as in `docs/protocol.md`.
   """
   @spec passed(atom() | nil, map()) :: :ok
   def passed(app, %{path: path, size: size, sha256: sha256} = value) do
-    # An archive right after a build hands out the same artifact again: the build has its summary.
+    # An archive directly after a build returns the build's artifact without packing. The build has written the summary.
     packed? = value |> Map.get(:stages, []) |> List.keymember?(:make_system, 0)
     if service() == :github and packed?, do: summarize(success(app, path, size, sha256, value))
     :ok
@@ -154,7 +154,7 @@ defmodule NervesDockerPort.CI do
   defp remedy(%{"remedy" => remedy}) when is_binary(remedy), do: ["What to do: " <> remedy]
   defp remedy(_not_certain), do: []
 
-  # GitHub's own escapes, as `toCommandValue` and `toCommandProperties` of @actions/core have them.
+  # The escapes that GitHub expects, as in `toCommandValue` and `toCommandProperties` of @actions/core.
   defp data(text) do
     text |> String.replace("%", "%25") |> String.replace("\r", "%0D") |> String.replace("\n", "%0A")
   end
@@ -163,7 +163,7 @@ defmodule NervesDockerPort.CI do
     text |> data() |> String.replace(":", "%3A") |> String.replace(",", "%2C")
   end
 
-  # GitHub keeps 1 MiB of a step's summary; ours has a few kilobytes.
+  # GitHub allows 1 MiB for the summary of a step. This one has a few kilobytes.
   defp summarize(markdown) do
     with path when path not in [nil, ""] <- System.get_env("GITHUB_STEP_SUMMARY"),
          {:error, reason} <- File.write(path, markdown, [:append]) do
@@ -223,7 +223,7 @@ defmodule NervesDockerPort.CI do
     end) <> "\n"
   end
 
-  # CommonMark: a backslash before any ASCII punctuation character makes it that character alone.
+  # In CommonMark, an ASCII punctuation character after a backslash has no special meaning.
   defp escaped(text) do
     text
     |> Console.printable()
@@ -231,7 +231,7 @@ defmodule NervesDockerPort.CI do
     |> String.replace(~r/[!-\/:-@\[-`{-~]/, "\\\\\\0")
   end
 
-  # CommonMark: what is within `<pre>` is HTML up to `</pre>`, whatever lines are in it.
+  # In CommonMark, everything from `<pre>` to `</pre>` is HTML, even if lines in it look like Markdown.
   defp preformatted(text) do
     html = text |> String.replace("&", "&amp;") |> String.replace("<", "&lt;") |> String.replace(">", "&gt;")
     "<pre>\n" <> Console.printable(html) <> "\n</pre>\n"
