@@ -1,30 +1,29 @@
 defmodule NervesDockerPort.Command do
   @moduledoc """
-  Which program the helper is. Decides nothing about how to talk to it.
+  Finds the program that is the helper. How Mix talks to it is the business of other modules.
 
-  In this order:
+  The first of these is used:
 
     1. the environment variable `NERVES_DOCKER_PORT_COMMAND`, split as a shell would
        (`"/opt/venv/bin/python -m nerves_docker_port"`);
     2. `config :nerves_docker_port, command: ["/opt/venv/bin/python", "-m", "nerves_docker_port"]`;
     3. the helper that this package carries in `priv/python`, run by the `python3` on the PATH.
 
-  The word `port` is added to each.
+  The word `port` is added to the command.
 
-  A `python3` is not always one: it may be too old (macOS), or the shim of a version manager that has no version set. Then the
-  helper does not come so far as to say hello, and the `alternatives/1` are tried: every other `python3` on the PATH, then
-  `python3.14` down to `python3.10`, in the directories of Homebrew and MacPorts, too.
+  The first `python3` may be too old (macOS), or may be the shim of a version manager that has no version set. Then the
+  helper ends before it says hello, and the `alternatives/1` are tried: every other `python3` on the PATH, then
+  `python3.14` down to `python3.10`, also in the directories of Homebrew and MacPorts.
 
-  The carried helper runs isolated (`-I`): `PYTHONPATH`, the working directory and the person's own packages cannot reach
-  it. It is in UTF-8 mode whatever the locale. Python keeps its bytecode beside the source where it may write, and does
-  without where it may not.
+  The carried helper runs isolated (`-I`), so `PYTHONPATH`, the working directory and the user's own packages do not
+  change it. It runs in UTF-8 mode with any locale. Python stores its bytecode beside the source if it may write there.
   """
 
   @enforce_keys [:executable, :arguments, :origin]
   defstruct [:executable, :arguments, :origin]
 
   @typedoc """
-  A program, its arguments, and where the command comes from: our own helper, the variable, or the configuration.
+  A program, its arguments, and the origin of the command: the carried helper, the variable, or the configuration.
   """
   @type t :: %__MODULE__{
           executable: Path.t(),
@@ -35,16 +34,17 @@ defmodule NervesDockerPort.Command do
   @variable "NERVES_DOCKER_PORT_COMMAND"
   @op "port"
 
-  # Homebrew on Apple silicon, Homebrew on Intel (and what others install by hand), MacPorts.
+  # The directories of Homebrew on Apple silicon, of Homebrew on Intel (and of programs installed by hand), and of
+  # MacPorts.
   @package_managers ["/opt/homebrew/bin", "/usr/local/bin", "/opt/local/bin"]
 
   @pythons ["python3" | Enum.map(14..10//-1, &"python3.#{&1}")]
 
   @doc """
-  The command to open the port with; `packaged` is the directory of the helper that this package carries.
+  Returns the command that opens the port. `packaged` is the directory of the helper that this package carries.
 
-  Raises `Mix.Error`, with what to do, where the program is not found, the override is malformed, or the package carries
-  no helper.
+  Raises `Mix.Error` with a remedy if the program is not found, the variable or the configuration is malformed, or the
+  package carries no helper.
   """
   @spec resolve(Path.t()) :: t()
   def resolve(packaged \\ packaged_directory()) do
@@ -56,9 +56,9 @@ defmodule NervesDockerPort.Command do
   end
 
   @doc """
-  The other Pythons that may run the carried helper, in the order in which to try them.
+  Returns commands with the other Pythons that may run the carried helper, in the order in which to try them.
 
-  There are none for a command that the environment or the configuration names.
+  There are none if the environment or the configuration names the command.
   """
   @spec alternatives(t()) :: [t()]
   def alternatives(%__MODULE__{origin: :packaged} = command) do
@@ -70,7 +70,7 @@ defmodule NervesDockerPort.Command do
   def alternatives(%__MODULE__{}), do: []
 
   @doc """
-  Has `resolve/1` give this command from now on, in this run of Mix: its Python has turned out to work.
+  Makes `resolve/1` return this command for the rest of this run of Mix, because its Python works.
   """
   @spec remember(t()) :: :ok
   def remember(%__MODULE__{executable: python}) do
@@ -78,7 +78,7 @@ defmodule NervesDockerPort.Command do
   end
 
   @doc """
-  How to get a Python that will do, in words for an error; `packaged` is the directory of the carried helper.
+  Returns a text for an error that says how to get a suitable Python. `packaged` is the directory of the carried helper.
   """
   @spec python_hint(Path.t()) :: String.t()
   def python_hint(packaged \\ packaged_directory()) do
@@ -95,10 +95,11 @@ defmodule NervesDockerPort.Command do
   end
 
   @doc """
-  How to get a carried helper that belongs to this Mix side, in words for an error.
+  Returns a text for an error that says how to get the carried helper of this release.
 
-  `sources` is the directory of this package's `mix.exs`. A release carries the helper. In a git checkout it is made from
-  the Python sources, which are beside this directory, unless Mix has fetched only a part of the repository (`sparse:`).
+  `sources` is the directory of this package's `mix.exs`. A release carries the helper. In a git checkout the helper has
+  to be made from the Python sources, which are beside this directory, unless Mix has fetched only a part of the
+  repository (`sparse:`).
   """
   @spec renewal(Path.t()) :: String.t()
   def renewal(sources \\ sources()) do
@@ -130,11 +131,11 @@ defmodule NervesDockerPort.Command do
     end
   end
 
-  # The directory of a dependency of the project that Mix runs in; or that of the project itself, in our own tests.
+  # This package is a dependency of the project that Mix runs in. In its own tests it is the project itself.
   defp sources, do: Map.get(Mix.Project.deps_paths(), :nerves_docker_port, File.cwd!())
 
   @doc """
-  The program and its arguments for another operation of the same helper.
+  Returns the program and the arguments for another operation of the same helper.
 
   ## Examples
 
@@ -148,7 +149,7 @@ defmodule NervesDockerPort.Command do
   end
 
   @doc ~S"""
-  Words as a line that a POSIX shell reads as these words.
+  Returns a line that a POSIX shell splits into these words.
 
   ## Examples
 
@@ -167,7 +168,7 @@ defmodule NervesDockerPort.Command do
   end
 
   @doc """
-  The command as one line for an error. Not to be given to a shell.
+  Returns the command as one line for an error. The line is not quoted for a shell.
   """
   @spec to_line(t()) :: String.t()
   def to_line(%__MODULE__{executable: executable, arguments: arguments}) do
@@ -190,7 +191,7 @@ defmodule NervesDockerPort.Command do
     if python != nil and File.regular?(python), do: python
   end
 
-  # On nearly every machine this is it, and no other directory has to be looked into.
+  # On most machines `python3` is on the PATH, so no other directory is searched.
   defp first_python, do: System.find_executable("python3") || List.first(pythons())
 
   defp pythons do
@@ -201,7 +202,8 @@ defmodule NervesDockerPort.Command do
     |> Enum.uniq_by(&identity/1)
   end
 
-  # `/bin` is often `/usr/bin`. The name counts, too: a version manager's shims are one file with many names.
+  # Two paths with the same name and inode are one program, because `/bin` is often a link to `/usr/bin`. The name has
+  # to be the same, because the shims of a version manager are one file with many names.
   defp identity(path) do
     case File.stat(path) do
       {:ok, stat} -> {Path.basename(path), stat.major_device, stat.inode}
@@ -228,7 +230,7 @@ defmodule NervesDockerPort.Command do
   defp split(text) do
     OptionParser.split(text)
   rescue
-    # A quote that is not closed; OptionParser has no error of its own for it.
+    # For a quote that is not closed, OptionParser raises a plain RuntimeError.
     error in RuntimeError -> Mix.raise("#{@variable} cannot be read: #{Exception.message(error)}")
   end
 
