@@ -15,8 +15,8 @@ defmodule NervesDockerPort.Connection do
 
   alias NervesDockerPort.{Command, Protocol}
 
-  # The number of lines that may wait before `:log`, `:progress` and `:status` events are dropped: several screens of headlines. Events
-  # are not counted, because one of them holds as many lines as the helper has read at once: thousands on a busy machine.
+  # The number of lines that may wait before `:log`, `:progress` and `:status` events are dropped: several screens of
+  # headlines. Lines are counted and not events, because one event may have thousands of lines on a busy machine.
   @max_waiting 1_000
 
   defstruct [:port, :owner, :asker, :ended, :parked, waiting: :queue.new(), lines: 0, dropped: 0]
@@ -195,11 +195,12 @@ defmodule NervesDockerPort.Connection do
     length(:binary.matches(bytes, "\n")) + 1
   end
 
-  # It is drawn in one, whatever a helper puts into it.
+  # Each of these counts as one line: a log that is no binary, a progress, and a status.
   defp lines({:event, _id, {kind, _}}) when kind in [:log, :progress, :status], do: 1
   defp lines(_message), do: 0
 
-  # Nobody misses progress.
+  # Returns how many lines the user misses if the event is dropped. A dropped progress or status is not counted, because
+  # the next one replaces it.
   defp missing({:event, _id, {kind, _}}) when kind in [:progress, :status], do: 0
   defp missing(log), do: lines(log)
 
