@@ -30,11 +30,11 @@ defmodule NervesDockerPort.Console do
   # Milliseconds between two drawings of the live line: it shows seconds.
   @draw_every 1_000
 
-  # Milliseconds between two writes to a terminal with a live line, at least. The more often the line is drawn, the more often
-  # a terminal that becomes narrower does so in the midst of it, and then a part of it would remain.
+  # The least number of milliseconds between two writes to a terminal with a live line. If a terminal becomes narrower
+  # while the line is drawn, a part of the line remains. This is less likely if the line is drawn less often.
   @write_every 50
 
-  # Milliseconds between two lines that say where the build is, without a terminal.
+  # Milliseconds between two lines with the status, without a terminal.
   @status_every 60_000
 
   # The cursor stays at the beginning of the live line. If the terminal becomes narrower, it wraps the line, and the cursor
@@ -42,8 +42,8 @@ defmodule NervesDockerPort.Console do
   @erase "\r\e[J"
   @erase_rest "\e[J\r"
 
-  # Without automatic wrapping (DECAWM), a line that was made for a wider terminal, because that became narrower in this very
-  # moment, is cut off at its edge.
+  # Without automatic wrapping (DECAWM), a line that is too long is cut off at the edge of the terminal. A line can be
+  # too long if the terminal becomes narrower after its width was read.
   @no_wrap "\e[?7l"
   @wrap "\e[?7h"
 
@@ -88,7 +88,7 @@ defmodule NervesDockerPort.Console do
 
   @typedoc """
   Whether a person can answer questions, the width of the terminal in columns, whether it shows colours, and whether a status
-  can be shown, which is always so.
+  can be shown, which is always true.
   """
   @type terminal :: %{
           interactive: boolean(),
@@ -346,7 +346,8 @@ defmodule NervesDockerPort.Console do
     restart_silence(%{console | ci: ci})
   end
 
-  # Prints whole lines: above the live line if there is one, and in one write with it, so that it does not flicker.
+  # Prints whole lines. If there is a live line, they are printed above it in the same write, so that it does not
+  # flicker.
   defp print(%__MODULE__{open: :status} = console, lines) do
     text = for line <- lines, do: [IO.ANSI.format(line), "\n"]
     console = restart_silence(%{console | waiting: [text | console.waiting]})
@@ -359,12 +360,12 @@ defmodule NervesDockerPort.Console do
     restart_silence(console)
   end
 
-  # See https://no-color.org. What a CI keeps is read as plain text, too.
+  # See https://no-color.org. There is no colour in a CI, because its log is also read as plain text.
   defp coloured(console, colour, text) do
     if console.ci == nil and System.get_env("NO_COLOR", "") == "", do: [colour, text, :reset], else: text
   end
 
-  # A progress bar has the line until its stage has finished.
+  # A progress bar stays in the last line until its stage has finished. Until then no status is shown.
   defp show_status(%__MODULE__{open: :progress} = console), do: console
 
   defp show_status(console) do
@@ -441,7 +442,7 @@ defmodule NervesDockerPort.Console do
     %{console | unprinted: nil, line_at: now() + console.line_every}
   end
 
-  # The words, and a progress bar if there is room for it.
+  # Returns the text, with a progress bar if there is room for it.
   defp progress_line(what, current, total, unit, width) do
     amount = amount(current, total, unit)
     room = min(width - String.length("#{what}: [] #{amount}"), @max_bar)
