@@ -1,18 +1,19 @@
 defmodule NervesDockerPort.Helper do
   @moduledoc """
-  One conversation with the helper: its hello, one request, what it says meanwhile, its outcome.
+  Starts the helper, sends it a request, and waits for the outcome.
 
-  Shows events, puts questions to the person, and raises every failure as one `Mix.Error`. Knows nothing of how the helper
-  is found (`NervesDockerPort.Command`) or of what is in a request (`NervesDockerPort.Request`).
+  Meanwhile it shows the helper's events and asks the user its questions. It raises every failure as a `Mix.Error`. It
+  does not know how the helper is found (`NervesDockerPort.Command`) or what a request contains
+  (`NervesDockerPort.Request`).
   """
 
   alias NervesDockerPort.{CI, Command, Connection, Console, Protocol}
 
-  @typedoc "What the helper can be asked to do."
+  @typedoc "An operation of the helper."
   @type op :: :build | :archive | :clean | :shell | :run | :copy | :doctor | :volumes | :report
 
-  # What decides which engine it is and what it is asked for. The helper's nerves_docker_port/engine/endpoint.py says what
-  # each is for; one of its tests compares the two lists.
+  # The variables that decide which engine is used and how. The helper's nerves_docker_port/engine/endpoint.py describes
+  # each, and one of its tests compares the two lists.
   @engine_variables ~w(
     DOCKER_HOST DOCKER_CONTEXT DOCKER_CONFIG HOME
     DOCKER_TLS_VERIFY DOCKER_TLS DOCKER_CERT_PATH SSL_CERT_FILE SSL_CERT_DIR
@@ -21,32 +22,36 @@ defmodule NervesDockerPort.Helper do
     DOCKER_BUILDKIT BUILDX_BUILDER SSH_AUTH_SOCK
   )
 
-  # How long a helper waits for the next request. Nerves unpacks what was built before it has it packed.
+  # The milliseconds that a helper waits for the next request. After a build, Nerves does some work of its own before it
+  # asks for the archive.
   @park_timeout 60_000
 
-  # From the start of Python to the first frame. Measured: 0.05 s; a cold disk may take seconds.
+  # The milliseconds from the start of Python to the first frame. Usually it takes 50; with a slow disk it may take
+  # seconds.
   @hello_timeout 30_000
 
-  # The helper's own start-up ends so where Python is older than it needs; standard error has said so.
+  # The exit status of the helper if Python is too old. The helper has then printed an error.
   @python_too_old 78
 
   @doc """
-  Has the helper do `op`, and gives the value of its outcome: see `docs/protocol.md`.
+  Runs the operation `op` in the helper, and returns the value of its outcome (see `docs/protocol.md`).
 
-  `args` are the request's, or a function that makes them, which is called while the helper starts. Returns when the helper
-  is done; a build takes hours. When the calling process dies, the helper cancels and goes.
+  `args` are the arguments of the request, or a function that makes them, which is called while the helper starts. This
+  function returns when the operation has ended; a build takes hours. If the calling process dies, the helper cancels
+  the operation and ends.
 
-  After a build the helper stays for a minute: `mix nerves.artifact` asks for the archive next, and starting a helper takes
-  as long as all that it has to do then. It goes with the calling process, and serves nobody else.
+  After a build the helper is kept for a minute, because `mix nerves.artifact` asks for the archive next, and to start
+  another helper takes as long as the rest of an archive. The helper is kept only for the calling process, and ends with
+  it.
 
   Options:
 
-    * `:command` - a `NervesDockerPort.Command`, instead of the one that the environment and the configuration say
-    * `:hello_timeout` - milliseconds to wait for the helper's first message (30 000)
-    * `:park_timeout` - milliseconds that the helper stays after a build (60 000)
-    * `:dot_every` - milliseconds of silence before a dot is printed (10 000)
+    * `:command` - a `NervesDockerPort.Command`, in place of the one that the environment and the configuration name
+    * `:hello_timeout` - the milliseconds to wait for the helper's first message (30 000)
+    * `:park_timeout` - the milliseconds that the helper is kept after a build (60 000)
+    * `:dot_every` - the milliseconds of silence before a dot is printed (10 000)
 
-  Raises `Mix.Error` where the helper cannot be started, breaks the protocol or dies, and where its outcome is an error.
+  Raises `Mix.Error` if the helper cannot be started, breaks the protocol or dies, or if the outcome is an error.
   """
   @spec request(op(), map() | (() -> map()), keyword()) :: term()
   def request(op, args, options \\ []) do
@@ -96,13 +101,13 @@ defmodule NervesDockerPort.Helper do
     Mix.raise(message)
   end
 
-  # A CI shows builds; the other operations are a person's.
+  # Only these have an annotation and a summary in a CI. The other operations are run by a person.
   defp ci?(op), do: op in [:build, :archive]
 
   defp app(%{package: %{app: app}}), do: app
   defp app(_args), do: nil
 
-  # Whatever goes wrong on this side, the helper goes.
+  # Calls the function. If it raises, exits or throws, the connection is closed, so that the helper ends.
   defp or_close(conversation, function) do
     function.()
   catch
@@ -116,8 +121,8 @@ defmodule NervesDockerPort.Helper do
     Process.put(__MODULE__, {conversation, engine_variables()})
   end
 
-  # A helper sees the environment that it was started in. Nerves changes much of it once a system is built (the compiler's
-  # variables, its own); what would lead to another engine has to be the same.
+  # A kept helper has the environment with which it was started. After a build, Nerves sets many variables, for example
+  # those of the compiler. The helper can be used again if the variables that decide about the engine are the same.
   defp engine_variables, do: Map.take(System.get_env(), @engine_variables)
 
   defp parked(command) do
@@ -136,8 +141,8 @@ defmodule NervesDockerPort.Helper do
     end
   end
 
-  # A conversation with a helper that has not said hello yet. Where it cannot even be started, that is found out when it is
-  # to be greeted: another Python may do.
+  # Starts a helper. If it cannot be started, this is no error yet: `greet/2` reports it, and then another Python is
+  # tried.
   defp start(command) do
     case Connection.open(command) do
       {:ok, connection} -> %{connection: connection, command: command, id: 0, reason: nil}
@@ -145,7 +150,7 @@ defmodule NervesDockerPort.Helper do
     end
   end
 
-  # A helper says hello once.
+  # A helper says hello only once, before its first request.
   defp greeted(%{id: id} = conversation, _timeout) when id > 0, do: {:ok, conversation}
 
   defp greeted(conversation, timeout) do
@@ -164,7 +169,7 @@ defmodule NervesDockerPort.Helper do
     end
   end
 
-  # Only now does it matter which other Pythons there are: most machines never come here.
+  # Tries the other Pythons. They are looked for only here, because on most machines the first one works.
   defp another([], _timeout, failures), do: {:error, no_hello(Enum.reverse(failures))}
 
   defp another([command | rest], timeout, failures) do
@@ -192,7 +197,7 @@ defmodule NervesDockerPort.Helper do
     outcome
   end
 
-  # `:no_python`: the program ended, or did not start, before it was the helper.
+  # `:no_python` means that the program did not start, or ended before it said hello.
   defp greet(%{connection: nil, reason: reason}, _timeout), do: {:no_python, {:not_started, reason}}
 
   defp greet(%{connection: connection, command: command}, timeout) do
@@ -240,7 +245,7 @@ defmodule NervesDockerPort.Helper do
       {:message, {:done, ^id, {:ok, value}}} ->
         {{:ok, value}, console}
 
-      # The helper gives 0 where it could not read so far as the request's number.
+      # The helper answers with the id 0 if it could not read the id of the request.
       {:message, {:done, of, {:error, error}}} when of in [0, id] ->
         {failed(error), console}
 
@@ -259,7 +264,7 @@ defmodule NervesDockerPort.Helper do
   end
 
   @doc """
-  An error of the helper's in words: what failed, and what to do.
+  Returns the text of an error of the helper: what failed, and what to do.
 
   ## Examples
 
@@ -277,7 +282,7 @@ defmodule NervesDockerPort.Helper do
     end
   end
 
-  # With what the helper has found out about the cause, for a CI.
+  # Adds the cause that the helper has found, which a CI shows.
   defp failed(error) do
     with {:error, words} <- failure(error),
          do: {:failed, words, if(is_map(error), do: Map.get(error, "cause"))}
@@ -286,7 +291,7 @@ defmodule NervesDockerPort.Helper do
   defp failure(%{message: message} = error) when is_binary(message), do: {:error, words(error)}
   defp failure(error), do: unknown({:error, error})
 
-  # The two understand each other, but were not tested together. So it is no error.
+  # Two releases with the same protocol understand each other, but they were not tested together. So this only warns.
   defp warn_of_another_release(hello, command) do
     ours = NervesDockerPort.version()
 
@@ -346,7 +351,7 @@ defmodule NervesDockerPort.Helper do
     """
   end
 
-  # What the first one did matters; the others were only tried.
+  # The error describes in detail how the first Python failed, because it is the one that the user expects to be used.
   defp no_hello([{command, failure} | others]) do
     tried =
       Enum.map(others, fn {other, failure} ->
@@ -427,13 +432,13 @@ defmodule NervesDockerPort.Helper do
     """
   end
 
-  # SIGKILL is what the kernel sends when memory runs out.
+  # The kernel sends SIGKILL if memory runs out.
   defp cause(137) do
     "If it was killed because memory ran out, let fewer jobs run at once: " <>
       "`build_runner_opts: [make_args: [\"PARALLEL_JOBS=2\"]]`."
   end
 
-  # What ends a Python program by itself is an error that nothing has caught.
+  # These are the exit statuses of a Python program that ends with an error that it has not caught.
   defp cause(status) when status in 1..128 do
     "It failed with a Python error: the last line that it printed above says which. " <>
       "If it does so again, please report it with all that it printed."
@@ -441,7 +446,7 @@ defmodule NervesDockerPort.Helper do
 
   defp cause(_status), do: "What it printed is above."
 
-  # A port gives 128 and the signal's number for a program that was ended by a signal.
+  # If a signal has ended the program, the port reports 128 plus the signal's number.
   defp status_words(nil), do: "exit status unknown"
   defp status_words(status) when status > 128, do: "exit status #{status}: signal #{status - 128}"
   defp status_words(status), do: "exit status #{status}"
