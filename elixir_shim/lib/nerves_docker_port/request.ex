@@ -1,7 +1,7 @@
 defmodule NervesDockerPort.Request do
   @moduledoc """
-  Makes the arguments of a request. Nerves is asked for every name and path that Nerves chooses, so that a change in Nerves
-  needs no change here.
+  Makes the arguments of a request. It asks Nerves for every name and path that Nerves chooses, so that a change in
+  Nerves needs no change here.
 
   `:artifact_sites` can contain access tokens, and the helper does not use it. So it is removed at every level.
   """
@@ -86,9 +86,10 @@ defmodule NervesDockerPort.Request do
       only_one(ask(Nerves.Env, :packages_by_type, [:system_platform]))
   end
 
-  # Nerves is a dependency of the system, not of this package (see mix.exs). So Nerves may or may not be available when this
-  # module is compiled. For a direct call the compiler would warn either that the function is undefined, or that we do not
-  # depend on Nerves, and each version of Elixir has another way to turn that off. For `apply/3` it never warns.
+  # Nerves is a dependency of the system, not of this package (see mix.exs). So Nerves may or may not be available when
+  # this module is compiled. For a direct call the compiler would warn either that the function is undefined, or that
+  # this package does not depend on Nerves. Each version of Elixir has another way to turn that off. For `apply/3` it
+  # never warns.
   defp ask(module, function, arguments), do: apply(module, function, arguments)
 
   defp only_one([]), do: nil
