@@ -1,29 +1,30 @@
 defmodule NervesDockerPort.Shell do
   @moduledoc """
-  Gives the person's terminal to the helper, for a build shell or for one command.
+  Gives the user's terminal to the helper, for a build shell or for one command.
 
-  The port prepares: engine, image, questions, volume. Its helper has no terminal, so a second one, in the foreground, opens
-  the shell: `shell SPEC`, with the file that the first one left. Erlang gives the terminal away only through what
-  `InteractiveCmd` does, which Nerves brings from 1.13.0 on and which works from OTP 26 on. Without it, and where there is
-  no terminal, the error says what to type.
+  First, a helper behind the port prepares the engine, the image and the volume, asks its questions, and writes a file.
+  This helper has no terminal. So a second helper in the foreground opens the shell (`shell SPEC`, where SPEC is that
+  file). Erlang gives its terminal away only with `InteractiveCmd`, which is a part of Nerves from 1.13.0 on and needs
+  OTP 26. If it is missing, or Mix has no terminal, the error contains the command to type.
   """
 
   alias NervesDockerPort.{Command, Console, Helper, Protocol}
 
-  # Not ours (see `NervesDockerPort.Request` on calls to what may not be there).
+  # A module of a dependency of Nerves, which may be missing. `NervesDockerPort.Request` says why it is called by
+  # `apply/3`.
   @interactive_cmd "InteractiveCmd"
 
   @doc """
-  Prepares the shell that `request` describes, and opens it on this terminal. Returns when the person has left it, with
-  whatever status.
+  Prepares the shell that `request` describes, and opens it on this terminal. Returns when the user has left the shell,
+  and ignores the shell's exit status.
 
-  Raises `Mix.Error` where it cannot be prepared or opened, or was ended from outside.
+  Raises `Mix.Error` if the shell cannot be prepared or opened, or if something else than the user has ended it.
   """
   @spec open(map(), keyword()) :: :ok
   def open(request, options \\ []) do
     case Helper.request(:shell, request, options) do
       %{spec: spec} when is_binary(spec) ->
-        # Asked for again: only now is it known which Python runs the helper.
+        # The command is resolved again, because the request has found out which Python works.
         command = Keyword.get_lazy(options, :command, &Command.resolve/0)
         open_prepared(command, spec, request)
 
@@ -50,15 +51,15 @@ defmodule NervesDockerPort.Shell do
   end
 
   @doc """
-  Has the helper do `operation` on this terminal, as the file `spec` says, and removes the file.
+  Runs `operation` in a helper on this terminal, with the file `spec`, and removes the file.
 
-  Returns the exit status that the helper names, or an error in words and the exit status of the helper's process.
-  `interactive_cmd` is the module from `interactive_cmd/1`.
+  Returns the exit status that the helper reports, or the text of an error and the exit status of the helper's process.
+  `interactive_cmd` is the module that `interactive_cmd/1` has returned.
   """
   @spec hand_over(module(), Command.t(), String.t(), Path.t()) ::
           {:ok, non_neg_integer()} | {:error, String.t(), non_neg_integer()}
   def hand_over(interactive_cmd, command, operation, spec) do
-    [program | arguments] = Command.words(command, [operation, spec] ++ surroundings())
+    [program | arguments] = Command.words(command, [operation, spec] ++ outer_terminal())
     {_output, status} = apply(interactive_cmd, :cmd, [program, arguments])
     outcome(status, operation, spec)
   after
@@ -66,7 +67,8 @@ defmodule NervesDockerPort.Shell do
   end
 
   @doc """
-  Returns the module that can give the terminal of Mix away, or why there is none, as the end of a sentence.
+  Returns the module that can give the terminal of Mix away, or the reason why this is not possible, as a part of a
+  sentence.
   """
   @spec interactive_cmd(Console.terminal()) :: {:ok, module()} | {:error, String.t()}
   def interactive_cmd(terminal) do
@@ -79,7 +81,7 @@ defmodule NervesDockerPort.Shell do
       not Code.ensure_loaded?(module) ->
         {:error, "Mix cannot give its terminal away: that takes Nerves 1.13 or later"}
 
-      # What InteractiveCmd asks of it, earlier ones ignore, and it would wait for ever.
+      # An earlier Erlang ignores the request of InteractiveCmd, which would then wait for ever.
       Process.whereis(:user_drv) == nil or otp_release() < 26 ->
         {:error, "Mix cannot give its terminal away: that takes Erlang/OTP 26 or later"}
 
@@ -88,7 +90,7 @@ defmodule NervesDockerPort.Shell do
     end
   end
 
-  # From InteractiveCmd 0.1.3 on it can say whether it will work.
+  # InteractiveCmd 0.1.3 and later can say whether it will work.
   defp check(module) do
     if function_exported?(module, :check_requirements, 0) do
       case apply(module, :check_requirements, []) do
@@ -105,9 +107,9 @@ defmodule NervesDockerPort.Shell do
 
   defp otp_release, do: :otp_release |> :erlang.system_info() |> List.to_integer()
 
-  # InteractiveCmd puts a terminal of its own between the helper and the person's, and that one does not tell of the size
-  # and the end of the outer one. The helper looks itself.
-  defp surroundings do
+  # InteractiveCmd runs the helper on a terminal of its own, which does not follow the size and the end of the user's
+  # terminal. So the helper gets the user's terminal and the pid of Mix, and checks them itself.
+  defp outer_terminal do
     terminal =
       case Console.device() do
         nil -> []
@@ -117,7 +119,7 @@ defmodule NervesDockerPort.Shell do
     ["--mix", System.pid()] ++ terminal
   end
 
-  # The helper leaves its outcome in a file: an exit status may be that of a command or of the helper itself.
+  # The helper writes its outcome to a file, because the exit status may be that of the user's command or its own.
   defp outcome(status, operation, spec) do
     with {:ok, bytes} <- File.read(spec <> ".outcome"), {:ok, outcome} <- Protocol.decode(bytes) do
       case outcome do
@@ -132,7 +134,7 @@ defmodule NervesDockerPort.Shell do
     end
   end
 
-  # Ours, so nothing else is there; a directory that is not empty stays.
+  # The helper has made the directory for this file only. If it is not empty, it is kept.
   defp remove(spec) do
     _ = File.rm(spec <> ".outcome")
     _ = File.rm(spec)
