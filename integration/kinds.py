@@ -1,9 +1,9 @@
-"""Engines of every kind that a Nerves user may have, each started here, in places of its own.
+"""Starts engines of every kind that a Nerves user may have, each with directories of its own.
 
-An engine runs in a mount namespace and a process namespace of its own. Its files and its users are mounted over the
-machine's in there, so nothing of the machine is changed; and with its first process, which ends when the supervisor
-does, the kernel ends everything else in there. What is installed are Debian packages. The images are brought in from
-the engine that `engine()` provides.
+An engine runs in a mount namespace and a process namespace of its own. In there, its files and its users are mounted
+over those of the machine, so nothing on the machine is changed. The first process of the namespace ends together with
+the supervisor, and then the kernel ends all other processes in the namespace. The programs are Debian packages. The
+images are copied from the engine that `engine()` provides.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 PERSON = 1000
-"""The uid of who builds, and of who runs a rootless engine."""
+"""The uid of the user who builds and who runs a rootless engine."""
 SUBORDINATE_IDS = "person:200000:65536\n"
-"""As in `/etc/subuid`: the ids that the rootless engines and `--userns-remap` give to containers."""
+"""The content of `/etc/subuid`: the ids that the rootless engines and `--userns-remap` give to containers."""
 TRIXIE_PACKAGES = ("docker.io", "iptables", "podman", "runc", "netavark", "nftables", "python3-minimal", "xz-utils")
 PODMAN_PACKAGES = ("podman", "runc", "netavark", "uidmap", "slirp4netns", "iproute2")
 TRIXIE = "trixie"
 GATEWAY = "10.0.2.2"
-"""slirp4netns leads it to this machine's loopback interface."""
+"""The address that slirp4netns connects with this machine's loopback interface."""
 
 
 @dataclass(frozen=True)
@@ -61,35 +61,36 @@ class Kind:
     """One kind of engine."""
 
     title: str
-    """For people."""
+    """The name that messages use."""
     program: str
     """`dockerd` or `podman`."""
     packages: tuple[str, ...] = ()
     suite: str = ""
-    """The Debian release in whose root file system it runs, or nothing for this machine's."""
+    """The Debian release in whose root file system the engine runs; empty for the root file system of this machine."""
     rootless: bool = False
     maps_users: bool = False
     tls: bool = False
     ssh: bool = False
     blind: bool = False
-    """It sees none of the directories in which people have their projects."""
+    """Whether the engine sees none of the directories in which people have their projects."""
 
     @property
     def has_network(self) -> bool:
-        """Whether it has a network of its own, for the bridge and the packet filter rules that would remain otherwise.
+        """Whether the engine runs in a network namespace of its own.
 
-        Podman makes them in any case. Docker 26 does not rename a running container if it makes no bridge.
+        In the machine's own namespace, its bridge and its packet filter rules would remain after it has stopped. Podman
+        always makes them. Docker 26 needs a bridge, because without one it does not rename a running container.
         """
         return (self.program == "podman" and not self.rootless) or bool(self.suite)
 
     @property
     def loopback(self) -> str:
-        """The address at which it finds what listens on this machine's loopback interface."""
+        """The address at which the engine reaches servers on this machine's loopback interface."""
         return GATEWAY if self.has_network or (self.rootless and self.program == "dockerd") else "127.0.0.1"
 
     @property
     def user(self) -> int:
-        """The uid of who builds with it. A user who logs in by ssh has to be one whom this machine knows: root."""
+        """The uid of the user who builds with it. With ssh it is root, because this machine must know the user."""
         return 0 if self.ssh else PERSON
 
 
@@ -112,13 +113,13 @@ KINDS = {
 
 @dataclass(frozen=True)
 class RunningEngine:
-    """An engine of some kind that answers."""
+    """A running engine."""
 
     kind: Kind
     host: str
-    """The DOCKER_HOST by which root reaches it directly, to look at it from outside."""
+    """The DOCKER_HOST with which root reaches the engine directly, to inspect it."""
     variables: dict[str, str]
-    """The environment variables by which the person who builds reaches it."""
+    """The environment variables with which the user who builds reaches the engine."""
 
 
 def prepare(name: str) -> Places:
@@ -146,7 +147,7 @@ def running(name: str, images: Sequence[str] = ()) -> Iterator[RunningEngine]:
 
 
 def bring_images(where: Places, images: Sequence[str]) -> list[str]:
-    """Give the engine builder images of these kinds, those that it does not have; return the tags of all."""
+    """Copy builder images of these kinds to the engine if it does not have them; return the tags of all of them."""
     with engine() as source:
         tags = [ensure_image(image, source) for image in images]
         here, there = Api(source), Api(where.host)
@@ -165,7 +166,7 @@ def _image_id(api: Api, tag: str) -> str | None:
 
 
 def start(where: Places) -> Started:
-    """Start the engine of these places, with its output in ours."""
+    """Start the engine in these directories. It writes to the standard output and error of this process."""
     kind = KINDS[where.kind]
     where.data.mkdir(parents=True, exist_ok=True)
     forget_networks(where.data)
@@ -173,13 +174,13 @@ def start(where: Places) -> Started:
     own.mkdir()
     for name in ("root", "runroot", "tmp", "home"):
         (own.parent / name).mkdir()
-    # Who runs a rootless engine has to be able to write at these places.
+    # The user who runs a rootless engine must be able to write to these directories.
     person = PERSON if kind.rootless else 0
     for path in (where.run, where.data, *(path for path in where.run.iterdir() if path.is_dir())):
         os.chown(path, person, person)
     leads = {"DOCKER_HOST": where.host}
     lines = ["set -e"]
-    # A containerd that the machine runs would be used instead of one in here, and would outlive the engine.
+    # Otherwise dockerd would use a containerd that the machine runs, which would not end together with the engine.
     lines.append("if [ -d /run/containerd ]; then mount -t tmpfs none /run/containerd; fi")
     lines.append(f"mount --bind {_words(where.cache, own)}")
     lines += _users(where)
@@ -215,8 +216,8 @@ def start(where: Places) -> Started:
     if kind.blind:
         lines.append(f"hostname {FAR}")
         lines += [f"mount -t tmpfs none {_words(path)}" for path in sorted({*HIDDEN, tempfile.gettempdir()})]
-    # The first process of a process namespace has to collect those that are left alone, which bash does. The kernel
-    # keeps a signal from it unless it has said what to do then.
+    # The first process of a process namespace must wait for orphaned processes, which bash does. The kernel sends it
+    # only those signals for which it has a handler, so there is a trap for TERM.
     lines += [
         '"$@" & daemon=$!',
         "trap 'kill \"$daemon\"' TERM",
@@ -229,7 +230,7 @@ def start(where: Places) -> Started:
         stdin=subprocess.DEVNULL,
         stdout=sys.stdout.fileno(),
         stderr=sys.stderr.fileno(),
-        # unshare does not react to SIGTERM; its child is killed with it.
+        # unshare ignores SIGTERM. If it is killed, its child is killed, too.
         preexec_fn=functools.partial(die_with_parent, signal.SIGKILL),  # noqa: PLW1509 - this process has one thread
     )
     return Started(daemon, leads, owner=None if kind.rootless else kind.user, process=_first_child(daemon))
@@ -245,12 +246,15 @@ def _first_child(daemon: subprocess.Popen[bytes]) -> int:
 
 
 def _inside(where: Places, own: Path) -> Places:
-    """The same places as a process in the engine's namespace sees them, whoever it belongs to."""
+    """Return the directories as a process in the engine's namespace sees them, under paths that any user can reach."""
     return Places(cache=own, run=where.run, kind=where.kind)
 
 
 def _users(where: Places) -> list[str]:
-    """The lines that mount a user database with the person, and with root who may log in by ssh, over the machine's."""
+    """Return the lines that mount another user database over the machine's.
+
+    It has the user who builds, and a root who may log in by ssh.
+    """
     files = {
         "passwd": f"root:x:0:0:root:/root:/bin/bash\nsshd:x:100:65534::/run/sshd:/usr/sbin/nologin\n"
         f"person:x:{PERSON}:{PERSON}::{where.run}/home:/bin/sh\n",
@@ -270,7 +274,7 @@ def _as_person(where: Places, command: list[str], kind: Kind) -> list[str]:
     person = f"--reuid={PERSON} --regid={PERSON} --clear-groups".split()
     environment = [f"HOME={where.run}/home", f"XDG_RUNTIME_DIR={where.run}", f"PATH={os.environ['PATH']}"]
     if kind.program == "dockerd":
-        # As dockerd-rootless.sh of the package, but a registry on this machine's loopback interface can be reached.
+        # The same as dockerd-rootless.sh of the package, but the engine can reach this machine's loopback interface.
         script = 'rm -f /run/docker /run/containerd /run/xtables.lock; exec "$@"'
         network = ["--net=slirp4netns", "--mtu=65520", "--slirp4netns-sandbox=false", "--slirp4netns-seccomp=false"]
         ups = ["--copy-up=/etc", "--copy-up=/run", "--propagation=rslave"]
@@ -279,8 +283,9 @@ def _as_person(where: Places, command: list[str], kind: Kind) -> list[str]:
 
 
 def _podman(where: Places, own: Path) -> list[str]:
-    """The command line of a Podman service that has everything of its own."""
-    # A machine without CAP_SYS_RESOURCE cannot raise the limits that Podman asks for, and crun refuses hybrid cgroups.
+    """Return the command line of a Podman service that shares nothing with the Podman of the machine."""
+    # The wrapper removes the limits that Podman asks for, because without CAP_SYS_RESOURCE they cannot be raised. It
+    # runs runc, because crun refuses hybrid cgroups.
     wrapper = where.cache / "runtime"
     wrapper.write_text(
         "#!/usr/bin/python3\n"
@@ -318,7 +323,7 @@ def _podman(where: Places, own: Path) -> list[str]:
 
 
 def _certificates(where: Places, user: int) -> Path:
-    """Make an authority and the certificates of the server and the client; return the client's directory."""
+    """Make a certificate authority, and certificates of the server and the client; return the client's directory."""
 
     def openssl(*arguments: str) -> None:
         subprocess.run(["openssl", *arguments], cwd=where.run, check=True, capture_output=True)
@@ -343,7 +348,7 @@ def _certificates(where: Places, user: int) -> Path:
 
 
 def _ssh(where: Places, lines: list[str]) -> dict[str, str]:
-    """Let the lines start an ssh server; return the variables that lead through it."""
+    """Add lines that start an ssh server; return the variables with which the engine is reached through it."""
     port = _free_port()
     for name in ("host", "client"):
         make = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(where.run / name)]
@@ -361,7 +366,8 @@ def _ssh(where: Places, lines: list[str]) -> dict[str, str]:
     (where.run / "sshd_config").write_text("".join(f"{name} {value}\n" for name, value in configuration.items()))
     lines += ["mkdir -p /run/sshd", f"/usr/sbin/sshd -D -e -f {_words(where.run / 'sshd_config')} &"]
     (where.run / "known_hosts").write_text(f"[127.0.0.1]:{port} {(where.run / 'host.pub').read_text()}")
-    # ssh finds the home directory by the user database and not by HOME, so this is a script on the PATH.
+    # ssh reads its configuration from the home directory in the user database, whatever HOME says. So the options are
+    # in a script with the name `ssh` on the PATH.
     programs = where.cache / "bin"
     programs.mkdir(exist_ok=True)
     options = f"-F none -i {where.run}/client -o IdentitiesOnly=yes -o UserKnownHostsFile={where.run}/known_hosts"
@@ -372,9 +378,9 @@ def _ssh(where: Places, lines: list[str]) -> dict[str, str]:
 
 
 def _other_root(root: Path, where: Places) -> list[str]:
-    """The lines after which `root` is the root file system, with the directories in which people have their projects.
+    """Return the lines that make `root` the root file system, with the directories in which people have their projects.
 
-    A container's runtime needs a root file system that is mounted (pivot_root(2)), so a chroot would not do.
+    A container runtime needs a root file system that is a mount point (pivot_root(2)), so `chroot` does not suffice.
     """
     lines = [f"mount --bind {_words(root, root)}"]
     lines += [
@@ -382,7 +388,7 @@ def _other_root(root: Path, where: Places) -> list[str]:
     ]
     for path in shared_directories():
         lines += [f"mkdir -p {_words(f'{root}{path}')}", f"mount --rbind {_words(path, f'{root}{path}')}"]
-    # The data root is in the cache, which is mounted already. The machine's PATH may name other directories.
+    # The PATH is set, because that of the machine may name other directories.
     return [
         *lines,
         f"cd {_words(root)}",
