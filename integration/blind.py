@@ -1,7 +1,8 @@
-"""An engine that sees none of the host's files: it stands for another host, a virtual machine, or Docker-in-Docker.
+"""Starts an engine that sees none of the host's files, like one on another host, in a virtual machine or in Docker.
 
-It is a `dockerd` in a mount namespace of its own, where the directories in which people have their projects are empty,
-and in a UTS namespace of its own, so that it has another name than this machine. Both can be changed while it runs.
+It is a `dockerd` in a mount namespace of its own, in which the directories where people have their projects are empty,
+and in a UTS namespace of its own, so that its host name differs from this machine's. A test can change both while the
+engine runs.
 """
 
 from __future__ import annotations
@@ -30,23 +31,23 @@ HIDDEN = ("/tmp", "/home", "/root", "/mnt")
 
 @dataclass(frozen=True)
 class BlindEngine:
-    """A running engine that sees other files."""
+    """A running engine that does not see the host's files."""
 
     host: str
-    """What DOCKER_HOST has to be."""
+    """The value for DOCKER_HOST."""
     data: Path
-    """Where it keeps everything, on this machine's disk."""
+    """The engine's data root, as a path of this machine."""
     pid: int
 
     def run_there(self, *argv: str) -> None:
-        """Run a program that sees what the engine sees, and whose host name is the engine's."""
+        """Run a program in the namespaces of the engine, so that it sees the same files and the same host name."""
         subprocess.run(["nsenter", f"--target={self.pid}", "--mount", "--uts", *argv], check=True, capture_output=True)
 
 
 @contextlib.contextmanager
 def blind_engine(source: str, images: Sequence[str]) -> Iterator[BlindEngine]:
-    """Such an engine for as long as the block lasts, with these images of the engine at `source`."""
-    # containerd's name for the engine is made from it: letters and digits, and no "_" at the beginning of a word.
+    """Provide such an engine while the block runs, with copies of these images of the engine at `source`."""
+    # The name becomes that of a containerd namespace. Its words must have letters and digits, and not begin with "_".
     cache = Path(f"/var/tmp/ndp-blind-{secrets.token_hex(4)}")
     cache.mkdir(mode=0o700)
     where = Places(cache=cache, run=Path("/run") / cache.name)
@@ -76,7 +77,7 @@ def blind_engine(source: str, images: Sequence[str]) -> Iterator[BlindEngine]:
 
 
 def copy_images(source: str, target: str, images: Sequence[str]) -> None:
-    """Give the engine at `target` these images of the one at `source`."""
+    """Copy these images from the engine at `source` to the engine at `target`."""
     names = urllib.parse.urlencode({"names": list(images)}, doseq=True)
     status, packed = Api(source).request("GET", f"/images/get?{names}")
     if status != 200:
