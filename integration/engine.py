@@ -116,7 +116,7 @@ class Api:
 
 
 def answers(host: str, timeout: float = 5.0) -> bool:
-    """Whether an engine answers at the endpoint `host` within `timeout` seconds."""
+    """Return whether an engine answers at the endpoint `host` within `timeout` seconds."""
     try:
         status, _ = Api(host).request("GET", "/_ping", timeout=timeout)
     except (OSError, http.client.HTTPException):
@@ -141,7 +141,7 @@ def configured_host() -> str:
 # --- the private engine, for its users ------------------------------------------------------------------------------
 
 _supervisors: list[subprocess.Popen[bytes]] = []
-"""Those that this process has started. Python warns of a child that is forgotten while it runs, as these may."""
+"""The supervisors that this process has started. Python warns if a running child has no reference any more."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,7 @@ class Places:
     cache: Path
     run: Path
     kind: str = ""
-    """A key of `integration.kinds.KINDS`, or nothing for the engine that is started where none answers."""
+    """A key of `integration.kinds.KINDS`; empty for the engine that is started if no engine answers."""
 
     @property
     def host(self) -> str:
@@ -190,7 +190,10 @@ class Places:
 
 
 def places(kind: str = "") -> Places:
-    """Return the paths of a private engine. Those of sockets are short, because 107 bytes are the limit (unix(7))."""
+    """Return the paths of a private engine. The paths of sockets are short, because at most 107 bytes are allowed.
+
+    The limit is documented in unix(7).
+    """
     cache = cache_dir() / (f"engine-{kind}" if kind else "engine")
     cache.mkdir(exist_ok=True)
     name = "ndp-" + hashlib.sha256(str(cache).encode()).hexdigest()[:8]
@@ -234,7 +237,7 @@ def _foreign_engine_answers() -> bool:
 
 @contextlib.contextmanager
 def private_engine(where: Places) -> Iterator[Places]:
-    """Provide the private engine of these places while the block runs. What it needs has to be installed."""
+    """Provide the private engine of these places while the block runs. Its programs must be installed."""
     with where.users.open("w") as users:
         # This waits for a supervisor that is about to stop, because it holds the lock exclusively.
         fcntl.flock(users, fcntl.LOCK_SH)
@@ -273,7 +276,7 @@ def stop(where: Places, *, now: bool = False) -> bool:
 
 
 def install_engine() -> None:
-    """Have `dockerd` on this machine. Raises `WorldError`."""
+    """Make sure that `dockerd` is installed. Raises `WorldError` if that is not possible."""
     if shutil.which("dockerd") and shutil.which("iptables"):
         if is_root():
             return
@@ -312,7 +315,7 @@ def _start_supervisor(where: Places) -> None:
 
 
 def _wait_for_stop(where: Places, pid: int | None) -> None:
-    """Wait until the engine has ended, unless others still use it. A daemon that outlives its run can make CI hang."""
+    """Wait until the engine has ended, unless others use it. A CI job may hang if a daemon still runs at its end."""
     if pid is None:
         return
     deadline = time.monotonic() + 3.0
@@ -338,15 +341,15 @@ def _wait_for_end(where: Places, pid: int) -> None:
 
 @dataclass
 class Started:
-    """What a supervisor has started."""
+    """An engine that a supervisor has started."""
 
     daemon: subprocess.Popen[bytes]
     variables: dict[str, str]
     """The environment variables that lead the docker CLI, and the helper, to the engine."""
     owner: int | None = None
-    """The uid that the engine's socket is given to, if it is not to stay root's."""
+    """The uid that will own the engine's socket; `None` if root owns it."""
     process: int | None = None
-    """The pid that is asked to end, if it is not `daemon` itself."""
+    """The pid of the process that gets SIGTERM at the end; `None` for `daemon` itself."""
 
 
 def supervise(where: Places, start: Callable[[Places], Started]) -> int:
@@ -377,7 +380,10 @@ def supervise(where: Places, start: Callable[[Places], Started]) -> int:
 
 
 def _unused(where: Places, users: IO[str]) -> bool:
-    """Whether nobody holds the users' lock. If so, we hold it now, and a new user waits until this process ends."""
+    """Return whether nobody holds the users' lock.
+
+    If so, this process holds it now, and a new user waits until this process has ended.
+    """
     if where.keep.exists():
         return False
     try:
@@ -395,7 +401,7 @@ def _write_state(where: Places, variables: dict[str, str]) -> None:
 
 
 def dockerd_command(where: Places) -> list[str]:
-    """The command line of a `dockerd` that has everything of its own, in the places `where`."""
+    """Return the command line of a `dockerd` that uses only the places `where` and shares nothing with another one."""
     return [
         "dockerd",
         f"--host={where.host}",
@@ -417,7 +423,7 @@ def dockerd_command(where: Places) -> list[str]:
 
 
 def start_dockerd(where: Places) -> Started:
-    """Start the private `dockerd`, with its output in ours."""
+    """Start the private `dockerd`. It writes to the standard output and error of this process."""
     forget_networks(where.data)
     daemon = subprocess.Popen(
         dockerd_command(where),
@@ -430,7 +436,7 @@ def start_dockerd(where: Places) -> Started:
 
 
 def forget_networks(data: Path) -> None:
-    """Remove what a `dockerd` that does not run remembers of networks below its data root.
+    """Remove the records of networks below the data root of a `dockerd` that does not run.
 
     dockerd 20.10 keeps a record for every container that ever ran without a network, and needs a tenth of a second for
     each record when it starts. After a run of the tests that takes minutes. The file can be removed, because dockerd
@@ -441,12 +447,15 @@ def forget_networks(data: Path) -> None:
 
 
 def die_with_parent(number: signal.Signals = signal.SIGTERM) -> None:
-    """For the child, before it runs its program: send it this signal when the parent ends, however that happens."""
+    """Make the kernel send this process the signal when its parent ends for any reason.
+
+    A child calls this before it runs its program.
+    """
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number)
 
 
 def end(daemon: subprocess.Popen[bytes], process: int | None = None) -> None:
-    """Let a daemon end; `process` is the pid that is asked to, if it is not the daemon's own."""
+    """Stop a daemon, and wait for its end. `process` is the pid that gets SIGTERM, if it is not the daemon itself."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(process or daemon.pid, signal.SIGTERM)
     try:
@@ -457,9 +466,9 @@ def end(daemon: subprocess.Popen[bytes], process: int | None = None) -> None:
 
 
 def sweep(where: Places) -> None:
-    """Remove what a private engine leaves: processes and mounts when it was killed, its runtime directory always."""
+    """Remove the runtime directory of a private engine that has ended, and processes and mounts if it was killed."""
     left = processes_of(where.run, ENGINE_PROGRAMS)
-    left += [one for pid in left for one in descendants(pid)]  # a container runs on after its shim was killed
+    left += [one for pid in left for one in descendants(pid)]  # a container goes on running after its shim was killed
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid in left:
             with contextlib.suppress(ProcessLookupError):
