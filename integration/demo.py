@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The demo: build a custom Nerves system on a real engine, as its user would, and check the artifact.
+"""The demo: builds a custom Nerves system on a real engine, as a user does, and checks the artifact.
 
     python3 integration/demo.py [--elixir host|bookworm|trixie|sid] [--image new|old|new-1.28.0] [--into DIRECTORY]
 
