@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Checks the types of the shim with dialyzer, without Hex (with Hex, `mix dialyzer` in elixir_shim does the same).
 
-It uses the Elixir of the machine. What dialyzer knows of Erlang, Elixir and Mix is kept in the cache, because it takes
-minutes to find out. The exit status is that of dialyzer: 2 if it has something to say.
+It uses the Elixir of the machine. The analysis of Erlang, Elixir and Mix takes minutes, so it is kept in the cache. The
+exit status is that of dialyzer: 2 if there are warnings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from integration.host import REPOSITORY, apt_install, cache_dir, locked, main_pr
 
 ERLANG = ("erts", "kernel", "stdlib", "crypto")
 ELIXIR = ("elixir", "mix", "logger")
-# As `dialyzer:` in elixir_shim/mix.exs.
+# The same flags as under `dialyzer:` in elixir_shim/mix.exs.
 WARNINGS = ("-Wunmatched_returns", "-Werror_handling", "-Wextra_return", "-Wmissing_return")
 
 
@@ -40,7 +40,7 @@ def main() -> int:
             new = known.with_suffix(".new")
             beams = [f"{library}/{name}/ebin" for name in ELIXIR]
             command = ["dialyzer", "--build_plt", "--output_plt", str(new), "--apps", *ERLANG, "-r", *beams]
-            # Status 2: something in Erlang or Elixir is not as dialyzer would like it.
+            # Status 2 means that there are warnings about Erlang or Elixir. They do not matter here.
             if subprocess.run(command, env=env, check=False).returncode not in (0, 2):
                 return 1
             new.rename(known)
@@ -50,7 +50,7 @@ def main() -> int:
             env={**env, "MIX_BUILD_PATH": build},
             check=True,
         )
-        # Nerves is not here, so its functions are unknown. Before OTP 26, only an option makes them a warning.
+        # Nerves is not installed, so its functions are unknown. From OTP 26 on, dialyzer warns of them by default.
         described = subprocess.run(["dialyzer", "--help"], capture_output=True, text=True, check=True).stdout
         unknown = ["-Wno_unknown"] if "-Wno_unknown" in described else []
         beams = [f"{build}/lib/nerves_docker_port/ebin"]
