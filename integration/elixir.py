@@ -1,11 +1,11 @@
-"""Several versions of Elixir: the one of this machine, and those of other Debian releases, in root file systems.
+"""Provides several versions of Elixir: that of this machine, and those of other Debian releases in root file systems.
 
 | name | what it is |
 |---|---|
 | `host` | the `elixir` on the PATH; if there is none, it is installed with apt-get |
-| `bookworm` | Debian 12's, Elixir 1.14 on OTP 25 |
-| `trixie` | Debian 13's, Elixir 1.18 on OTP 27 |
-| `sid` | Debian unstable's |
+| `bookworm` | the Elixir of Debian 12, 1.14 on OTP 25 |
+| `trixie` | the Elixir of Debian 13, 1.18 on OTP 27 |
+| `sid` | the Elixir of Debian unstable |
 
 A command runs in a root file system by `chroot` in its own mount namespace, so its mounts end with the command. This
 repository, the cache, the home directory, /tmp, /run and the working directory are mounted under the same paths, so a
