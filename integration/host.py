@@ -1,4 +1,4 @@
-"""The cache, locks, packages, mounts and processes of this machine, for all other modules here.
+"""Functions for the cache, locks, packages, mounts and processes of this machine, for all other modules here.
 
 The modules here use only the standard library, because they run before a virtual environment exists.
 """
@@ -88,12 +88,12 @@ def os_release() -> dict[str, str]:
 
 
 def has_apt() -> bool:
-    """Whether packages can be installed with apt-get."""
+    """Return whether packages can be installed with apt-get."""
     return shutil.which("apt-get") is not None
 
 
 def is_root() -> bool:
-    """Whether this process may install packages, mount and start an engine."""
+    """Return whether this process may install packages, mount and start an engine."""
     return os.geteuid() == 0
 
 
