@@ -3,8 +3,9 @@
 
     python3 integration/record_demo.py [--elixir host|bookworm|trixie|sid] [docs/images/demo.svg]
 
-The lines appear when they appeared in the run. What Mix compiles before the build is left out. A viewer without
-animations shows all lines. With NERVES_PATH and its companions (README.md in this directory), real Nerves is recorded.
+Each line appears at the time at which it appeared in the run. The lines about compilation before the build are left
+out. A viewer without animations shows all lines. If NERVES_PATH and the other variables in README.md of this directory
+are set, real Nerves is recorded.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ COLOURS = {"31": "#ff7b72", "32": "#7ee787", "33": "#f2cc60", "34": "#79c0ff", "
 SEQUENCE = re.compile(r"\x1b\[([0-9;?]*)([A-Za-z])")
 
 Line = tuple[float, str]
-"""When a line began, in seconds since the start, and its text with its escape sequences."""
+"""The time at which a line began, in seconds since the start, and its text with its escape sequences."""
 
 
 def main(arguments: list[str]) -> int:
@@ -75,7 +76,7 @@ def _record(project: Project, commands: list[str]) -> list[Line]:
         )
         os.close(theirs)
         text = ""
-        # Linux says EIO when the last process has closed the terminal (pty(7)).
+        # On Linux, a read fails with EIO when the last process has closed the terminal (pty(7)).
         with os.fdopen(ours, "rb", buffering=0) as terminal, contextlib.suppress(OSError):
             while data := terminal.read(65536):
                 *whole, text = (text + data.decode(errors="replace")).replace("\r\n", "\n").split("\n")
@@ -118,7 +119,7 @@ def _draw(lines: list[Line]) -> str:
 
 
 def _spans(line: str, y: float) -> str:
-    """Return the elements of one line: a text for each run of characters that look the same."""
+    """Return the elements of one line: a text for each sequence of characters with the same colours."""
     parts: list[str] = []
     column, colour, inverse, at = 0, "", False, 0
     for match in [*SEQUENCE.finditer(line), None]:
