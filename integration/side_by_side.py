@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Runs make targets side by side, and prints their outputs one after the other.
+"""Runs make targets in parallel, and prints their outputs one after the other.
 
     side_by_side.py TARGET... LONGEST
 
-The longest target starts at once. The others run beside it, one after the other, because each of them keeps a core
-busy. The outputs are printed in the order of the arguments, each without a line of another one between its lines, so
-the last lines are those of the longest target. The exit status is 0 if all targets succeeded. Otherwise it is 1, and
-the last lines name those that failed.
+The longest target starts at once. In parallel with it, the others run one after the other, because each of them keeps a
+core busy. The outputs are printed in the order of the arguments and are never mixed, so the last lines are those of the
+longest target. The exit status is 0 if all targets succeeded. Otherwise it is 1, and the last lines name the targets
+that failed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Part:
                 sys.stdout.flush()
 
     def stop(self) -> None:
-        """Ask a target that still runs to end."""
+        """Send SIGTERM to the target if it still runs."""
         if self._process is not None and not self._ended.is_set():
             self._process.terminate()
 
@@ -79,7 +79,7 @@ def main(targets: list[str]) -> int:
 
 @contextlib.contextmanager
 def _running(parts: list[Part]) -> Iterator[None]:
-    """Run the parts one after the other, beside the block. If the block is left early, the rest is stopped."""
+    """Run the parts one after the other while the block runs. If the block is left early, the remaining parts stop."""
     left = threading.Event()
 
     def run() -> None:
