@@ -78,7 +78,7 @@ def run(argv: list[str], *, images: list[str], elixir: str | None = None, kind: 
 
 
 def _run_in_foreground(argv: list[str], env: dict[str, str]) -> int:
-    """Run the command on our terminal, forward the signals that we receive, and return its exit status."""
+    """Run the command on this terminal, forward the signals that this process gets, and return its exit status."""
     try:
         child = subprocess.Popen(argv, env=env)
     except OSError as error:
