@@ -1,4 +1,4 @@
-"""What is compared with what, and what has to come out: the thresholds are the project's own ("Must show")."""
+"""The cases that are measured, and their limits, which the project has set for itself."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from nerves_docker_port.engine.client import Engine
 from support.images import NEW, OLD
 
 LATENCY = (600, 40)
-"""Headlines, and the longest interval between two of them in milliseconds."""
+"""The number of headlines, and the longest interval between two of them in milliseconds."""
 
 
 def cold_build(place: Place) -> Iterator[Case]:
-    """Build and archive from nothing, without Mix: what the engine is asked for, and the helper's own start."""
+    """Build and archive on a new volume, without Mix: the requests to the engine, and the start of the helper."""
     for image, recorded, at_most in ((NEW, "artifact_new_image.json", 0.45), (OLD, "artifact_old_image.json", 0.24)):
         yield Case(
             f"cold build and archive, {image.rpartition(':')[2]} image",
@@ -32,7 +32,7 @@ def cold_build(place: Place) -> Iterator[Case]:
 
 
 def logs(place: Place) -> Iterator[Case]:
-    """One step that writes a lot: `docker run` to a file, the stock runner's, and ours."""
+    """One step with much output, run by `docker run` with its output to a file, by the stock runner, and by ours."""
     none = ("LINES_PER_HEADLINE=0",)
     wanted = (
         ("200 MB in large writes", ("lines", "2000000", "0", "0"), ("LINES=2000000", *none), 1.25),
@@ -76,7 +76,7 @@ def _log_contenders(place: Place, project: Project, log: Log) -> dict[str, Calla
 
 
 def live_line(place: Place) -> Iterator[Case]:
-    """What the log path of the helper gets slower by the status that Mix draws the live line from."""
+    """How much slower the helper handles the log if it also sends the status from which Mix draws the live line."""
     log = place.log("one line in ten a headline", ("lines", "2000000", "10", "0"), ())
     yield Case(
         f"live line, {log.size // 10**6} MB, one line in ten a headline",
@@ -99,7 +99,7 @@ def _project(place: Place) -> Iterator[Project]:
 
 
 def start(_place: Place) -> Iterator[Case]:
-    """From the start of the process to the hello: at most 60 ms where a bare python3 takes 20."""
+    """The time from the start of the process to the hello: at most that of three `python3` that do nothing."""
     for name, how in (("packaged", ours.packaged()), ("installed", ours.installed())):
         yield Case(
             f"hello, {name}",
@@ -113,7 +113,7 @@ def start(_place: Place) -> Iterator[Case]:
 
 
 def memory(place: Place) -> Iterator[Case]:
-    """The helper's peak, which a log's length must not change."""
+    """The helper's peak memory, which must not depend on the length of the log."""
     small, large = (
         place.log(name, ("lines", str(count), "20000", "0"), ())
         for name, count in (("200 MB", 2_000_000), ("2 GB", 20_000_000))
@@ -133,7 +133,7 @@ def memory(place: Place) -> Iterator[Case]:
 
 
 def latency(place: Place) -> Iterator[Case]:
-    """From the container's `write` to the driver."""
+    """The time from the `write` of a headline in the container to its arrival at the driver."""
     yield Case(
         f"headline latency, {LATENCY[0]} headlines",
         {"ours": lambda: ours.headline_latency(place, *LATENCY)},
@@ -144,11 +144,11 @@ def latency(place: Place) -> Iterator[Case]:
 
 
 def copy(place: Place) -> Iterator[Case]:
-    """300 MB from the build volume to the host: ours is checked, hashed and on the disk."""
+    """Copy 300 MB from the build volume to the host. Our copy is also checked, hashed and synced to the disk."""
     system = place.system()
     volume = place.new_volume()
     source = f"{WORKDIRS[NEW]}/artifact.tar.gz"
-    # A gzip file may have several members. What a root file system's programs give is as hard to unpack as an artifact.
+    # A gzip file may have several members. The programs of a root file system are as hard to unpack as an artifact.
     script = 'while [ "$(stat -c %s "$0" 2>/dev/null || echo 0)" -lt "$1" ]; do tar -cC / usr | gzip -1 >> "$0"; done'
     place.docker(
         "run", "--rm", "--user", "0:0", f"--mount=type=volume,src={volume},target={WORKDIRS[NEW]}", system.image,
