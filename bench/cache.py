@@ -1,4 +1,4 @@
-"""A build with the compile cache of a team: what it saves, what it costs, and what a store costs that is of no use."""
+"""Measures builds with the compile cache of a team: with a store that works, and with one that cannot be used."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from support.system import System
 
 FILES, FUNCTIONS = 300, 60
 LOST_AFTER = 5.0
-"""Seconds after the beginning of `make` when a store is lost."""
+"""The seconds from the beginning of `make` to the loss of a store."""
 
 
 def shared_cache(place: Place) -> Iterator[Case]:
-    """A program of 300 files of 60 functions, compiled without a cache, and with the team's Redis in each state."""
+    """A program of 300 files of 60 functions, compiled without a cache and with the team's Redis in each state."""
     with _system(place) as system, redis() as store, slow(store.port, 0.3) as slow_port:
         used = f"redis://127.0.0.1:{store.port}"
         unused = f"redis://127.0.0.1:{free_port()}"
@@ -75,16 +75,17 @@ def _sample(
     hits: int | None = None,
     during: Callable[[], object] | None = None,
 ) -> Sample:
-    """A whole build on an empty volume with an empty local cache.
+    """Measure a whole build on an empty volume with an empty local cache.
 
-    `hits` is how many have to come from the store, and `during` is called some time after `make` has begun.
+    `before` is called before the build, and `during` some time after `make` has begun. `hits` is the number of hits
+    that must come from the store.
     """
     place.reset(system.image)
     shutil.rmtree(system.root / "ccache", ignore_errors=True)
     if before is not None:
         before()
     cache = {} if remote is None else {"NERVES_DOCKER_CCACHE": "true", "NERVES_DOCKER_CCACHE_REMOTE": remote}
-    # Without a cache, the compilers are not run below ccache, as without BR2_CCACHE=y.
+    # Without a cache the defconfig has no BR2_CCACHE=y, so the compilers are not run by ccache.
     system.write("my_system/nerves_defconfig", f"BR2_x86_64=y\n{'BR2_CCACHE=y' if cache else ''}\n")
     started = time.perf_counter()
     with system.helper() as helper:
@@ -114,7 +115,7 @@ def _check(conversation: Conversation, hits: int | None) -> None:
 
 
 def _lose(place: Place, system: System, lose: Callable[[Store], None]) -> Sample:
-    """A build whose store, an empty one, is lost in the middle."""
+    """Measure a build that begins with an empty store and loses the store in the middle."""
     with redis() as store:
         return _sample(place, system, f"redis://127.0.0.1:{store.port}", during=lambda: lose(store))
 
