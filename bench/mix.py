@@ -1,4 +1,4 @@
-"""This runner as its user runs it: whole runs of `mix nerves.artifact` on the miniature platform."""
+"""Measures this runner as its user runs it: whole runs of `mix nerves.artifact` on the miniature platform."""
 
 from __future__ import annotations
 
