@@ -1,4 +1,4 @@
-"""The subject of the benchmarks: the small system of the tests for each kind of image, and programs that write logs."""
+"""Makes the small system of the tests for each kind of image, and the programs that write the logs."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Place:
             )
             (system.root / "home/.ssh").mkdir()
             (system.root / "dl").mkdir()
-            # The containers of the stock runner work as the image's own user, who could not write to these otherwise.
+            # The containers of the stock runner run as the image's own user, who must be able to write to these files.
             system.write("my_system/Config.in", "")
             (system.root / "dl").chmod(0o777)
             self._systems[image] = system
