@@ -1,4 +1,4 @@
-"""Our side through the port, from a plain Python driver in the place of Mix."""
+"""Measures this runner through the port, with a plain Python driver in place of Mix."""
 
 from __future__ import annotations
 
@@ -28,19 +28,21 @@ MIB = 1024 * 1024
 
 @dataclass
 class Followed:
-    """What the helper said, and when (`time.perf_counter`)."""
+    """The events of a request and the times at which they arrived, by `time.perf_counter`."""
 
     stages: dict[str, float] = field(default_factory=dict)
     headlines: dict[str, float] = field(default_factory=dict)
     shown: list[tuple[int, bytes]] = field(default_factory=list)
-    """Log lines, each with when they arrived, in nanoseconds since 1970."""
+    """Log lines with the times at which they arrived, in nanoseconds since 1970."""
     ended: float = 0.0
     cpu: float = 0.0
+    """The helper's CPU time in seconds."""
     peak: int = 0
+    """The helper's peak memory in bytes."""
 
 
 def flow(place: Place, op: str, image: str, *, keep_lines: bool = False, **changes: Any) -> Followed:
-    """One request with a helper of its own, from its start to its end."""
+    """Make one request with a helper of its own, and return what it has sent."""
     with place.system(image).helper() as helper:
         return _follow(place, helper, op, image, keep_lines=keep_lines, **changes)
 
@@ -86,9 +88,10 @@ def _follow(
 
 
 def cold_build_with_archive(place: Place, image: str) -> Sample:
-    """Build, then archive, from nothing and on a fresh volume, with one helper as Mix has it; its start counts.
+    """Build and then archive on a new volume, with one helper, as Mix does.
 
-    Up to the end of the helper. When the outcome of the archive came, with which Mix goes on, is a figure of its own.
+    The time includes the start and the end of the helper. The measure `outcome` is the time until the outcome of the
+    archive, after which Mix goes on.
     """
     place.reset(image)
     started = time.perf_counter()
@@ -101,10 +104,10 @@ def cold_build_with_archive(place: Place, image: str) -> Sample:
 
 
 def build_with_log(place: Place, log: Log | None, *, live_line: bool = False) -> tuple[Sample, Sample]:
-    """A whole build whose `make` writes that log, and the container in it, from its making to its end.
+    """Measure a whole build whose `make` writes that log, and the part of its time in which the container exists.
 
-    That is more than `make`: `create-build.sh` and `make system` are in it. With ``live_line`` the helper is asked for
-    the status that Mix draws the live line from.
+    The container runs `create-build.sh` and `make system`, too. With ``live_line`` the request also asks for the status
+    from which Mix draws the live line.
     """
     system = place.system()
     place.reset(system.image)
@@ -119,7 +122,7 @@ def build_with_log(place: Place, log: Log | None, *, live_line: bool = False) ->
 
 
 def headline_latency(place: Place, count: int, milliseconds: int) -> Sample:
-    """How long headlines take from the container's `write` to the driver; `seconds` is the median."""
+    """Measure the time of headlines from the `write` in the container to the driver; `seconds` is the median."""
     system = place.system()
     place.reset(system.image)
     run = f"RUN={TOOLS}/stamp {count} {milliseconds}"
@@ -140,7 +143,7 @@ def headline_latency(place: Place, count: int, milliseconds: int) -> Sample:
 
 
 def copy(engine: Engine, container: str, source: str, target: Path) -> Sample:
-    """Our copy of a file out of an ended container: fetched, checked, hashed, on the disk."""
+    """Measure our copy of a file out of a container that has ended: fetched, checked, hashed and synced to the disk."""
     target.unlink(missing_ok=True)
 
     def run() -> None:
@@ -154,7 +157,7 @@ def copy(engine: Engine, container: str, source: str, target: Path) -> Sample:
 
 @dataclass(frozen=True)
 class Installed:
-    """One way to have the helper, and the bare interpreter it is compared with."""
+    """One way to install the helper, and the interpreter with which it is compared."""
 
     command: tuple[str, ...]
     python: str
@@ -162,20 +165,20 @@ class Installed:
 
 
 def packaged() -> Installed:
-    """As the shim carries it."""
+    """Return the helper in the shim's package."""
     command = packaged_command()
     return Installed(command, command[0], dict(os.environ))
 
 
 def installed() -> Installed:
-    """As a Python package of the interpreter that runs this."""
+    """Return the helper as a Python package of the interpreter that runs this program."""
     return Installed(
         (sys.executable, "-m", "nerves_docker_port"), sys.executable, {**os.environ, "PYTHONPATH": str(PYTHON)}
     )
 
 
 def bare_python(how: Installed) -> Sample:
-    """An interpreter that does nothing, from start to end."""
+    """Measure an interpreter that does nothing, from its start to its end."""
     words = [how.python, "-I", "-c", "pass"]
     started = time.perf_counter()
     os.waitpid(os.posix_spawn(words[0], words, how.env), 0)
@@ -183,11 +186,11 @@ def bare_python(how: Installed) -> Sample:
 
 
 def hello(how: Installed) -> Sample:
-    """From the start of the process to the first frame."""
+    """Measure the time from the start of the process to the first frame."""
     to_helper, ours_out = os.pipe()
     ours_in, from_helper = os.pipe()
     words = [*how.command, "port"]
-    # By way of 103 and 104: 3 or 4 may be one of the four.
+    # The descriptors are moved by way of 103 and 104, because a pipe may already have the numbers 3 and 4.
     moves = [
         (os.POSIX_SPAWN_DUP2, to_helper, 103),
         (os.POSIX_SPAWN_DUP2, from_helper, 104),
@@ -213,7 +216,7 @@ def hello(how: Installed) -> Sample:
 
 
 def ended_container(place: Place, volume: str) -> tuple[docker.DockerClient, str]:
-    """A container with that build volume that has ended, and the client that made it."""
+    """Return a client and the id of a container that it has made with that build volume and that has ended."""
     client = docker.DockerClient(base_url=place.host)
     mount = {"Type": "volume", "Source": volume, "Target": "/home/nerves/project"}
     made = client.api.create_container_from_config(
