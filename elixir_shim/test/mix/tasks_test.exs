@@ -34,7 +34,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
   end
 
   describe "doctor" do
-    test "examines the project's system, and builds nothing on the way to it", context do
+    test "examines the project's system without a build of it", context do
       in_a_system(context)
       reports(context, true)
       assert Doctor.run([]) == :ok
@@ -58,7 +58,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       assert printed() == [~s({"ok": true})]
     end
 
-    test "ends Mix with status 1 where a build would fail", context do
+    test "ends Mix with status 1 if a build would fail", context do
       for arguments <- [[], ["--json"]] do
         reports(context, false)
         assert catch_exit(Doctor.run(arguments)) == {:shutdown, 1}
@@ -71,14 +71,14 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       assert_raise OptionParser.ParseError, fn -> Doctor.run(["--yaml"]) end
     end
 
-    test "raises where the helper makes no report", context do
+    test "raises if the helper makes no report", context do
       helper(context, [say({:done, 1, {:ok, %{ok: true}}})])
       assert_raise Mix.Error, ~r/made no report/, fn -> Doctor.run([]) end
     end
   end
 
   describe "volumes" do
-    test "lists those of the project", context do
+    test "lists the volumes of the project", context do
       in_a_system(context)
       helper(context, [say({:done, 1, {:ok, %{text: "my_system-abc  1.2 GB", removed: []}}})])
       assert Volumes.run([]) == :ok
@@ -90,7 +90,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       assert package.app == :my_system
     end
 
-    test "asks before it removes, and passes the answer on", context do
+    test "asks before it removes a volume, and passes the answer on", context do
       in_a_system(context)
       answer = Path.join(context.directory, "answer")
 
@@ -108,7 +108,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       assert "Removed my_system-old" in printed()
     end
 
-    test "all, prune and yes reach the helper, also outside a project", context do
+    test "passes all, prune and yes to the helper, also outside a project", context do
       for {arguments, all, prune, yes} <- [
             {["--all"], true, false, false},
             {["--prune", "--yes"], false, true, true},
@@ -123,7 +123,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       end
     end
 
-    test "names of volumes reach the helper", context do
+    test "passes the names of volumes to the helper", context do
       in_a_system(context)
       helper(context, [say({:done, 1, {:ok, %{text: "Removed b", removed: ["b"]}}})])
       assert Volumes.run(["my_system-a", "--prune", "my_system-b"]) == :ok
@@ -132,7 +132,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
                saved_term(context.request)
     end
 
-    test "takes names only to remove them" do
+    test "takes names only with --prune" do
       assert_raise Mix.Error, ~r/names of volumes only with `--prune`: my_system-a$/, fn ->
         Volumes.run(["my_system-a"])
       end
@@ -153,7 +153,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
   end
 
   describe "report" do
-    test "reports on the latest build of the project, and builds nothing on the way to it", context do
+    test "reports on the latest build of the project without another build", context do
       in_a_system(context)
       helper(context, [say({:done, 1, {:ok, %{text: "my_system 0.1.0: built in 3 s"}}})])
       assert Report.run([]) == :ok
@@ -163,7 +163,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       assert Application.get_env(:nerves_docker_port, :test_nerves_env) == ["--disable"]
     end
 
-    test "options and a directory reach the helper, also outside a project", context do
+    test "passes options and a directory to the helper, also outside a project", context do
       helper(context, [say({:done, 1, {:ok, %{text: "{}"}}})])
       assert Report.run(~w(--html r.html record --json --list --build ab)) == :ok
 
@@ -172,13 +172,13 @@ defmodule Mix.Tasks.NervesDockerPortTest do
                saved_term(context.request)
     end
 
-    test "takes one directory" do
+    test "takes at most one directory" do
       assert_raise Mix.Error, ~r/takes one directory: a b$/, fn -> Report.run(["a", "b"]) end
       assert_raise OptionParser.ParseError, fn -> Report.run(["--yaml"]) end
     end
   end
 
-  test "mix help has them" do
+  test "mix help describes the tasks" do
     for task <- [Doctor, Report, Volumes] do
       assert Mix.Task.shortdoc(task) =~ ~r/^(Finds|Lists|Says) .{20,60}$/
       assert Mix.Task.moduledoc(task) =~ "## Options"
@@ -192,7 +192,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       on_exit(fn -> File.cd!(cwd) end)
     end
 
-    test "the command is passed on as it is, and its exit status is that of Mix", context do
+    test "the command is passed on unchanged, and Mix ends with its exit status", context do
       in_a_system(context)
 
       for {arguments, command} <- [
@@ -207,7 +207,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       end
     end
 
-    test "make is short for it", context do
+    test "make runs the command make", context do
       in_a_system(context)
       helper(context, [say({:done, 1, {:ok, %{status: 0}}})])
       assert Make.run(["savedefconfig", "V=1"]) == :ok
@@ -218,7 +218,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       assert {:request, 1, :run, %{command: ["make", "-n", "all"]}} = saved_term(context.request)
     end
 
-    test "what would be refused after the command is refused before it", context do
+    test "a path that cannot be copied is refused before the command runs", context do
       in_a_system(context)
       File.mkdir_p!("legal-info/old")
       helper(context, [])
@@ -234,14 +234,14 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       refute File.exists?(context.request)
     end
 
-    test "nothing is fetched after a command that failed", context do
+    test "nothing is copied after a command that failed", context do
       in_a_system(context)
       helper(context, [say({:done, 1, {:ok, %{status: 1}}})])
       assert catch_exit(Run.run(["--get", "images", "--", "false"])) == {:shutdown, 1}
       assert {:request, 1, :run, _args} = saved_term(context.request)
     end
 
-    test "a copy goes where the person says, seen from the working directory", context do
+    test "the target of a copy is relative to the working directory", context do
       in_a_system(context)
 
       for {target, absolute} <- [
@@ -260,7 +260,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       end
     end
 
-    test "say how they are used", context do
+    test "print their usage if the arguments are wrong", context do
       in_a_system(context)
       assert_raise Mix.Error, ~r/takes a command/, fn -> Run.run([]) end
       assert_raise Mix.Error, ~r/takes a target/, fn -> Make.run(["--get", "images"]) end
@@ -269,7 +269,7 @@ defmodule Mix.Tasks.NervesDockerPortTest do
       assert_raise OptionParser.ParseError, fn -> Make.run(["all", "-j2"]) end
     end
 
-    test "need a system", context do
+    test "need a Nerves system", context do
       helper(context, [])
       assert_raise Mix.Error, ~r/There is no Nerves system here/, fn -> Run.run(["true"]) end
       assert_raise Mix.Error, ~r/There is no Nerves system here/, fn -> Copy.run(["a", "b"]) end

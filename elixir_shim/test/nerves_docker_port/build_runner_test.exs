@@ -42,7 +42,7 @@ defmodule NervesDockerPort.BuildRunnerTest do
     for {name, arity} <- callbacks, do: assert(function_exported?(BuildRunner, name, arity))
   end
 
-  test "build gives the artifact's path", %{package: package} = context do
+  test "build returns the path of the artifact", %{package: package} = context do
     helper(context, {:ok, %{path: "/dl/N.tar.gz", size: 1, sha256: "00", stages: [make: 1]}})
 
     assert BuildRunner.build(package, %{package | type: :toolchain}, make_args: ["A=1"]) ==
@@ -58,7 +58,7 @@ defmodule NervesDockerPort.BuildRunnerTest do
     refute File.read!(context.request) =~ "a token"
   end
 
-  test "archive gives the artifact's path, also without a toolchain",
+  test "archive returns the path of the artifact, also without a toolchain",
        %{package: package} = context do
     helper(context, {:ok, %{path: "/dl/N.tar.gz"}})
 
@@ -69,13 +69,13 @@ defmodule NervesDockerPort.BuildRunnerTest do
     assert opts == [path: "/out", name: "N.tar.gz"]
   end
 
-  test "clean is :ok", %{package: package} = context do
+  test "clean returns :ok", %{package: package} = context do
     helper(context, {:ok, %{removed: ["my_system-abc"]}})
     assert BuildRunner.clean(package) == :ok
     assert {:request, 1, :clean, %{toolchain: nil, opts: []}} = saved_term(context.request)
   end
 
-  test "an error raises Mix.Error, from each", %{package: package} = context do
+  test "an error raises Mix.Error from each callback", %{package: package} = context do
     helper(
       context,
       {:error, %{code: :engine_unreachable, message: "No engine.", hint: "Start one.", log: nil}}
@@ -96,8 +96,8 @@ defmodule NervesDockerPort.BuildRunnerTest do
     assert_raise Mix.Error, ~r/named no artifact/, fn -> BuildRunner.build(package, nil, []) end
   end
 
-  # With InteractiveCmd and a terminal: tests/terminal in the repository.
-  test "system_shell prepares, and says what to type where the terminal cannot be handed over",
+  # tests/terminal in the repository has the tests with InteractiveCmd and a terminal.
+  test "system_shell prepares the shell, and names the command if the terminal cannot be given away",
        %{package: package} = context do
     spec = Path.join(context.directory, "a b's/spec")
     helper(context, {:ok, %{spec: spec}})
@@ -111,12 +111,12 @@ defmodule NervesDockerPort.BuildRunnerTest do
     refute File.exists?(spec <> ".outcome")
   end
 
-  test "system_shell without a file to name raises", %{package: package} = context do
+  test "system_shell raises if the helper names no file", %{package: package} = context do
     helper(context, {:ok, %{size: 1}})
     assert_raise Mix.Error, ~r/named no file/, fn -> BuildRunner.system_shell(package) end
   end
 
-  test "a line for a shell is read back as the same words", %{directory: directory} do
+  test "a POSIX shell splits the line into the same words", %{directory: directory} do
     words = ["/bin/echo", "it's", "$HOME `x` \\", "", "é\n", "-n", "~", "a=b"]
     printf = "printf '%s\\0' " <> Command.to_shell(words)
     assert {output, 0} = System.cmd("/bin/sh", ["-c", printf], cd: directory)

@@ -1,5 +1,5 @@
 defmodule NervesDockerPort.CITest do
-  # The environment belongs to everybody.
+  # Not async: the tests change the environment.
   use NervesDockerPort.HelperCase, async: false
 
   import ExUnit.CaptureIO
@@ -36,7 +36,7 @@ defmodule NervesDockerPort.CITest do
   defp event(event), do: say({:event, 1, event})
   defp stage(name, state), do: event({:stage, name, state})
 
-  # The lines that a CI's log gets of a build, and what came of it.
+  # Returns the lines that a build prints in a CI, and its outcome or error.
   defp build(context, environment, steps, op \\ :archive) do
     System.put_env(environment)
     System.put_env("GITHUB_STEP_SUMMARY", context.summary)
@@ -99,7 +99,8 @@ defmodule NervesDockerPort.CITest do
              ]
     end
 
-    test "a failing build closes its group and has one annotation, which names package and cause", context do
+    test "a failed build closes its group and has one annotation, which names the package and the cause",
+         context do
       {lines, error} = build(context, @github, failing())
       assert ["::group::make", ">>> a", "::endgroup::", annotation] = lines
 
@@ -110,7 +111,7 @@ defmodule NervesDockerPort.CITest do
       assert error.message =~ "It failed."
     end
 
-    test "every failure has one annotation: without a cause, and of this side", context do
+    test "every failure has one annotation, also without a cause, and if the shim has failed", context do
       for last <- [done({:error, @error}), {:exit, 3}, done(:nonsense)] do
         {lines, %Mix.Error{}} = build(context, @github, [stage(:preflight, :started), last])
 
@@ -121,7 +122,7 @@ defmodule NervesDockerPort.CITest do
                  )
       end
 
-      # A helper that writes nothing, because the test does not wait for its end.
+      # This helper writes no file, because the test does not wait for its end.
       waits = %Command{executable: "/bin/sh", arguments: ["-c", "exec cat <&3"], origin: :environment}
 
       assert_raise Mix.Error, "two platforms", fn ->
@@ -143,7 +144,7 @@ defmodule NervesDockerPort.CITest do
       assert ": :error::a" in others
     end
 
-    test "the summary of a failing build has the cause, and nothing in it is Markdown or HTML", context do
+    test "the summary of a failed build has the cause, and no text in it acts as Markdown or HTML", context do
       cause = %{
         @cause
         | "title" => "<b>x</b> *y* `z` | w",
@@ -160,7 +161,7 @@ defmodule NervesDockerPort.CITest do
       assert summary =~ "&lt;/pre&gt;&lt;/details&gt;\n</pre>\n\n</details>"
     end
 
-    test "the summary of a passing build has the artifact, the stages, the slowest packages and the cache",
+    test "the summary of a successful build has the artifact, the stages, the slowest packages and the cache",
          context do
       more = %{
         "slowest" => [["host-gcc_final", 125.04], ["zlib", 3]],
@@ -177,12 +178,12 @@ defmodule NervesDockerPort.CITest do
       assert summary =~ "| host\\-gcc\\_final | 2 min 5 s |\n| zlib | 3.0 s |"
     end
 
-    test "an archive that only hands out the build's artifact again adds nothing", context do
+    test "an archive that only returns the artifact of the build adds nothing", context do
       build(context, @github, passing(%{stages: [preflight: 1, check_tree: 2]}))
       refute File.exists?(context.summary)
     end
 
-    test "two builds in one job are two summaries, and what is not known is left out", context do
+    test "two builds in one job have two summaries, without the facts that are not known", context do
       build(context, @github, passing())
       build(context, @github, failing())
       summary = File.read!(context.summary)
@@ -190,13 +191,13 @@ defmodule NervesDockerPort.CITest do
       refute summary =~ "Slowest"
     end
 
-    test "a summary that cannot be written is said, and the build is well", context do
+    test "a summary that cannot be written is reported, and the build succeeds", context do
       context = %{context | summary: Path.join([context.directory, "none", "x"])}
       assert {lines, %{size: 12_345_678}} = build(context, @github, passing())
       assert List.last(lines) =~ "could not be written: no such file or directory"
     end
 
-    test "another operation than a build is not announced", context do
+    test "an operation other than a build or an archive is not announced", context do
       assert {[""], %Mix.Error{}} = build(context, @github, [done({:error, @error})], :doctor)
       refute File.exists?(context.summary)
     end
@@ -216,7 +217,7 @@ defmodule NervesDockerPort.CITest do
   end
 
   describe "every CI" do
-    test "elsewhere stages are plain text", context do
+    test "has stages as plain text with another service", context do
       {lines, _error} = build(context, %{"CI" => "1"}, tl(passing()) ++ failing())
       assert hd(lines) == "== make: 1 min 1 s =="
       {lines, _error} = build(context, %{"CI" => "1"}, failing())
@@ -224,7 +225,7 @@ defmodule NervesDockerPort.CITest do
       refute File.exists?(context.summary)
     end
 
-    test "there are no control characters and no question, whatever the terminal" do
+    test "has no control characters and no question with any terminal" do
       colours = Application.get_env(:elixir, :ansi_enabled, false)
       on_exit(fn -> Application.put_env(:elixir, :ansi_enabled, colours) end)
       Application.put_env(:elixir, :ansi_enabled, true)
@@ -251,7 +252,7 @@ defmodule NervesDockerPort.CITest do
       end
     end
 
-    test "CI=false is no CI" do
+    test "does not include CI=false" do
       System.put_env("CI", "false")
       assert CI.new() == nil
     end

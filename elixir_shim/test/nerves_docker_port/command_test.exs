@@ -39,7 +39,7 @@ defmodule NervesDockerPort.CommandTest do
     end
 
     test "is in priv/python" do
-      # Whether it is there depends on `make package`; where it is looked for does not.
+      # The test does not need `make package`: it checks only where the helper is searched for.
       directory = Application.app_dir(:nerves_docker_port, "priv/python")
 
       if File.exists?(Path.join(directory, "__main__.py")) do
@@ -49,7 +49,7 @@ defmodule NervesDockerPort.CommandTest do
       end
     end
 
-    test "is run isolated, by the python3 on the PATH", %{
+    test "runs isolated, with the python3 on the PATH", %{
       directory: directory,
       packaged: packaged
     } do
@@ -63,7 +63,7 @@ defmodule NervesDockerPort.CommandTest do
              }
     end
 
-    test "is not reached by the person's own modules, and runs from a directory that cannot be written",
+    test "does not import the user's own modules, and runs from a directory that cannot be written",
          context do
       %{directory: directory, packaged: packaged} = context
       File.write!(Path.join(directory, "struct.py"), "raise SystemExit(99)")
@@ -86,7 +86,7 @@ defmodule NervesDockerPort.CommandTest do
       assert Helper.request(:build, %{}, command: command) == "isolated"
     end
 
-    test "without any python3 on the PATH: what to install", %{
+    test "without any python3 on the PATH: the error says what to install", %{
       directory: directory,
       packaged: packaged
     } do
@@ -98,7 +98,7 @@ defmodule NervesDockerPort.CommandTest do
       assert message =~ "3.10"
     end
 
-    test "with a python3 that is too old: what to install", %{
+    test "with a python3 that is too old: the error says what to install", %{
       directory: directory,
       packaged: packaged
     } do
@@ -112,19 +112,19 @@ defmodule NervesDockerPort.CommandTest do
       assert message =~ "sudo apt-get install python3"
     end
 
-    test "that is missing, in a checkout: make package", %{directory: directory} do
+    test "that is missing in a checkout: the error says to run make package", %{directory: directory} do
       message = assert_raise(Mix.Error, fn -> Command.resolve(directory) end).message
       assert message =~ "there is no #{directory}/__main__.py"
       assert message =~ "make -C #{Path.expand("../../..", __DIR__)} package"
     end
 
-    test "that is missing, where Mix has fetched only this directory: another option for Mix" do
+    test "that is missing because Mix has fetched only this directory: the error names the right option" do
       message = Command.renewal("/home/a b/deps/nerves_docker_port/elixir_shim")
       assert message =~ ~s(`subdir: "elixir_shim"` instead of `sparse: "elixir_shim"`)
       assert message =~ "\n    mix deps.get\n    make -C '/home/a b/deps/nerves_docker_port' package\n"
     end
 
-    test "that is missing from a release: fetch it again" do
+    test "that is missing from a release: the error says to fetch it again" do
       message = Command.renewal("/home/a/deps/nerves_docker_port")
       assert message =~ "\n    mix deps.clean nerves_docker_port && mix deps.get\n"
     end
@@ -146,7 +146,7 @@ defmodule NervesDockerPort.CommandTest do
       {:ok, packaged: packaged, script: script, python: python}
     end
 
-    # Directories on the PATH, with programs that leave a line each time they are started.
+    # Makes directories on the PATH with programs that write a line to a file each time they are started.
     defp on_path(%{directory: directory} = context, programs) do
       paths =
         for {{name, what}, index} <- Enum.with_index(programs) do
@@ -171,14 +171,14 @@ defmodule NervesDockerPort.CommandTest do
       Helper.request(:clean, %{}, command: command)
     end
 
-    test "is not looked for where the first one does", context do
+    test "is not searched for if the first one runs it", context do
       [first, _second] = on_path(context, [{"python3", :works}, {"python3.12", :works}])
       assert ask(context) == "found"
       assert started(context.directory) == [first]
     end
 
-    test "is followed by the next, the newest first", context do
-      # A shim of pyenv or asdf, an old one, one that is broken.
+    test "is followed by the others, the newest first", context do
+      # A shim of pyenv or asdf, an old Python, and a broken Python.
       for status <- [127, 126, 78, 1] do
         [first, _old, _new, works] =
           on_path(context, [
@@ -193,7 +193,7 @@ defmodule NervesDockerPort.CommandTest do
         assert ask(context) == "found"
         assert [^first, _new, ^works] = started(context.directory)
 
-        # And then it is the one.
+        # From now on this one is tried first.
         assert Command.resolve(context.packaged).executable == works
         assert ask(context) == "found"
         assert List.last(started(context.directory)) == works
@@ -201,26 +201,26 @@ defmodule NervesDockerPort.CommandTest do
       end
     end
 
-    test "is followed by one of the same name further down the PATH", context do
+    test "is followed by another one of the same name in a later directory of the PATH", context do
       [_shim, works] = on_path(context, [{"python3", 127}, {"python3", :works}])
       assert ask(context) == "found"
       assert Command.resolve(context.packaged).executable == works
     end
 
-    test "is none at all, but one with a version is there", context do
+    test "does not exist, but one with a version in its name does", context do
       [works] = on_path(context, [{"python3.11", :works}])
       assert ask(context) == "found"
       assert Command.resolve(context.packaged).executable == works
     end
 
-    test "cannot even be started, and the next one is", context do
+    test "cannot be started, so the next one is used", context do
       [broken, works] = on_path(context, [{"python3", :works}, {"python3.12", :works}])
       File.write!(broken, "#!/no/such/interpreter\n")
       assert ask(context) == "found"
       assert Command.resolve(context.packaged).executable == works
     end
 
-    test "and no other one: each is named, with what is wrong with it", context do
+    test "and no other one does: the error names each and its failure", context do
       [shim, old, broken] = on_path(context, [{"python3", 127}, {"python3.12", 78}, {"python3.11", 1}])
       message = assert_raise(Mix.Error, fn -> ask(context) end).message
       assert message =~ "The helper ended before it said hello (exit status 127)"
@@ -232,7 +232,7 @@ defmodule NervesDockerPort.CommandTest do
       assert message =~ "brew install python"
     end
 
-    test "is not replaced where a person has named it", context do
+    test "is not replaced if the user has named it", context do
       [first, _second] = on_path(context, [{"python3", 127}, {"python3.12", :works}])
       System.put_env(@variable, "python3 #{context.packaged}/__main__.py #{context.script}")
       message = assert_raise(Mix.Error, fn -> Helper.request(:clean, %{}) end).message
@@ -240,7 +240,7 @@ defmodule NervesDockerPort.CommandTest do
       assert started(context.directory) == [first]
     end
 
-    test "has a remedy that works as it stands", context do
+    test "has a remedy that works without changes", context do
       for name <- ["priv", "priv of it's own"] do
         packaged = Path.join(context.directory, name)
         File.mkdir_p!(packaged)
@@ -261,7 +261,7 @@ defmodule NervesDockerPort.CommandTest do
   end
 
   describe "the environment variable" do
-    test "is split as a shell would", %{directory: directory} do
+    test "is split as a shell does", %{directory: directory} do
       python = program(directory, "my python")
       System.put_env(@variable, ~s("#{python}" -m nerves_docker_port --x 'a b'))
 
@@ -279,14 +279,14 @@ defmodule NervesDockerPort.CommandTest do
       assert %Command{executable: ^path, arguments: ["port"]} = Command.resolve()
     end
 
-    test "wins over the configuration", %{directory: directory} do
+    test "has precedence over the configuration", %{directory: directory} do
       path = program(directory, "from-variable")
       System.put_env(@variable, path)
       Application.put_env(:nerves_docker_port, :command, ["/nowhere"])
       assert %Command{executable: ^path, origin: :environment} = Command.resolve()
     end
 
-    test "that is wrong is named" do
+    test "that is wrong is named in the error" do
       System.put_env(@variable, "/no/such/python -m nerves_docker_port")
       assert error() =~ ~s(#{@variable} names "/no/such/python", and there is no such program)
 
@@ -312,7 +312,7 @@ defmodule NervesDockerPort.CommandTest do
       assert Helper.request(:build, %{}) == "configured"
     end
 
-    test "that is wrong is named" do
+    test "that is wrong is named in the error" do
       for value <- ["python3 -m x", [], [:python3], ["python3", 1]] do
         Application.put_env(:nerves_docker_port, :command, value)
 

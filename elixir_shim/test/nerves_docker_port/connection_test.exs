@@ -30,7 +30,7 @@ defmodule NervesDockerPort.ConnectionTest do
     assert Connection.next(connection, 60_000) == {:exited, 0}
   end
 
-  test "what came before the end is heard first", %{open: open, directory: directory} do
+  test "messages before the end are returned before the end", %{open: open, directory: directory} do
     pid = Path.join(directory, "pid")
     connection = open.([say(hello()), say({:done, 1, {:ok, 1}}), {:pid, pid}, {:exit, 5}])
     os_pid = await_file(pid)
@@ -38,7 +38,7 @@ defmodule NervesDockerPort.ConnectionTest do
     assert drain(connection) == [hello(), {:done, 1, {:ok, 1}}, {:exited, 5}]
   end
 
-  test "more log than is read is dropped and counted; nothing else is", %{
+  test "log that is not read is dropped and counted, and no other message is dropped", %{
     open: open,
     directory: directory
   } do
@@ -61,7 +61,7 @@ defmodule NervesDockerPort.ConnectionTest do
     assert [first | rest] = drain(connection)
     assert first == hello()
     {shown, rest} = Enum.split_while(rest, &(&1 == log))
-    # Lines are counted, not events.
+    # The limit counts lines and not events.
     assert length(shown) == 500
     lines = 2 * (3_000 - 500 + 100)
 
@@ -75,7 +75,7 @@ defmodule NervesDockerPort.ConnectionTest do
     assert warning =~ "#{lines} lines were not shown"
   end
 
-  test "log is shown again when there is room again", %{open: open, directory: directory} do
+  test "log is shown again after the reader has caught up", %{open: open, directory: directory} do
     [go, pid] = Enum.map(["go", "pid"], &Path.join(directory, &1))
     log = {:event, 1, {:log, ">>> one"}}
     flood = {:flood, [2_000, Base.encode64(:erlang.term_to_binary(log))]}
@@ -90,14 +90,14 @@ defmodule NervesDockerPort.ConnectionTest do
     assert Connection.next(connection, 60_000) == {:message, log}
   end
 
-  test "sending to a helper that is gone is told by what comes next", %{open: open} do
+  test "after a message to a helper that has ended, next/2 returns the end", %{open: open} do
     connection = open.([{:exit, 9}])
     assert Connection.next(connection, 60_000) == {:exited, 9}
     assert Connection.send_message(connection, :hello) == :ok
     assert Connection.next(connection, 60_000) == {:exited, 9}
   end
 
-  test "a request that is larger than a pipe arrives whole", %{open: open, directory: directory} do
+  test "a request that is larger than a pipe arrives complete", %{open: open, directory: directory} do
     sent = Path.join(directory, "sent")
     connection = open.([{:sleep, 0.3}, {:read, sent}, say(:ok), {:exit, 0}])
     message = {:request, 1, :build, %{package: List.duplicate("some text", 100_000)}}
@@ -106,7 +106,7 @@ defmodule NervesDockerPort.ConnectionTest do
     assert saved_term(sent) == message
   end
 
-  test "closing twice is fine", %{open: open} do
+  test "close/1 may be called twice", %{open: open} do
     connection = open.([say(hello()), {:sleep, 5}])
     assert Connection.next(connection, 60_000) == {:message, hello()}
     assert Connection.close(connection) == :ok

@@ -17,7 +17,7 @@ defmodule NervesDockerPort.ConsoleTest do
     end)
   end
 
-  # What a person with a terminal sees.
+  # Returns the output that a user with a terminal sees.
   defp seen(events, options) do
     Mix.shell(Mix.Shell.IO)
     Application.put_env(:elixir, :ansi_enabled, Keyword.fetch!(options, :colours))
@@ -62,7 +62,7 @@ defmodule NervesDockerPort.ConsoleTest do
     {:progress, %{what: what, current: current, total: total, unit: :bytes}}
   end
 
-  test "on a terminal, progress is one line that is drawn anew" do
+  test "on a terminal, progress is one line that is drawn again" do
     line = "Pulling image, 1 of 2 layers: "
 
     assert seen([pulling(0, nil), pulling(16_000_000, 64_000_000)], colours: true, columns: 80) ==
@@ -72,7 +72,7 @@ defmodule NervesDockerPort.ConsoleTest do
     assert seen([pulling(1, 1)], colours: true, columns: 200) =~ "[#{String.duplicate("=", 30)}]"
   end
 
-  test "a line of progress fits the terminal, however narrow" do
+  test "a line of progress fits a terminal of any width" do
     for columns <- 1..100, event <- [pulling(5_500_000_000, 64_000_000_000), pulling(1, nil)] do
       ["", drawn, ""] = String.split(seen([event], colours: true, columns: columns), ["\r", "\e[K\r\e[K"])
       assert String.length(drawn) < columns
@@ -82,14 +82,14 @@ defmodule NervesDockerPort.ConsoleTest do
              "5.50 GB of 64.00 GB (8%)"
   end
 
-  test "progress gives its place to what comes next, and stays when nothing does" do
+  test "the next output replaces progress, which stays if there is none" do
     events = [:idle, pulling(1, 2), :idle, {:log, ">>> a"}]
 
     assert seen(events, colours: true, columns: 40) ==
              ".\n\rPulling image, 1 of 2 layers: 0.0 MB of\e[K\r\e[K>>> a\n"
   end
 
-  test "without a terminal, progress that is quick is one plain line at its end" do
+  test "without a terminal, short progress is one plain line at its end" do
     events = [
       {:stage, :pull, :started},
       pulling(0, nil, "0 of 2"),
@@ -100,7 +100,7 @@ defmodule NervesDockerPort.ConsoleTest do
     ]
 
     line = "Pulling image, 2 of 2 layers: 64.0 MB of 64.0 MB (100%)\n"
-    # No colours, or no terminal: what captures has no columns.
+    # Without colours, or without a terminal: the captured output has no columns.
     assert seen(events, colours: false, columns: 80) == line
     assert seen(events, colours: true, columns: nil) == line
     assert seen(events, colours: true) == line
@@ -120,14 +120,14 @@ defmodule NervesDockerPort.ConsoleTest do
     assert seen(events, colours: false, columns: nil, line_every: 60_000) == last <> "\n"
   end
 
-  test "without a terminal, silence says what was not said yet, then dots" do
+  test "without a terminal, silence prints the last progress, then dots" do
     events = [pulling(1_000_000, nil), :idle, :idle, :idle, pulling(2_000_000, nil), :idle]
 
     assert seen(events, colours: false, columns: nil) ==
              "Pulling image, 1 of 2 layers: 1.0 MB\n..\nPulling image, 1 of 2 layers: 2.0 MB\n"
   end
 
-  test "progress that comes to nothing is not said" do
+  test "progress of a stage that has not finished is not printed" do
     assert seen([pulling(1, 2), {:warning, "w"}], colours: false, columns: nil) == "w\n"
   end
 
@@ -135,7 +135,7 @@ defmodule NervesDockerPort.ConsoleTest do
     {:status, Map.merge(%{elapsed: 60_000, tasks: [{task, 0}], done: 1, total: 9, left: nil}, changes)}
   end
 
-  test "the live line is the last line, below all that is printed, and leaves nothing" do
+  test "the live line is the last line, below all output, and is erased at the end" do
     events = [
       at("a Building"),
       {:sleep, 60},
@@ -150,7 +150,7 @@ defmodule NervesDockerPort.ConsoleTest do
 
     line = &"\e[?7l1:00 | #{&1} Building 0:00 | 1 of 9 packages | time left unknown\e[?7h"
 
-    # What comes at once is written at once.
+    # Events that arrive at the same time are written together.
     assert seen(events, colours: true, columns: 80) ==
              "\r#{line.("a")}\e[J\r" <>
                "\r\e[J>>> a\n>>> b\n#{line.("a")}\r" <>
@@ -159,7 +159,7 @@ defmodule NervesDockerPort.ConsoleTest do
                "\r\e[J>>> d\n"
   end
 
-  test "what waits to be written below the live line is written soon, and asks for it" do
+  test "text that waits for the live line is written soon, and patience says when" do
     Mix.shell(Mix.Shell.IO)
     Application.put_env(:elixir, :ansi_enabled, true)
 
@@ -173,11 +173,11 @@ defmodule NervesDockerPort.ConsoleTest do
            end) =~ ">>> a\n"
   end
 
-  test "where there is a live line there are no dots" do
+  test "with a live line there are no dots" do
     assert seen([:idle, at("a"), :idle, :idle], colours: true, columns: 80) =~ ~r/^\.\n\r\e\[\?7l1:00 [^.]*$/
   end
 
-  test "the live line goes at the end of the stage, and gives its place to a progress bar" do
+  test "the live line is erased at the end of the stage, and a progress bar replaces it" do
     events = [at("a"), {:stage, :make, {:finished, 1}}, {:log, ">>> x"}, pulling(1, nil), at("b"), :idle]
 
     assert seen(events, colours: true, columns: 60) ==
@@ -185,7 +185,7 @@ defmodule NervesDockerPort.ConsoleTest do
                "\rPulling image, 1 of 2 layers: 0.0 MB\e[K\r\e[K"
   end
 
-  test "without a terminal, a plain line says now and then where the build is" do
+  test "without a terminal, a plain line shows the status now and then" do
     events = [at("a"), {:sleep, 60}, at("b"), :idle, {:log, ">>> x"}, at("c"), {:sleep, 60}, :idle]
 
     assert seen(events, colours: false, columns: nil, status_every: 50) =~
@@ -202,7 +202,7 @@ defmodule NervesDockerPort.ConsoleTest do
              "|Docker| H\n\nw\n\r\e[?7l1:00\e[?7h\e[J\r\r\e[Jv\n"
   end
 
-  test "what is no status is not shown" do
+  test "a term that is no status is not shown" do
     assert Console.show(Console.new(), {:status, %{elapsed: 1}}) == :unknown
   end
 
@@ -220,7 +220,7 @@ defmodule NervesDockerPort.ConsoleTest do
            end) == ""
   end
 
-  test "nothing from outside is obeyed by the terminal" do
+  test "no text from outside controls the terminal" do
     hostile = [
       {"\e]52;c;ZXZpbA==\a", ""},
       {"\e]0;title\e\\shown", "shown"},
@@ -244,7 +244,7 @@ defmodule NervesDockerPort.ConsoleTest do
     end
   end
 
-  test "patience runs out, and is renewed by a dot" do
+  test "patience ends, and begins again after a dot" do
     Mix.shell(Mix.Shell.Process)
     console = Console.new(dot_every: 1)
     Process.sleep(10)
@@ -254,17 +254,17 @@ defmodule NervesDockerPort.ConsoleTest do
     assert Console.patience(Console.idle(console)) in 1..60_000
   end
 
-  test "text that is not UTF-8 is made so" do
+  test "text that is not UTF-8 becomes UTF-8" do
     assert Console.printable("é") == "é"
     assert Console.printable(<<"a", 0xFF, 0xFE, "b">>) == "a\uFFFD\uFFFDb"
     assert Console.printable(<<"a", 0xC3>>) == "a\uFFFD"
 
-    # In time proportional to its length: a log can be anything.
+    # The time must be proportional to the length, because a log may contain anything.
     long = :binary.copy(<<0xFF>>, 2_000_000)
     assert byte_size(Console.printable(long)) == 6_000_000
   end
 
-  test "what is no event is told" do
+  test "a term that is no event is reported as unknown" do
     for event <- [
           nil,
           :log,
@@ -277,7 +277,7 @@ defmodule NervesDockerPort.ConsoleTest do
     end
   end
 
-  test "in CI there is nobody to ask, whatever the terminal" do
+  test "in a CI the terminal is not interactive" do
     saved = System.get_env("CI")
     System.put_env("CI", "true")
     on_exit(fn -> if saved, do: System.put_env("CI", saved), else: System.delete_env("CI") end)

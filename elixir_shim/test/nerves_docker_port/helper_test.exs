@@ -1,5 +1,5 @@
 defmodule NervesDockerPort.HelperTest do
-  # Mix's shell, the environment and the application's configuration belong to everybody.
+  # Not async: the tests change Mix's shell, the environment and the application's configuration.
   use NervesDockerPort.HelperCase, async: false
 
   import ExUnit.CaptureIO
@@ -9,7 +9,7 @@ defmodule NervesDockerPort.HelperTest do
   doctest Helper
 
   defmodule ThoughtfulShell do
-    # A person who takes a while to answer.
+    # A user who needs some time to answer.
     def yes?(_text, _options) do
       Process.sleep(500)
       true
@@ -30,7 +30,7 @@ defmodule NervesDockerPort.HelperTest do
   end
 
   describe "a conversation" do
-    test "sends the request after the hello, and gives the outcome's value", %{
+    test "sends the request after the hello, and returns the value of the outcome", %{
       directory: directory
     } do
       sent = Path.join(directory, "sent")
@@ -41,12 +41,12 @@ defmodule NervesDockerPort.HelperTest do
       assert saved_term(sent) == {:request, 1, :archive, @args}
     end
 
-    test "takes nil and false as values", %{directory: directory} do
+    test "returns the values nil and false", %{directory: directory} do
       assert request(directory, [:greet, done(nil)]) == nil
       assert request(directory, [:greet, done(false)]) == false
     end
 
-    test "shows events in their order, through Mix's shell", %{directory: directory} do
+    test "shows events in their order with Mix's shell", %{directory: directory} do
       request(directory, [
         :greet,
         event({:stage, :make, :started}),
@@ -69,7 +69,7 @@ defmodule NervesDockerPort.HelperTest do
              ]
     end
 
-    test "puts questions to the person, with the default", %{directory: directory} do
+    test "asks the user questions, with the default", %{directory: directory} do
       [first, second] = Enum.map(["first", "second"], &Path.join(directory, &1))
       send(self(), {:mix_shell_input, :yes?, true})
       send(self(), {:mix_shell_input, :yes?, false})
@@ -89,7 +89,7 @@ defmodule NervesDockerPort.HelperTest do
       assert_received {:mix_shell, :yes?, ["Sure?"]}
     end
 
-    test "asks with the helper's default where the person only presses enter", %{
+    test "uses the helper's default if the user only presses enter", %{
       directory: directory
     } do
       Mix.shell(Mix.Shell.IO)
@@ -109,7 +109,7 @@ defmodule NervesDockerPort.HelperTest do
       end
     end
 
-    test "leaves the caller's mailbox and its links alone", %{directory: directory} do
+    test "leaves no message in the caller's mailbox and no link", %{directory: directory} do
       Process.flag(:trap_exit, true)
       send(self(), :before)
       links = Process.info(self(), :links)
@@ -124,7 +124,7 @@ defmodule NervesDockerPort.HelperTest do
       assert Process.info(self(), :monitors) == {:monitors, []}
     end
 
-    test "is not disturbed by what the helper prints", %{directory: directory} do
+    test "is not disturbed by output of the helper", %{directory: directory} do
       steps = [
         {:print, "to standard output, before"},
         :greet,
@@ -138,7 +138,7 @@ defmodule NervesDockerPort.HelperTest do
       assert File.read!(Path.join(directory, "stderr")) == "to standard error\n"
     end
 
-    test "reads a frame of 8 MB, and one that comes in pieces", %{directory: directory} do
+    test "reads a frame of 8 MB, and a frame that arrives in pieces", %{directory: directory} do
       text = String.duplicate("a", 8_000_000)
       assert request(directory, [:greet, done(text)]) == text
 
@@ -161,7 +161,7 @@ defmodule NervesDockerPort.HelperTest do
       await("the helper to go", fn -> not os_process_alive?(os_pid) end)
     end
 
-    test "takes the same command for the shim as for a shell", %{directory: directory} do
+    test "starts the helper with the operation port", %{directory: directory} do
       argv = Path.join(directory, "argv")
       request(directory, [{:argv, argv}, :greet, done()])
       assert await_file(argv) == ~s(["port"])
@@ -183,12 +183,12 @@ defmodule NervesDockerPort.HelperTest do
 
     defp archive(command), do: Helper.request(:archive, @args, command: command)
 
-    test "the same helper serves what comes next, and goes with that", %{directory: directory} do
+    test "the same helper serves the next request, and then ends", %{directory: directory} do
       command = fake_helper(directory, steps(directory))
       assert Helper.request(:build, @args, command: command) == %{path: "/dl/built"}
       refute File.exists?(Path.join(directory, "eof"))
 
-      # As Nerves does it for what is compiled next.
+      # Nerves sets this variable for the compilation that follows.
       System.put_env("NERVES_SYSTEM", directory)
       on_exit(fn -> System.delete_env("NERVES_SYSTEM") end)
 
@@ -198,7 +198,7 @@ defmodule NervesDockerPort.HelperTest do
       assert await_file(Path.join(directory, "eof")) == "end of input"
     end
 
-    test "it goes by itself where nothing comes", %{directory: directory} do
+    test "the helper ends by itself if no request comes", %{directory: directory} do
       pid = Path.join(directory, "pid")
       command = fake_helper(directory, steps(directory))
       Helper.request(:build, @args, command: command, park_timeout: 50)
@@ -208,7 +208,7 @@ defmodule NervesDockerPort.HelperTest do
       assert archive(command) == %{path: "/dl/packed anew"}
     end
 
-    test "it goes with the process that asked for it", %{directory: directory} do
+    test "the helper ends with the process that has asked for the build", %{directory: directory} do
       command = fake_helper(directory, steps(directory))
       task = Task.async(fn -> Helper.request(:build, @args, command: command) end)
       Task.await(task)
@@ -216,13 +216,13 @@ defmodule NervesDockerPort.HelperTest do
       await("the helper to go", fn -> not os_process_alive?(pid) end)
     end
 
-    test "one that has died meanwhile is replaced", %{directory: directory} do
+    test "a helper that has died in the meantime is replaced", %{directory: directory} do
       pid = Path.join(directory, "pid")
       command = fake_helper(directory, steps(directory))
       Helper.request(:build, @args, command: command)
       {_, 0} = System.cmd("kill", ["-KILL", await_file(pid)])
       await("the helper to go", fn -> not os_process_alive?(await_file(pid)) end)
-      # The end of a process is known to the system a moment earlier than to the BEAM.
+      # The operating system knows the end of a process a moment earlier than the BEAM.
       {%{connection: connection}, _engine} = Process.get(Helper)
       await("the end to be known", fn -> :sys.get_state(connection).ended != nil end)
 
@@ -230,7 +230,7 @@ defmodule NervesDockerPort.HelperTest do
       assert archive(command) == %{path: "/dl/packed anew"}
     end
 
-    test "one that was started for another engine is replaced", %{directory: directory} do
+    test "a helper that was started for another engine is replaced", %{directory: directory} do
       System.put_env("DOCKER_HOST", "unix:///one.sock")
       on_exit(fn -> System.delete_env("DOCKER_HOST") end)
       command = fake_helper(directory, steps(directory))
@@ -243,7 +243,7 @@ defmodule NervesDockerPort.HelperTest do
       await("the first helper to go", fn -> not os_process_alive?(pid) end)
     end
 
-    test "that failed, the helper goes", %{directory: directory} do
+    test "that has failed, the helper ends", %{directory: directory} do
       error = %{code: :step_failed, message: "`make` ended", hint: nil, log: nil}
 
       steps = [
@@ -270,7 +270,7 @@ defmodule NervesDockerPort.HelperTest do
       assert {:request, 1, :clean, %{pid: _}} = saved_term(sent)
     end
 
-    test "and cannot be are an error, and the helper goes", %{directory: directory} do
+    test "and cannot be made are an error, and the helper ends", %{directory: directory} do
       steps = [
         {:pid, Path.join(directory, "pid")},
         say(hello()),
@@ -287,7 +287,7 @@ defmodule NervesDockerPort.HelperTest do
   end
 
   describe "silence" do
-    test "gets a dot, on a line that ends before the next one is printed", %{directory: directory} do
+    test "gets a dot, and the line of dots ends before the next line is printed", %{directory: directory} do
       Mix.shell(Mix.Shell.IO)
 
       output =
@@ -318,7 +318,7 @@ defmodule NervesDockerPort.HelperTest do
       assert output =~ ~r/^\.+\n$/
     end
 
-    test "gets no dot in a shell that is not the terminal's", %{directory: directory} do
+    test "gets no dot with another Mix shell than that of the terminal", %{directory: directory} do
       for shell <- [Mix.Shell.Quiet, Mix.Shell.Process] do
         Mix.shell(shell)
 
@@ -343,12 +343,12 @@ defmodule NervesDockerPort.HelperTest do
                "make ended with 2.\n\nLook there."
     end
 
-    test "is raised as it is where there is no hint", %{directory: directory} do
+    test "is raised unchanged if there is no hint", %{directory: directory} do
       error = %{code: :internal, message: "Oh.", hint: nil, log: nil}
       assert error(directory, [:greet, say({:done, 1, {:error, error}})]) == "Oh."
     end
 
-    test "about a request that it could not read has the number 0", %{directory: directory} do
+    test "about a request that it could not read has the id 0", %{directory: directory} do
       error = %{code: :bad_request, message: "The frame is too large.", hint: nil, log: nil}
 
       assert error(directory, [:greet, say({:done, 0, {:error, error}})]) ==
@@ -366,22 +366,23 @@ defmodule NervesDockerPort.HelperTest do
   end
 
   describe "a helper that breaks the protocol" do
-    test "of a newer one: the Mix side is to be updated", %{directory: directory} do
+    test "by a newer version: the error says to update the Mix side", %{directory: directory} do
       message = error(directory, [say(hello(%{protocol: 2, version: "9.0.0"}))])
       assert message =~ "speaks version 2 of the port protocol, and the Mix side version 1"
       assert message =~ "mix deps.update nerves_docker_port"
       assert message =~ ~s(helper "9.0.0")
     end
 
-    test "of an older one: the helper is to be updated", %{directory: directory} do
+    test "by an older version: the error says to update the helper", %{directory: directory} do
       message = error(directory, [say(hello(%{protocol: 0}))])
       assert message =~ "The helper is the older one"
       assert message =~ "unset NERVES_DOCKER_PORT_COMMAND"
-      # Nobody has published a package of that name; whoever does could run anything here.
+
+      # Nobody has published a package of that name. A stranger could publish one, and its code would then run here.
       refute message =~ "pip install"
     end
 
-    test "of another release that understands us: a warning that says what to do", %{directory: directory} do
+    test "of another release with the same protocol: a warning that says what to do", %{directory: directory} do
       command = fake_helper(directory, [say(hello(%{version: "9.0.0"})), {:read, nil}, done()])
 
       for {command, remedy} <- [
@@ -397,7 +398,7 @@ defmodule NervesDockerPort.HelperTest do
       end
     end
 
-    test "does not say hello first", %{directory: directory} do
+    test "sends another message before the hello", %{directory: directory} do
       for steps <- [[done()], [say({:hello, []})], [say("hello")], [say_bytes("")]] do
         message = error(directory, steps)
         assert message =~ "did not say hello"
@@ -406,7 +407,7 @@ defmodule NervesDockerPort.HelperTest do
       end
     end
 
-    test "says nothing", %{directory: directory} do
+    test "sends no hello", %{directory: directory} do
       pid = Path.join(directory, "pid")
 
       message =
@@ -417,7 +418,7 @@ defmodule NervesDockerPort.HelperTest do
       await("the helper to go", fn -> not os_process_alive?(os_pid) end)
     end
 
-    test "sends what is no term", %{directory: directory} do
+    test "sends bytes that are no term", %{directory: directory} do
       for bytes <- [
             "",
             "Traceback (most recent call last):",
@@ -430,7 +431,7 @@ defmodule NervesDockerPort.HelperTest do
       end
     end
 
-    test "sends more than a term", %{directory: directory} do
+    test "sends bytes after a term", %{directory: directory} do
       bytes = :erlang.term_to_binary({:done, 1, {:ok, 1}}) <> <<0, 0>>
       assert error(directory, [:greet, say_bytes(bytes)]) =~ "2 bytes too many after a term"
     end
@@ -441,7 +442,7 @@ defmodule NervesDockerPort.HelperTest do
     end
 
     test "sends a frame over the limit", %{directory: directory} do
-      # Made by the helper: base64 of 16 MiB in JSON would be slow.
+      # The helper makes the frame, because base64 of 16 MiB in JSON would be slow.
       bytes = :binary.copy("a", 16 * 1024 * 1024 + 1)
 
       assert error(directory, [:greet, say_bytes(bytes)]) =~
@@ -454,14 +455,14 @@ defmodule NervesDockerPort.HelperTest do
       assert message =~ "The helper died before it was done (exit status 1)"
     end
 
-    test "writes text where frames belong", %{directory: directory} do
-      # "Trac" as a length is 1.4 GB: the port waits for it, and is not harmed.
+    test "writes text instead of frames", %{directory: directory} do
+      # The port reads "Trac" as a length of 1.4 GB, and waits for that many bytes.
       message = error(directory, [{:raw, Base.encode64("Traceback (most recent call last):")}, {:exit, 1}])
 
       assert message =~ "ended before it said hello (exit status 1)"
     end
 
-    test "uses a word that is not in the vocabulary: no atom is made", %{directory: directory} do
+    test "sends an atom that is not in the vocabulary: no atom is made", %{directory: directory} do
       name = "never_seen_#{System.unique_integer([:positive])}"
       atom = <<119, byte_size(name), name::binary>>
       bytes = <<131, 104, 3, 119, 5, "event", 97, 1, atom::binary>>
@@ -472,7 +473,7 @@ defmodule NervesDockerPort.HelperTest do
       assert_raise ArgumentError, fn -> String.to_existing_atom(name) end
     end
 
-    test "says what is unknown", %{directory: directory} do
+    test "sends an unknown message", %{directory: directory} do
       unknown = [
         :hello,
         {:event, 1, {:headline, 5}},
@@ -494,7 +495,7 @@ defmodule NervesDockerPort.HelperTest do
   end
 
   describe "a helper that dies" do
-    test "before its hello: the command and what it needs are named", %{directory: directory} do
+    test "before its hello: the error names the command and its requirements", %{directory: directory} do
       command = %{
         fake_helper(directory, [{:stderr, "no module"}, {:exit, 1}])
         | origin: :packaged
@@ -514,13 +515,13 @@ defmodule NervesDockerPort.HelperTest do
       assert message =~ "apt-get install python3"
     end
 
-    test "in the midst of a build", %{directory: directory} do
+    test "in the middle of a build", %{directory: directory} do
       steps = [:greet, event({:headline, "Starting"}), {:exit, 70}]
       assert error(directory, steps) =~ "The helper died before it was done (exit status 70)"
       assert ["|Docker| Starting", ""] = printed()
     end
 
-    test "of a Python error is not said to have wanted memory", %{directory: directory} do
+    test "of a Python error: the error does not mention memory", %{directory: directory} do
       message = error(directory, [:greet, {:exit, 1}])
       assert message =~ "It failed with a Python error: the last line that it printed above says which."
       refute message =~ "memory"
@@ -533,7 +534,7 @@ defmodule NervesDockerPort.HelperTest do
       refute error(directory, [:greet, {:kill, 11}]) =~ "memory"
     end
 
-    test "well, but without an outcome", %{directory: directory} do
+    test "with status 0, but without an outcome", %{directory: directory} do
       assert error(directory, [:greet, {:exit, 0}]) =~
                "died before it was done (exit status 0)"
     end
@@ -544,15 +545,15 @@ defmodule NervesDockerPort.HelperTest do
       assert error(directory, steps) =~ "exit status 4"
     end
 
-    test "while it is written to does not end the caller", %{directory: directory} do
-      # The end of the input closed, the process alive: a write ends the port at once.
+    test "while a message is sent to it does not end the caller", %{directory: directory} do
+      # The process runs, but its input is closed, so a write ends the port at once.
       steps = [{:close_input, nil}, say(hello()), {:sleep, 0.5}]
       assert error(directory, steps) =~ "The helper died before it was done"
     end
   end
 
   describe "a caller that dies" do
-    test "takes the helper with it", %{directory: directory} do
+    test "makes the helper end", %{directory: directory} do
       [eof, pid] = Enum.map(["eof", "pid"], &Path.join(directory, &1))
       command = fake_helper(directory, [:greet, {:pid, pid}, {:wait_for_eof, eof}])
 
@@ -568,9 +569,9 @@ defmodule NervesDockerPort.HelperTest do
       end
     end
 
-    test "by an exception in the shell takes the helper with it", %{directory: directory} do
+    test "by an exception in the shell makes the helper end", %{directory: directory} do
       pid = Path.join(directory, "pid")
-      # Mix.Shell.Process raises where the test has no answer for it.
+      # Mix.Shell.Process raises if the test has sent no answer.
       steps = [
         :greet,
         {:pid, pid},
@@ -586,7 +587,7 @@ defmodule NervesDockerPort.HelperTest do
   end
 
   describe "the program" do
-    test "that may not be run is named", %{directory: directory} do
+    test "that cannot be run is named", %{directory: directory} do
       path = Path.join(directory, "not_executable")
       File.write!(path, "")
       command = %Command{executable: path, arguments: ["port"], origin: :environment}

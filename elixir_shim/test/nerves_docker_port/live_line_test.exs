@@ -12,12 +12,12 @@ defmodule NervesDockerPort.LiveLineTest do
     )
   end
 
-  test "says all where there is room" do
+  test "has all parts if there is room" do
     assert LiveLine.text(status(), 0, :infinity) ==
              "1:02:34 | linux Building 3:20 | 45 of 210 packages | about 1 h 23 min left"
   end
 
-  test "fits, however narrow, and says the more the wider" do
+  test "fits any width, and has more parts on a wider terminal" do
     many = for number <- 1..9, do: {"package-#{number} Installing to target", number * 1_000}
 
     for changes <- [%{}, %{left: nil}, %{done: nil, total: nil, left: nil}, %{tasks: []}, %{tasks: many}],
@@ -31,22 +31,22 @@ defmodule NervesDockerPort.LiveLineTest do
     assert LiveLine.text(status(), 0, 4) == "1:02"
   end
 
-  test "says that it does not know, once it knows what there is to build" do
+  test "says that the time left is unknown, as soon as the number of packages is known" do
     assert LiveLine.text(status(%{left: nil}), 0, 200) =~ "| time left unknown"
     refute LiveLine.text(status(%{left: nil, done: nil, total: nil}), 0, 200) =~ "left"
   end
 
-  test "counts on by itself" do
+  test "counts the time on between two statuses" do
     assert LiveLine.text(status(%{elapsed: 59_000, left: 61_000}), 2_000, 200) ==
              "1:01 | linux Building 3:22 | 45 of 210 packages | less than a minute left"
   end
 
-  test "a name from outside cannot be wider than it seems, nor control the terminal" do
+  test "a name from outside cannot be wider than its characters, nor control the terminal" do
     line = LiveLine.text(status(%{tasks: [{"café\e[2J\n Building", 0}]}), 0, 200)
     assert line =~ "caf???[2J? Building 0:00"
   end
 
-  test "only a status is one" do
+  test "status?/1 accepts only a status" do
     assert LiveLine.status?(status())
     assert LiveLine.status?(Map.put(status(), :of_a_later_version, 1))
 

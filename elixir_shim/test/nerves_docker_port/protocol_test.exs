@@ -7,10 +7,10 @@ defmodule NervesDockerPort.ProtocolTest do
 
   @document Path.expand("../../../docs/protocol.md", __DIR__)
 
-  # Words on those pages that the helper does not send: what Mix sends, and the names of the operations.
+  # Words in these sections that the helper does not send: those that Mix sends, and the names of the operations.
   @not_sent ~w(answer terminal interactive build archive clean shell run copy at_terminal doctor volumes report all prune yes)a
 
-  test "the vocabulary holds every atom that the document has the helper send" do
+  test "the vocabulary has every atom that the helper sends according to the document" do
     text = File.read!(@document)
     [_, from_helper] = String.split(text, "## Messages from the helper", parts: 2)
     [from_helper, to_helper] = String.split(from_helper, "## Messages to the helper", parts: 2)
@@ -38,12 +38,12 @@ defmodule NervesDockerPort.ProtocolTest do
     assert byte_size(bytes) == 0x0D
   end
 
-  test "what is encoded is decoded" do
+  test "an encoded term is decoded to the same term" do
     term = %{"a" => [1, 1.5, nil, true, :ok, {"é", <<255>>}], 1 => ~c"charlist", [] => 2 ** 200}
     assert Protocol.decode(Protocol.encode(term)) == {:ok, term}
   end
 
-  test "no frame, however broken, raises" do
+  test "no damaged frame raises" do
     whole = Protocol.encode({:done, 1, {:ok, %{path: "/dl/a", size: 1.5, sha256: ["a", 2 ** 100]}}})
 
     for cut <- 0..(byte_size(whole) - 1) do

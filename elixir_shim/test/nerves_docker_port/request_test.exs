@@ -29,7 +29,7 @@ defmodule NervesDockerPort.RequestTest do
   defp toolchain, do: package(app: :toolchain, type: :toolchain)
   defp platform, do: package(app: :nerves_system_br, type: :system_platform, version: "1.34.0")
 
-  test "carries the package, the toolchain, the platform and the options" do
+  test "has the package, the toolchain, the platform and the options" do
     request = Request.new(package(), toolchain(), make_args: ["A=1"])
 
     assert %Nerves.Package{
@@ -68,13 +68,13 @@ defmodule NervesDockerPort.RequestTest do
     assert Enum.all?(Map.values(names), &String.valid?/1)
   end
 
-  test "says where it was started and by whom" do
+  test "has the working directory and the home directory" do
     request = Request.new(package(), nil, [])
     assert request.cwd == File.cwd!()
     assert request.home == System.user_home!()
   end
 
-  test "takes the artifact sites out of everything, and sends no token" do
+  test "has no artifact sites at any level, and no token" do
     nested = package(config: [%{deep: {:a, [artifact_sites: sites(), kept: 1]}}, {:artifact_sites, sites()}])
 
     Nerves.Env.put_packages([platform()])
@@ -86,7 +86,7 @@ defmodule NervesDockerPort.RequestTest do
     refute inspect(request, limit: :infinity) =~ "artifact_sites"
   end
 
-  test "leaves everything else as it is" do
+  test "changes nothing else" do
     strange = [
       [1 | 2],
       ~c"charlist",
@@ -107,7 +107,7 @@ defmodule NervesDockerPort.RequestTest do
            ]
   end
 
-  test "sends the terminal's type and our own variables, and no others" do
+  test "has the variables TERM and NERVES_DOCKER_*, and no others" do
     System.put_env("NERVES_DOCKER_TEST", "yes")
     System.put_env("NOT_OURS", @token)
 
@@ -120,13 +120,13 @@ defmodule NervesDockerPort.RequestTest do
   end
 
   describe "the platform" do
-    test "is nerves_system_br where there is one" do
+    test "is nerves_system_br if that package exists" do
       other = package(app: :other_platform, type: :system_platform)
       Nerves.Env.put_packages([other, platform()])
       assert Request.new(package(), nil, []).platform.app == :nerves_system_br
     end
 
-    test "is else the only one" do
+    test "is else the only system platform" do
       Nerves.Env.put_packages([package(), package(app: :other_platform, type: :system_platform)])
       assert Request.new(package(), nil, []).platform.app == :other_platform
     end
@@ -136,7 +136,7 @@ defmodule NervesDockerPort.RequestTest do
       assert Request.new(package(), nil, []).platform == nil
     end
 
-    test "must not be one of several" do
+    test "must not be one of several system platforms" do
       Nerves.Env.put_packages(for app <- [:one, :two], do: package(app: app, type: :system_platform))
 
       assert_raise Mix.Error, ~r/more than one system platform: :one, :two/, fn ->

@@ -12,7 +12,7 @@ defmodule NervesDockerPort.HelperCase do
     end
   end
 
-  # Each test has a directory of its own, and receives what is printed with `Mix.shell/0` as messages.
+  # Each test has a directory of its own, and gets the output of `Mix.shell/0` as messages.
   setup do
     directory = Path.join(System.tmp_dir!(), "shim-#{System.unique_integer([:positive])}-#{System.pid()}")
 

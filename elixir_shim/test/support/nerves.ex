@@ -1,5 +1,5 @@
-# The functions of Nerves that the shim calls. They return the names and paths of Nerves 1.15.0, but the checksum is a constant.
-# `integration/` has a larger stand-in, and can also use real Nerves.
+# The functions of Nerves that the shim calls. They return the names and paths of Nerves 1.15.0, except that the checksum
+# is a constant. `integration/` has a larger stand-in, and can also use real Nerves.
 
 defmodule Nerves.Package do
   @moduledoc false
