@@ -325,7 +325,7 @@ def _run(
     except OSError as error:
         return f"{command[0]} does not start: {error.strerror}"
     assert process.stdout is not None
-    with process, cancellation.on_cancel(lambda: _terminate(process)), _ended_with_us(process.pid):
+    with process, cancellation.on_cancel(lambda: _terminate(process)), _ended_with_helper(process.pid):
         try:
             _read_lines(process.stdout, steps.take)
             status = process.wait()
@@ -349,10 +349,11 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def _ended_with_us(group: int) -> Iterator[None]:
-    """See that the processes of ``group`` end if this one is killed in the body: nothing else would tell them.
+def _ended_with_helper(group: int) -> Iterator[None]:
+    """End the processes of ``group`` if the helper is killed while the body of the `with` runs.
 
-    A shell reads from a pipe whose other end is ours. A line means that the body is over, the pipe's end that we are.
+    A shell reads from a pipe whose other end only the helper has. If it reads a line, the body has ended. If it reads
+    the end of the pipe, the helper was killed, and the shell sends TERM and KILL to the group.
     """
     program = 'read -r _ || { kill -s TERM -- "-$0"; sleep "$1"; kill -s KILL -- "-$0"; }'
     watcher = subprocess.Popen(
