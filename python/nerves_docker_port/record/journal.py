@@ -297,9 +297,9 @@ class Journal:
         Without ``make``, no journal is written if ``where`` does not exist.
         """
         self.id = secrets.token_hex(6)
-        self.path = where / f"{_moment(time.time())}-{flow}-{self.id}{SUFFIX}"
+        self.path = where / f"{_time_prefix(time.time())}-{flow}-{self.id}{SUFFIX}"
         self._lock = threading.Lock()
-        self._end = 0
+        self._written = 0
         self._lost = 0
         self._fd: int | None = None
         with suppress(OSError):
@@ -324,13 +324,13 @@ class Journal:
             except OSError:
                 whole = False
             if whole:
-                self._end += len(data)
+                self._written += len(data)
                 self._lost = 0
                 return
             # A record that was written only in part would make all later records unreadable, so it is removed.
             self._lost += len(records) - (self._lost > 0)
             try:
-                os.ftruncate(self._fd, self._end)
+                os.ftruncate(self._fd, self._written)
             except OSError:
                 self._close()
 
@@ -353,7 +353,7 @@ def _packed(at: float, record: Record) -> bytes:
     return packed
 
 
-def _moment(at: float) -> str:
+def _time_prefix(at: float) -> str:
     """Return a time as the beginning of a file's name, in UTC with microseconds, so that the names sort by time."""
     return datetime.fromtimestamp(at, timezone.utc).strftime("%Y%m%dT%H%M%S.%fZ")
 
@@ -441,7 +441,7 @@ def records(path: Path) -> Iterator[tuple[float, Record]]:
 def read(path: Path) -> Build | None:
     """Return the content of a journal, or ``None`` if it cannot be read, is no journal, or has another version."""
     try:
-        return _gather(path, records(path))
+        return _build_from(path, records(path))
     except OSError:
         return None
 
@@ -463,7 +463,7 @@ def last_built(build_path: Path, volume: str) -> float | None:
 
     Return ``None`` if no journal names the volume.
     """
-    found = list(_by_old_file(build_path / _OLD_FILE, volume))
+    found = list(_times_in_old_file(build_path / _OLD_FILE, volume))
     for path in files(_directory(build_path)):
         build = read(path)
         if (
@@ -476,7 +476,7 @@ def last_built(build_path: Path, volume: str) -> float | None:
     return max(found, default=None)
 
 
-def _by_old_file(path: Path, volume: str) -> Iterator[float]:
+def _times_in_old_file(path: Path, volume: str) -> Iterator[float]:
     """Yield the same times from the one file that versions up to 0.1.0 wrote for all flows."""
     unpacker = msgpack.Unpacker(strict_map_key=False)
     with suppress(OSError, ValueError, RecursionError, msgpack.UnpackException):
@@ -486,7 +486,7 @@ def _by_old_file(path: Path, volume: str) -> Iterator[float]:
                 yield record["at"]
 
 
-_ONE: Final[Mapping[type, str]] = {
+_SINGLE_FIELDS: Final[Mapping[type, str]] = {
     Began: "began",
     Engine: "engine",
     Image: "image",
@@ -501,18 +501,18 @@ _ONE: Final[Mapping[type, str]] = {
 """The fields of ``Build`` that have a single record. If the file has several such records, the last one is used."""
 
 
-def _gather(path: Path, found: Iterator[tuple[float, Record]]) -> Build | None:
+def _build_from(path: Path, found: Iterator[tuple[float, Record]]) -> Build | None:
     opened_at, opened = next(found, (0.0, None))
     if not isinstance(opened, Opened) or opened.version != VERSION:
         return None
-    ones: dict[str, Any] = {}
+    singles: dict[str, Any] = {}
     stages: list[Stage] = []
     texts: dict[type, list[tuple[float, str]]] = {Headline: [], Announced: [], Warned: []}
     steps: list[PackageStep] = []
     at, lost = opened_at, 0
     for at, record in found:
-        if type(record) in _ONE:
-            ones[_ONE[type(record)]] = record
+        if type(record) in _SINGLE_FIELDS:
+            singles[_SINGLE_FIELDS[type(record)]] = record
         elif isinstance(record, Headline):
             texts[Headline] += [(at, line) for line in record.text.split("\n")]
         elif isinstance(record, (Announced, Warned)):
@@ -539,7 +539,7 @@ def _gather(path: Path, found: Iterator[tuple[float, Record]]) -> Build | None:
         warnings=tuple(texts[Warned]),
         package_steps=tuple(sorted(steps, key=lambda step: step.began)),
         lost=lost,
-        **ones,
+        **singles,
     )
 
 
@@ -556,7 +556,7 @@ def _record(value: object) -> tuple[float, Record] | None:
             kind = KINDS[name]
             types = _types(name)
             known: dict[str, Any] = {str(key): each for key, each in values.items() if key in types}
-            if not all(_fits(each, types[key]) for key, each in known.items()):
+            if not all(_has_type(each, types[key]) for key, each in known.items()):
                 return None
             try:
                 return at, kind(**known)
@@ -567,7 +567,7 @@ def _record(value: object) -> tuple[float, Record] | None:
             return None
 
 
-def _fits(value: object, wanted: Any) -> bool:
+def _has_type(value: object, wanted: Any) -> bool:
     """Return whether a value from a file has the type of its field."""
     if wanted == tuple[str, ...]:
         return isinstance(value, tuple) and all(isinstance(each, str) for each in value)
