@@ -18,9 +18,9 @@ from nerves_docker_port.request.request import Request
 from nerves_docker_port.request.settings import Settings
 from nerves_docker_port.stages import StageName, Status, Unit
 
-_OF_JOBS = re.compile(r"-[jl] ?[0-9.]*|--jobs(=[0-9]+)?|[A-Z0-9_]*(JOBS|JLEVEL)=[0-9]*")
+_JOBS_ARGUMENT = re.compile(r"-[jl] ?[0-9.]*|--jobs(=[0-9]+)?|[A-Z0-9_]*(JOBS|JLEVEL)=[0-9]*")
 
-_FOLLOWED = 2000
+_FOLLOWED_PER_SECOND = 2000
 """How many headlines in one second are passed to the tracker at most. A build that compiles something has fewer."""
 
 
@@ -37,7 +37,7 @@ class Recorder:
         """Whether Buildroot has begun a step of a package."""
         self.not_kept = 0
         """How many headlines are not in the journal, because there were too many."""
-        self._kept = 0
+        self._headlines_kept = 0
         self._second, self._followed = 0.0, 0
 
     def record(self, *records: Record) -> None:
@@ -54,8 +54,8 @@ class Recorder:
         self._reporter.log(lines)
         text = lines.decode(errors="replace")
         count = lines.count(b"\n") + 1
-        if self._kept + count <= journal.HEADLINES_KEPT:
-            self._kept += count
+        if self._headlines_kept + count <= journal.HEADLINES_KEPT:
+            self._headlines_kept += count
             self.record(journal.Headline(text))
         else:
             self.not_kept += count
@@ -75,7 +75,7 @@ class Recorder:
         if now - self._second > 1:
             self._second, self._followed = now, 0
         self._followed += count
-        return self._followed > _FOLLOWED
+        return self._followed > _FOLLOWED_PER_SECOND
 
     def stage_started(self, name: StageName) -> None:
         """See ``Reporter``."""
@@ -118,7 +118,7 @@ def recorded(request: Request, flow: str, reporter: Reporter, log: Path | None =
     where = journal.directory(request.names)
     kept = Journal(where, flow, make=flow == "build")
     history = History(request.home, where)
-    began = _began(request, flow, log)
+    began = _began_record(request, flow, log)
     tell = reporter.status if request.shows_status else None
     recorder = Recorder(reporter, kept, Tracker(history, began.make_args, tell, kept.write))
     try:
@@ -162,7 +162,7 @@ def _collect(request: Request, flow: str, kept: Path, reporter: Reporter) -> Non
         reporter.warning(error.message)
 
 
-def _began(request: Request, flow: str, log: Path | None) -> journal.Began:
+def _began_record(request: Request, flow: str, log: Path | None) -> journal.Began:
     return journal.Began(
         flow=flow,
         package=request.package.app,
@@ -171,16 +171,16 @@ def _began(request: Request, flow: str, log: Path | None) -> journal.Began:
         directory=str(request.package.path),
         log="" if log is None else str(log),
         make_args=tuple(_without_value(word) for word in request.make_args),
-        settings=_kept(request.settings),
+        settings=_without_secrets(request.settings),
     )
 
 
 def _without_value(word: str) -> str:
     name, equals, _value = word.partition("=")
-    return word if _OF_JOBS.fullmatch(word) else name + equals
+    return word if _JOBS_ARGUMENT.fullmatch(word) else name + equals
 
 
-def _kept(settings: Settings) -> dict[str, object]:
+def _without_secrets(settings: Settings) -> dict[str, object]:
     """Return the settings for the journal, without any value that may contain a secret."""
     return {
         "env": sorted(settings.env),
