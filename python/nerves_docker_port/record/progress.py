@@ -59,28 +59,29 @@ class Tracker:
         self._changed = threading.Event()
         self._packages_seen = threading.Event()
         self._closed = threading.Event()
-        self._is_telling = False
-        self._teller: threading.Thread | None = None
+        self._is_active = False
+        self._sender: threading.Thread | None = None
         self._names: frozenset[str] | None = None
         self._plan: Plan | None = None
-        self._before: frozenset[str] = frozenset()
+        self._built_before: frozenset[str] = frozenset()
         self._pasts: Sequence[Past] = ()
-        self._left: tuple[float, float | None] = (0.0, None)
+        self._last_estimate: tuple[float, float | None] = (0.0, None)
+        """The time of the last estimate, and the seconds that were left then."""
 
     def stage_started(self, name: StageName) -> None:
         """Note that a stage has begun."""
         with self._lock:
             self._course.stage(name, time.monotonic())
-            self._is_telling = name in STAGES
-        if self._is_telling and self._tell is not None and self._teller is None:
-            self._teller = threading.Thread(target=self._say, args=(self._tell,), name="status", daemon=True)
-            self._teller.start()
+            self._is_active = name in STAGES
+        if self._is_active and self._tell is not None and self._sender is None:
+            self._sender = threading.Thread(target=self._send_statuses, args=(self._tell,), name="status", daemon=True)
+            self._sender.start()
         self._changed.set()
 
     def stage_finished(self) -> None:
         """Note that the stage has ended. No status is sent until the next one begins."""
         with self._lock:
-            self._is_telling = False
+            self._is_active = False
 
     def headlines(self, found: Sequence[Parts]) -> None:
         """Note that Buildroot has begun these steps."""
@@ -106,7 +107,7 @@ class Tracker:
         self._packages_seen.set()
         self._changed.set()
 
-    # --- What there is to build --------------------------------------------------------------------------------
+    # --- The packages of the build -----------------------------------------------------------------------------
 
     def _find_out(self, look: Callable[[str], bytes | None]) -> None:
         # Where there is nothing to build, no package begins.
@@ -125,12 +126,12 @@ class Tracker:
         with self._lock:
             # A package whose first step has begun since the flow began was not built before.
             begun = {package for package, _ in self._course.first}
-            self._before = packages.built({word for what, word in words if what == "built"}) - begun
+            self._built_before = packages.built({word for what, word in words if what == "built"}) - begun
             self._names = packages.names
-            self._plan = Plan(self._names - self._before, self._make_args, configuration)
+            self._plan = Plan(self._names - self._built_before, self._make_args, configuration)
             self._pasts = own
             is_known = self._time_left(time.monotonic()) is not None
-        self._keep(Configuration(configuration, tuple(sorted(packages.names)), tuple(sorted(self._before))))
+        self._keep(Configuration(configuration, tuple(sorted(packages.names)), tuple(sorted(self._built_before))))
         if not is_known:
             pasts = [*own, *self._history.others()]
             with self._lock:
@@ -143,16 +144,16 @@ class Tracker:
             self._history.remember(configuration, packages)
         return packages
 
-    # --- Telling -----------------------------------------------------------------------------------------------
+    # --- Sending the status ------------------------------------------------------------------------------------
 
-    def _say(self, tell: Callable[[Status], None]) -> None:
+    def _send_statuses(self, tell: Callable[[Status], None]) -> None:
         while True:
             self._changed.clear()
             with self._lock:
                 if self._closed.is_set():
                     return
                 # The lock is held while the status is sent, so that no status is sent after the end of a stage.
-                if self._is_telling:
+                if self._is_active:
                     tell(self._status(time.monotonic()))
             self._changed.wait(_REFRESH)
             time.sleep(_PAUSE)
@@ -166,7 +167,7 @@ class Tracker:
             tasks = [(stage, now - course.last_at)]
         done = total = left = None
         if self._names is not None:
-            done = len(self._names & (self._before | course.finished(now)))
+            done = len(self._names & (self._built_before | course.finished(now)))
             total = len(self._names)
             left = self._time_left(now)
         return Status(now - course.began, tuple(tasks), done, total, left)
@@ -174,7 +175,7 @@ class Tracker:
     def _time_left(self, now: float) -> float | None:
         assert self._plan is not None
         # The estimate takes a few milliseconds for a large build, so it is made at most once in a second.
-        if now - self._left[0] > 1:
-            self._left = now, estimate.left(self._course, now, self._plan, self._pasts)
-        at, left = self._left
+        if now - self._last_estimate[0] > 1:
+            self._last_estimate = now, estimate.left(self._course, now, self._plan, self._pasts)
+        at, left = self._last_estimate
         return None if left is None else max(0.0, left - (now - at))
