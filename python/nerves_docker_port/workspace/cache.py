@@ -65,8 +65,8 @@ def environment(settings: Settings) -> dict[str, str]:
 def questions(engine: Engine, settings: Settings, tell: Callable[[str], None]) -> Questions:
     """Return the functions that answer scripts/ccache.sh. They call ``tell`` with each warning for the user."""
     return {
-        "ccache": lambda made, asked: _give(engine, made, asked, settings),
-        "ccache_found": lambda made, _asked: _judge(engine, made, settings, tell),
+        "ccache": lambda made, asked: _send_configuration(engine, made, asked, settings),
+        "ccache_found": lambda made, _asked: _report_store(engine, made, settings, tell),
     }
 
 
@@ -97,7 +97,7 @@ def counted(engine: Engine, made: str) -> Counted | None:
     return Counted(hits, remote_hits, misses, failed, "lost" in text)
 
 
-def _give(engine: Engine, made: str, asked: str, settings: Settings) -> None:
+def _send_configuration(engine: Engine, made: str, asked: str, settings: Settings) -> None:
     store = settings.remote_cache
     assert store is not None
     # Up to version 4.6, ccache's name for this was `secondary_storage`. It ignores an unknown name.
@@ -117,7 +117,7 @@ def _give(engine: Engine, made: str, asked: str, settings: Settings) -> None:
     container.put_files(engine, made, STATE, files)
 
 
-def _judge(engine: Engine, made: str, settings: Settings, tell: Callable[[str], None]) -> None:
+def _report_store(engine: Engine, made: str, settings: Settings, tell: Callable[[str], None]) -> None:
     store = settings.remote_cache
     assert store is not None
     found = (archive.read_file(engine, made, f"{FILES}found") or b"").decode(errors="replace")
