@@ -26,7 +26,7 @@ LOST_AFTER = 5.0
 
 
 def shared_cache(place: Place) -> Iterator[Case]:
-    """A program of 300 files of 60 functions, compiled without a cache and with the team's Redis in each state."""
+    """Compare builds of a program of 300 files, without a cache and with the team's Redis in each state."""
     with _system(place) as system, redis() as store, slow(store.port, 0.3) as slow_port:
         used = f"redis://127.0.0.1:{store.port}"
         unused = f"redis://127.0.0.1:{free_port()}"

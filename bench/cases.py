@@ -32,7 +32,7 @@ def cold_build(place: Place) -> Iterator[Case]:
 
 
 def logs(place: Place) -> Iterator[Case]:
-    """One step with much output, run by `docker run` with its output to a file, by the stock runner, and by ours."""
+    """Compare a step with much output, run by `docker run` with output to a file, by the stock runner, and by ours."""
     none = ("LINES_PER_HEADLINE=0",)
     wanted = (
         ("200 MB in large writes", ("lines", "2000000", "0", "0"), ("LINES=2000000", *none), 1.25),
@@ -76,7 +76,7 @@ def _log_contenders(place: Place, project: Project, log: Log) -> dict[str, Calla
 
 
 def live_line(place: Place) -> Iterator[Case]:
-    """How much slower the helper handles the log if it also sends the status from which Mix draws the live line."""
+    """Compare how fast the helper handles the log with and without the status from which Mix draws the live line."""
     log = place.log("one line in ten a headline", ("lines", "2000000", "10", "0"), ())
     yield Case(
         f"live line, {log.size // 10**6} MB, one line in ten a headline",
@@ -99,7 +99,7 @@ def _project(place: Place) -> Iterator[Project]:
 
 
 def start(_place: Place) -> Iterator[Case]:
-    """The time from the start of the process to the hello: at most that of three `python3` that do nothing."""
+    """Measure the time from the start of the process to the hello: at most three times that of a bare `python3`."""
     for name, how in (("packaged", ours.packaged()), ("installed", ours.installed())):
         yield Case(
             f"hello, {name}",
@@ -113,7 +113,7 @@ def start(_place: Place) -> Iterator[Case]:
 
 
 def memory(place: Place) -> Iterator[Case]:
-    """The helper's peak memory, which must not depend on the length of the log."""
+    """Measure the helper's peak memory, which must not depend on the length of the log."""
     small, large = (
         place.log(name, ("lines", str(count), "20000", "0"), ())
         for name, count in (("200 MB", 2_000_000), ("2 GB", 20_000_000))
@@ -133,7 +133,7 @@ def memory(place: Place) -> Iterator[Case]:
 
 
 def latency(place: Place) -> Iterator[Case]:
-    """The time from the `write` of a headline in the container to its arrival at the driver."""
+    """Measure the time from the `write` of a headline in the container to its arrival at the driver."""
     yield Case(
         f"headline latency, {LATENCY[0]} headlines",
         {"ours": lambda: ours.headline_latency(place, *LATENCY)},
