@@ -45,6 +45,10 @@ test: package
 unit: $(VENV)/.ready
 	$(PYTEST) tests/unit
 
+## pythons: the same with Python 3.11, 3.13 and 3.14, which are Debian 12's, Debian 13's and Debian unstable's
+pythons: $(VENV)/.ready
+	$(BIN)/python integration/pythons.py -- $(SIDE_BY_SIDE) tests/unit
+
 ## pytest: all tests but the shim's own suite, with an engine
 pytest: package
 	$(WORLD) run $(IMAGES) --elixir host -- $(PYTEST) --durations=15
