@@ -14,7 +14,7 @@ from nerves_docker_port.request.remote_cache import RemoteCache
 from nerves_docker_port.request.settings import Settings
 from support.requests import keyword
 
-TIMEOUTS = "|connect-timeout=250|operation-timeout=1000"
+TIMEOUTS = "|connect-timeout=250|operation-timeout=500"
 SECRET = "s3cr et|$%:/@#?é"  # with every character that means something on the way
 QUOTED = "s3cr%20et%7C%24%25%3A%2F%40%23%3F%C3%A9"
 

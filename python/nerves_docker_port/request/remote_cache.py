@@ -18,7 +18,7 @@ ALLOWED: Final = "redis://HOST[:PORT][/DATABASE] or http://HOST[:PORT][/PATH]"
 
 _PORTS: Final = {"redis": 6379, "http": 80}
 
-_TIMEOUTS: Final = {"connect-timeout": "250", "operation-timeout": "1000"}
+_TIMEOUTS: Final = {"connect-timeout": "250", "operation-timeout": "500"}
 """Milliseconds. ccache's defaults are 100 and 10,000, so a store that hangs would cost ten seconds per compilation."""
 
 _SECRET: Final = ("bearer-token", "header")

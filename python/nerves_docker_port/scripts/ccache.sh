@@ -20,8 +20,9 @@ ndp_token=$1
 shift
 ndp_state=/nerves-docker-port ndp_files=/tmp/nerves-docker-port.ccache-
 
-# ndp_ask_store SECONDS: send the question to the store, wait at most SECONDS, and print the milliseconds until the
-# answer, and the answer. bash makes the connection itself, because the image may have no program for that.
+# ndp_ask_store SECONDS LINE_SECONDS: send the question to the store, and print the milliseconds until the answer, and the
+# answer. Wait at most SECONDS for all of it, and at most LINE_SECONDS for each line. bash makes the connection itself,
+# because the image may have no program for that.
 ndp_ask_store() {
   {
     read -r ndp_host
@@ -34,12 +35,12 @@ ndp_ask_store() {
     exec 3<>"/dev/tcp/$1/$2" && cat "$4" >&3 || exit
     ndp_said=
     for ((ndp_line = 0; ndp_line < $3; ndp_line++)); do
-      IFS= read -r ndp_text <&3 || exit
+      IFS= read -r -t "$5" ndp_text <&3 || exit
       ndp_said+=${ndp_text%$'"'\\r'"'}$'"'\\n'"'
     done
     ndp_now=${EPOCHREALTIME/[.,]/}
     printf "%d\n%s" "$(((ndp_now - ndp_began) / 1000))" "$ndp_said"
-  ' bash "$ndp_host" "$ndp_port" "$ndp_lines" "$ndp_state/ccache.question" 2>/dev/null
+  ' bash "$ndp_host" "$ndp_port" "$ndp_lines" "$ndp_state/ccache.question" "$2" 2>/dev/null
 }
 
 # ndp_is_good ANSWER MILLISECONDS: succeed if there is an answer, it says that the store can be used, and it took at
@@ -54,14 +55,15 @@ ndp_use() {
   cp "$ndp_state/ccache.$1" "${ndp_files}new" && mv "${ndp_files}new" "${ndp_files}conf"
 }
 
-# ndp_watch STATE: check the store every two seconds. The limits are wider than at the first check, because now the
-# build keeps the machine busy and can delay the answer.
+# ndp_watch STATE: check the store twice a second. A store that hangs delays every compilation, so it is removed within a
+# second, after two checks in a row without an answer. The limit for an answer is wider than at the first check, because
+# now the build keeps the machine busy and can delay the answer. One check takes some 3 ms of CPU time.
 ndp_watch() {
   ndp_now=$1
-  while sleep 2; do
+  while sleep 0.5; do
     ndp_next=off
     for _ in 1 2; do
-      ! ndp_is_good "$(ndp_ask_store 1)" 500 || { ndp_next=on && break; }
+      ! ndp_is_good "$(ndp_ask_store 1 0.25)" 500 || { ndp_next=on && break; }
     done
     [ "$ndp_next" != "$ndp_now" ] || continue
     ndp_use "$ndp_next"
@@ -75,7 +77,7 @@ ndp_best=
 # The fastest of three answers counts, because the first one may include a look-up of the name, and the machine may be
 # busy.
 for _ in 1 2 3; do
-  ndp_answer=$(ndp_ask_store 2)
+  ndp_answer=$(ndp_ask_store 2 2)
   [ -n "$ndp_answer" ] || break
   [ -n "$ndp_best" ] && [ "${ndp_best%%$'\n'*}" -le "${ndp_answer%%$'\n'*}" ] || ndp_best=$ndp_answer
 done
