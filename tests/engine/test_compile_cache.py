@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 import docker
 import pytest
@@ -106,6 +109,14 @@ def test_each_place_of_the_cache(make_system: MakeSystem, store: Store, image: s
     shutil.rmtree(system.root / "ccache")
     there = f", {FILES} of them from redis://127.0.0.1:{store.port})"
     assert hits(build(system, DIR="true", **remote(store))) == f"100 % hits ({FILES} of {FILES}{there}"
+    assert hits(build(system, DIR="true")) == f"100 % hits ({FILES} of {FILES})"
+
+
+def test_a_defconfig_that_names_another_place_for_the_cache(system: System) -> None:
+    """That place would be in the container, or in the build volume, where no other build finds it."""
+    system.write("my_system/nerves_defconfig", 'BR2_x86_64=y\nBR2_CCACHE=y\nBR2_CCACHE_DIR="/home/nerves/cache"\n')
+    build(system, DIR="true").value()
+    assert any((system.root / "ccache").iterdir())
     assert hits(build(system, DIR="true")) == f"100 % hits ({FILES} of {FILES})"
 
 
@@ -218,24 +229,48 @@ def test_the_size_of_the_cache_is_limited(system: System) -> None:
 
 
 def test_no_password_of_a_store_is_in_anything_that_is_written_or_shown(
-    system: System, store: Store, client: docker.DockerClient
+    system: System, root: Path, store: Store, client: docker.DockerClient
 ) -> None:
-    """Not in the log either, where a build prints its environment, its arguments and ccache's configuration."""
-    show = "env; ps axww -o args; ccache --show-stats; sleep 3"
+    """Not in the log either, where a build prints its environment, its arguments and ccache's own log."""
+    show = "env; ps axww -o args; ccache --show-stats; export CCACHE_DEBUG=1 CCACHE_DEBUGDIR=$PWD/debug; sleep 3"
     system.write("my_system/in_compile.sh", f"{show}\n")
+    begun = int(time.time())
     seen: list[str] = []
-    for settings in (remote(store), {"REMOTE": f"redis://default:wr0ngPlanted@127.0.0.1:{store.port}"}):
-        with system.helper() as helper:
-            helper.start("build", system.args(make_args=[RUN], env=variables(**settings)))
-            conversation = helper.follow(until_stage="make")
-            assert wait_until(lambda: client.containers.list(filters={"volume": system.volume}), 10)
-            containers = client.containers.list(all=True, filters={"volume": system.volume})
-            seen += [json.dumps(container.attrs) for container in containers]
-            seen.append(repr(helper.follow(conversation)))
-    seen.append(repr(build(system, REMOTE="https://user:wr0ngPlanted@cache")))
+    with web_dav(root / "dav", "me", PASSWORD) as web:
+        http = f"http://127.0.0.1:{web.port}/cache"
+        for settings in (
+            remote(store),
+            {"REMOTE": f"redis://default:wr0ngPlanted@127.0.0.1:{store.port}"},
+            {"REMOTE": f"redis://wr0ngPlanted@127.0.0.1:{store.port}"},
+            {"REMOTE": http.replace("//", "//me@"), "PASSWORD": PASSWORD},
+            {"REMOTE": http.replace("//", f"//me:{quote(PASSWORD, safe='')}@")},
+            {"REMOTE": http, "PASSWORD": PASSWORD},
+            {"REMOTE": f"{http}|header=X-Key=wr0ngPlanted"},
+        ):
+            with system.helper() as helper:
+                helper.start("build", system.args(make_args=[RUN], env=variables(**settings)))
+                conversation = helper.follow(until_stage="make")
+                assert wait_until(lambda: client.containers.list(filters={"volume": system.volume}), 10)
+                containers = client.containers.list(all=True, filters={"volume": system.volume})
+                seen += [json.dumps(container.attrs) for container in containers]
+                ended = helper.follow(conversation)
+                ended.value()
+                seen.append(repr(ended))
+            for op in ("doctor", "report"):
+                seen.append(repr(system.run(op, env=variables(**settings))))
+    for wrong in (
+        "https://user:wr0ngPlanted@cache",
+        "http://cache/x?token=wr0ngPlanted",
+        "http://me:1/wr0ngPlanted@c/",
+    ):
+        seen.append(repr(build(system, REMOTE=wrong)))
+        seen.append(repr(system.run("build", env={"NERVES_DOCKER_CCACHE": wrong})))
     seen += [path.read_bytes().decode("latin-1") for path in system.root.rglob("*") if path.is_file()]
     seen.append(json.dumps(client.volumes.get(system.volume).attrs))
+    seen += [json.dumps(event) for event in client.events(since=begun, until=int(time.time()) + 1, decode=True)]
     seen.append(content_of_volume(client, system.volume))
-    assert any("CCACHE_STATSLOG" in text for text in seen)
-    for secret in (PASSWORD, "pla%3Anted", "Cache%20", "wr0ngPlanted"):
+    for expected in ("CCACHE_STATSLOG", "remote_storage = http://me:********@", "nerves-docker-port.volume"):
+        assert any(expected in text for text in seen), expected
+    basic = base64.b64encode(f"me:{PASSWORD}".encode()).decode()
+    for secret in (PASSWORD, "pla%3Anted", "Cache%20", basic, "wr0ngPlanted"):
         assert [text[:200] for text in seen if secret in text] == [], secret

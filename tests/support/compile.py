@@ -6,11 +6,14 @@ from support.system import System
 
 SCRIPT = """\
 #!/bin/sh
-# Buildroot runs its compilers below ccache with BR2_CCACHE=y, and tells it the cache's place by a variable.
+# Buildroot runs its compilers below ccache with BR2_CCACHE=y, and tells it the cache's place by a variable. The place
+# in the environment goes before that in the defconfig.
 set -e
 rm -rf objects && mkdir objects
-grep -q '^BR2_CCACHE=y' /nerves/env/my_system/nerves_defconfig && cache=ccache
-export CCACHE_DIR=${BR_CACHE_DIR:-$HOME/.buildroot-ccache}
+defconfig=/nerves/env/my_system/nerves_defconfig
+grep -q '^BR2_CCACHE=y' "$defconfig" && cache=ccache
+place=$(sed -n 's/^BR2_CCACHE_DIR="\\(.*\\)"/\\1/p' "$defconfig")
+export CCACHE_DIR=${BR2_CCACHE_DIR:-${place:-$HOME/.buildroot-ccache}}
 [ ! -e /nerves/env/my_system/in_compile.sh ] || . /nerves/env/my_system/in_compile.sh
 ls /nerves/env/my_system/src/*.c | xargs -n1 -P"${JOBS:-2}" sh -c \\
   '$0 gcc -O2 -c -o "objects/$(basename "$1").o" "$1"' "${cache:-env}"

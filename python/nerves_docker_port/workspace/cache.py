@@ -44,8 +44,11 @@ def is_on(settings: Settings) -> bool:
     return settings.ccache is not None or settings.remote_cache is not None
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def environment(settings: Settings, directory: str) -> dict[str, str]:
     """Return the environment variables for ccache. None contains a secret, because many configure scripts print them.
+
+    ``directory`` is where the cache is mounted. Buildroot prefers a ``BR2_CCACHE_DIR`` from the environment to the
+    defconfig's (Buildroot: Makefile), which can name a place where nothing is kept.
 
     ``CCACHE_CONFIGPATH2`` names a file that ccache reads in place of the system's configuration. ccache documents the
     variable for its own tests only, but every version from 3 to 4.14 has it. The cache's own ``ccache.conf`` has
@@ -54,6 +57,8 @@ def environment(settings: Settings) -> dict[str, str]:
     if not is_on(settings):
         return {}
     found = {"CCACHE_STATSLOG": f"{FILES}stats"}
+    if settings.ccache is not None:
+        found["BR2_CCACHE_DIR"] = directory
     if settings.remote_cache is not None:
         found["CCACHE_CONFIGPATH2"] = f"{FILES}conf"
     if settings.ccache_max_size is not None:

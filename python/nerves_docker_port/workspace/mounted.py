@@ -226,11 +226,14 @@ class Workspace:
         env = {"UID": str(uid), "GID": str(gid), "TERM": self.request.term, "NERVES_BR_DL_DIR": DOWNLOADS}
         if settings.ssh_agent is not None:
             env["SSH_AUTH_SOCK"] = SSH_AGENT
+        ccache = cache.environment(settings, self._ccache)
         # The setting `env` may replace TERM. settings.py refuses the other names.
-        return [
-            f"{name}={value}"
-            for name, value in {**self.proxies, **env, **cache.environment(settings), **settings.env}.items()
-        ]
+        return [f"{name}={value}" for name, value in {**self.proxies, **env, **ccache, **settings.env}.items()]
+
+    @property
+    def _ccache(self) -> str:
+        """The directory of the compile cache in the container."""
+        return posixpath.join(self.home, CCACHE)
 
     def _mounts(self) -> list[Mount]:
         return [
@@ -261,7 +264,7 @@ class Workspace:
         settings = self.request.settings
         mounts = [Mount("bind", str(mount.source), mount.target, mount.read_only) for mount in settings.mounts]
         if settings.ccache is not None:
-            mounts.append(Mount("bind", str(settings.ccache), posixpath.join(self.home, CCACHE)))
+            mounts.append(Mount("bind", str(settings.ccache), self._ccache))
         return mounts
 
 
