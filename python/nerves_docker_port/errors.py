@@ -1352,6 +1352,13 @@ def host_config_refused(field: str, where: str) -> RunnerError:
     )
 
 
+def no_current_directory() -> RunnerError:
+    """The directory that the command was started in was removed meanwhile."""
+    return RunnerError(
+        Code.BAD_REQUEST, "The current directory is not there any more.", hint="Change into another one (`cd`)."
+    )
+
+
 def image_name_unusable(where: str, name: str, reason: str) -> RunnerError:
     """The name of an image is one that no engine and no registry accepts."""
     lower = name.strip().lower()

@@ -170,3 +170,22 @@ def test_the_command_prints_json_and_its_status_is_that_of_the_findings(
     assert f"warning  image       {IMAGE} is not at the engine" in capsys.readouterr().out
     assert doctor.main([], {"DOCKER_HOST": "unix:///none.sock", "HOME": str(tmp_path)}) == 1
     assert "problem  engine " in capsys.readouterr().out
+
+
+def test_a_current_directory_that_is_gone_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert doctor.main([], {"HOME": str(tmp_path)}) == 1
+    assert "The current directory is not there any more." in capsys.readouterr().out
+
+
+def test_an_image_s_name_that_the_engine_does_not_understand_is_named(fake: FakeEngine, home: Path) -> None:
+    """Engines before version 23 do not know registries at IPv6 addresses."""
+    said = "no such image: [::1]:5000/x:1: invalid reference format"
+    fake.on("GET", r"/images/.*/json", lambda exchange: exchange.error(400, said))
+    found = of(examine(fake, home, image="[::1]:5000/x:1"), "engine")
+    assert any("'[::1]:5000/x:1' cannot be an image's name: the engine, version" in text for _, text in found)

@@ -163,7 +163,12 @@ def main(arguments: Sequence[str], environ: Mapping[str, str]) -> int:
     parser.add_argument("--image", metavar="TAG", help="examine this image, and with it disk, user ids and bind mounts")
     options = parser.parse_args(arguments)
     home = Path(environ.get("HOME") or os.sep)
-    findings = examine(Subject(home, Path.cwd(), tag=options.image), environ, Cancellation())
+    try:
+        cwd = Path.cwd()
+    except OSError:
+        findings: Iterable[Finding] = [_of_error("directory", errors.no_current_directory())]
+    else:
+        findings = examine(Subject(home, cwd, tag=options.image), environ, Cancellation())
     listed = []
     for finding in findings:
         listed.append(finding)

@@ -85,11 +85,20 @@ class Policy:
 
 
 def find(engine: Engine, tag: str) -> Image | None:
-    """Return the image with the tag ``tag``, or ``None`` if the engine does not have it."""
+    """Return the image with the tag ``tag``, or ``None`` if the engine does not have it.
+
+    Raises ``RunnerError`` ``:bad_request`` where the engine does not take the name.
+    """
     with engine.failures(f"while it looked for the image {tag}"):
         try:
             found = engine.api.inspect_image(tag)
-        except docker.errors.NotFound:
+        except docker.errors.APIError as error:
+            # An older engine does not know every name that is allowed today, such as a registry at an IPv6 address.
+            if "invalid reference format" in str(error.explanation):
+                reason = f"the engine, version {engine.capabilities.engine_version}, does not understand it"
+                raise errors.image_name_unusable("The image", tag, reason) from error
+            if error.status_code != 404:
+                raise
             return None
     config: Mapping[str, Any] = found.get("Config") or {}
     return Image(
