@@ -2,7 +2,7 @@
 
 The engine's archive call returns the file as a tar stream. It can read a volume through a container that has ended. One
 pass copies, checks and hashes the file. This works for an engine on another host, too, and the file on the host belongs
-to the person who runs Mix.
+to the user who runs Mix.
 """
 
 from __future__ import annotations
