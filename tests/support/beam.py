@@ -1,4 +1,4 @@
-"""The shim in a BEAM of its own, for tests that end one or the other; see `beam_driver.exs`."""
+"""Runs the shim in a BEAM of its own, for tests that end the BEAM or the helper; see `beam_driver.exs`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @lru_cache(maxsize=1)
 def ebin() -> Path:
-    """The compiled shim."""
+    """Compile the shim once, and return the directory of its modules."""
     assert shutil.which("mix"), "these tests need Elixir: run `make test`, which brings it"
     build = Path(tempfile.gettempdir()) / f"ndp-build-{os.getpid()}"
     subprocess.run(
@@ -81,21 +81,21 @@ class Beam:
         return self.process.stdout
 
     def outcome(self) -> str:
-        """Wait for the flow's end: ``ok`` or ``error``."""
+        """Wait for the end of the flow, and return ``ok`` or ``error``."""
         return self._stdout.readline().removeprefix("done ").strip()
 
     def kill_caller(self) -> None:
-        """Kill the Elixir process that called the shim; the BEAM lives on."""
+        """Kill the Elixir process that called the shim. The BEAM still runs."""
         self._stdin.write("kill\n")
         self._stdin.flush()
 
     def signal(self, number: signal.Signals) -> None:
-        """Send the BEAM a signal. `elixir` is a shell script that becomes the BEAM."""
+        """Send the BEAM a signal. `elixir` is a shell script that executes the BEAM in its own process."""
         self.process.send_signal(number)
 
 
 def helpers() -> list[int]:
-    """The pids of the packaged helpers that run."""
+    """Return the pids of the packaged helpers that run."""
     found = []
     wanted = packaged_command()[-1].encode()
     for entry in Path("/proc").iterdir():
