@@ -1,6 +1,6 @@
-"""A real browser without a window: Chromium, driven over the WebDriver protocol by Debian's chromedriver.
+"""Controls a real browser without a window (Chromium) over the WebDriver protocol, with Debian's chromedriver.
 
-The protocol is HTTP and JSON (https://www.w3.org/TR/webdriver2/), so nothing is needed but ``requests``.
+The protocol is HTTP and JSON (https://www.w3.org/TR/webdriver2/), so only the package ``requests`` is needed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 TAB, ENTER = "\ue004", "\ue007"
-"""Keys (WebDriver, section 17.4.2)."""
+"""The codes of keys (WebDriver, section 17.4.2)."""
 
 
 class Browser:
@@ -40,7 +40,7 @@ class Browser:
                 text=True,
             )
         self._http = requests.Session()
-        # The driver is on loopback, whatever proxy this machine uses.
+        # The driver is on loopback, so no proxy of this machine must be used.
         self._http.trust_env = False
         try:
             self._url = f"http://127.0.0.1:{self._port()}/session"
@@ -97,23 +97,23 @@ class Browser:
         return value
 
     def open(self, page: Path) -> None:
-        """Load a file, and wait until it is loaded."""
+        """Open a file, and wait until it is loaded."""
         self._call("POST", "/url", {"url": page.resolve().as_uri()})
 
     def run(self, script: str, *arguments: Any) -> Any:
-        """What the body of a function in JavaScript returns."""
+        """Run the body of a function in JavaScript, and return its result."""
         return self._call("POST", "/execute/sync", {"script": script, "args": list(arguments)})
 
     def type(self, keys: str) -> None:
-        """Press the keys, one after the other, wherever the focus is."""
+        """Press the keys one after the other, in the element that has the focus."""
         actions = [{"type": kind, "value": key} for key in keys for kind in ("keyDown", "keyUp")]
         self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keyboard", "actions": actions}]})
 
     def devtools(self, command: str, **parameters: Any) -> Any:
-        """A command of the DevTools protocol."""
+        """Send a command of the DevTools protocol."""
         return self._call("POST", "/goog/cdp/execute", {"cmd": command, "params": parameters})
 
     def logged(self, kind: str) -> list[dict[str, Any]]:
-        """What the log ``browser`` (the console) or ``performance`` has got since the last call."""
+        """Return the new entries of the log ``browser`` (the console) or ``performance`` since the last call."""
         entries: list[dict[str, Any]] = self._call("POST", "/se/log", {"type": kind})
         return entries
