@@ -1,4 +1,4 @@
-"""Logs as Buildroot writes them, put together from the output of the step that failed."""
+"""Makes logs in the form of Buildroot from the output of the step that failed."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ STAMPS = {
 
 
 def headline(package: str, version: str, step: str) -> str:
-    """Buildroot's headline with its escape sequences."""
+    """Return a headline of Buildroot with its escape sequences."""
     return f"\x1b[7m>>> {package} {version} {step}\x1b[27m\n"
 
 
 def failed_log(package: str, step: str, output: str, *, version: str = "1.2.3") -> str:
-    """A log whose last step ended with ``output``."""
+    """Return a log whose last step failed with ``output``."""
     return (
         PREPARATION
         + headline("host-skeleton", "", "Extracting")
@@ -60,14 +60,14 @@ def failed_log(package: str, step: str, output: str, *, version: str = "1.2.3") 
 
 
 def before(package: str, step: str, version: str = "1.2.3") -> str:
-    """The headlines up to the one of ``step``."""
+    """Return the headlines of a package up to the headline of ``step``."""
     steps = list(STAMPS)
     done = [name for name in steps[: steps.index(step) + 1] if name in (step, *steps[1:3])]
     return "".join(headline(package, version, name) for name in done)
 
 
 def failed_system_log(step: str, output: str, target: str, status: int = 1) -> str:
-    """A log in which what concerns the whole system failed, not a package."""
+    """Return a log in which a step of the whole system failed, and not a step of a package."""
     return (
         PREPARATION
         + headline("busybox", "1.36.1", "Installing to target")
