@@ -1,4 +1,4 @@
-"""Journals of builds for tests of the report: from Buildroot's own build-time.log, or of any size."""
+"""Makes journals of builds for tests of the report, from Buildroot's build-time.log or with any number of packages."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from nerves_docker_port.record.journal import PackageStep, Record
 _LINE = re.compile(r"(?P<at>[0-9.]+):(?P<what>start|end  ):(?P<step>\S+) *: (?P<package>\S+)")
 
 HOSTTOOLS = Path(__file__).parents[1] / "conformance" / "buildroot" / "hosttools.build-time.log"
-"""Of a real build."""
+"""The build-time.log of a real build."""
 
 STEPS = ("download", "extract", "patch", "configure", "build", "install-staging", "install-target")
 
 
 def steps_of(log: Path) -> list[PackageStep]:
-    """The steps in a build-time.log."""
+    """Return the steps in a build-time.log."""
     began: dict[tuple[str, str], float] = {}
     steps: list[PackageStep] = []
     for line in log.read_text().splitlines():
@@ -37,14 +37,14 @@ def steps_of(log: Path) -> list[PackageStep]:
 
 
 def large(packages: int, jobs: int, *, step_seconds: float = 2.0) -> list[PackageStep]:
-    """The steps of a build with so many packages, ``jobs`` of them at once, which began 1000 s after 1970."""
+    """Return the steps of a build with ``packages`` packages, ``jobs`` of them at once. It began 1000 s after 1970."""
     free = [1000.0 + job for job in range(jobs)]
     steps: list[PackageStep] = []
     for number in range(packages):
         job = free.index(min(free))
         at = free[job]
         for index, step in enumerate(STEPS):
-            # Lengths that differ by a factor of 100, the same in each run.
+            # The lengths differ by a factor of up to 100, and are the same in each run.
             length = step_seconds * (1 + (number * 7 + index * 13) % 100) / 50
             steps.append(PackageStep(f"package-{number:04}", step, at, at + length))
             at += length + 0.05
@@ -62,9 +62,10 @@ def write(
     build_id: str = "0123456789ab",
     began: float | None = None,
 ) -> Path:
-    """A journal in ``directory`` of a flow with these steps and records; with ``outcome`` None of one that was killed.
+    """Write the journal of a flow with these steps and records to ``directory``, and return its path.
 
-    It began at ``began``, ten seconds before the first step by default, and ended five seconds after the last one.
+    If ``outcome`` is ``None``, the flow was killed. The flow began at ``began``, which is ten seconds before the first
+    step by default, and it ended five seconds after the last step.
     """
     at = (min((step.began for step in steps), default=1000.0) - 10) if began is None else began
     last = max((step.ended or step.began for step in steps), default=at + 55) + 5
