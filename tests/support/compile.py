@@ -1,4 +1,4 @@
-"""A program of many C files for the compile cache, generated, and a script that compiles it as Buildroot does."""
+"""Generates a program of many C files for the compile cache, and a script that compiles it as Buildroot does."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUN = "RUN=sh /nerves/env/my_system/compile.sh"
 
 
 def add_program(system: System, *, files: int, functions: int, on: bool = True) -> None:
-    """Give the system a program of so many files with so many functions each; ``on`` turns the cache on."""
+    """Add a program of ``files`` files with ``functions`` functions each to the system. ``on`` turns the cache on."""
     system.write("my_system/compile.sh", SCRIPT)
     if on:
         system.write("my_system/nerves_defconfig", "BR2_x86_64=y\nBR2_CCACHE=y\n")
