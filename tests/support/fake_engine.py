@@ -1,9 +1,10 @@
-"""A scriptable engine on a Unix socket, for what a real one does not do on demand.
+"""A fake engine on a Unix socket, for faults that a real engine does not have on demand.
 
-A real socket server that speaks real HTTP, after the idea of docker-py's unit tests: nothing in the helper is patched.
-By itself it behaves: it keeps images, volumes and containers, and a session's container runs its steps, each as its
-``Run`` says, takes heartbeats and further steps, and ends without a heartbeat (scripts/session.sh, scripts/steps.sh).
-``on`` makes one endpoint misbehave; ``freeze`` and ``vanish`` the whole engine.
+It is a real socket server with real HTTP, as in docker-py's unit tests, so that nothing in the helper has to be
+patched. Without a fault it works like an engine. It keeps images, volumes and containers. The container of a session
+runs its steps, each as its ``Run`` describes. It accepts heartbeats and further steps, and it ends without a heartbeat
+(scripts/session.sh, scripts/steps.sh). ``on`` adds a fault to one endpoint. ``freeze`` and ``vanish`` add a fault to
+the whole engine.
 """
 
 from __future__ import annotations
@@ -46,81 +47,81 @@ STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stre
 
 _LABEL = "nerves-docker-port."
 _HERE = {"Name": platform.node(), "KernelVersion": os.uname().release}
-"""What tells that it is on this machine."""
+"""The fields by which the helper recognises that the engine is on this machine."""
 _STATE = "/nerves-docker-port"
 _TICK = 0.1
-"""Seconds between two looks whether a heartbeat has come."""
+"""Seconds between two checks whether a heartbeat has arrived."""
 _PATIENCE = 30
-"""Seconds after which a fake that waits for something gives up, so that no test can hang on it."""
+"""Seconds after which a wait in the fake fails, so that no test can hang."""
 
 
 def frame(payload: bytes, stream: int = STDOUT) -> bytes:
-    """One frame of the engine's multiplexed stream."""
+    """Return one frame of the engine's multiplexed stream."""
     return struct.pack(">BxxxL", stream, len(payload)) + payload
 
 
 @dataclass
 class Run:
-    """What a step does, or a container that has none.
+    """The behaviour of a step, or of a container without steps.
 
-    Of ``output``, bytes are sent as they are (``frame`` makes frames), a number is a silence in seconds (that ends
-    early when the container is stopped), and a callable is called with the container.
+    The items of ``output`` happen one after the other. Bytes are sent unchanged (``frame`` makes frames). A number is a
+    pause in seconds, which ends early if the container is stopped. A callable is called with the container.
     """
 
     output: Sequence[bytes | float | Callable[[Container], None]] = ()
     status: int = 0
     killed: int = 0
-    """How many of its processes are killed because memory ran out."""
+    """The number of its processes that are killed because memory ran out."""
     ignores_term: bool = False
 
 
 @dataclass
 class Container:
-    """A container of the fake."""
+    """A container of the fake engine."""
 
     engine: FakeEngine
     id: str
     name: str
     config: dict[str, Any]
     created: float
-    """Seconds since 1970, by the engine's clock."""
+    """The time in seconds since 1970, by the engine's clock."""
     status: str = "created"
     exit_code: int = 0
     beats: int = 0
-    """The heartbeats that came."""
+    """The number of heartbeats that have arrived."""
     marks: list[str] = field(default_factory=list)
     """The lines of the file ``ended``."""
     files: dict[str, bytes] = field(default_factory=dict)
-    """What was put into its layer, by path."""
+    """The files that were put into its layer, by path."""
     stopping: threading.Event = field(default_factory=threading.Event)
     ended: threading.Event = field(default_factory=threading.Event)
     streams: list[Exchange] = field(default_factory=list)
     attached: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     notified: queue.SimpleQueue[str] = field(default_factory=queue.SimpleQueue)
-    """What the script that runs the steps is told: "steps", "final", or nothing where it is to end."""
+    """The messages to the script that runs the steps: "steps", "final", or "" if it must end."""
     looked: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     expired: bool = False
     missed: float = 0.0
-    """Seconds since the last heartbeat."""
+    """The seconds since the last heartbeat."""
 
     @property
     def labels(self) -> dict[str, str]:
-        """Its labels."""
+        """The container's labels."""
         return dict(self.config.get("Labels") or {})
 
     @property
     def step(self) -> str:
-        """What its label says that it is for, or nothing."""
+        """The value of its label ``step``, or an empty string."""
         return self.labels.get(_LABEL + "step", "")
 
     @property
     def steps(self) -> list[str]:
-        """The steps that its command runs, by name; none for a container that is one command."""
+        """The names of the steps that its command runs. A container with a single command has none."""
         return [name for name, _words in self._script[1]]
 
     @property
     def token(self) -> str:
-        """That of its marks."""
+        """The token of its marks."""
         return self._script[0]
 
     @property
@@ -129,12 +130,12 @@ class Container:
 
     @property
     def mounts(self) -> list[dict[str, Any]]:
-        """As they were asked for."""
+        """The mounts in the request that made the container."""
         return list(self._host_config.get("Mounts") or [])
 
     @property
     def removes_itself(self) -> bool:
-        """Whether the engine removes it when it has ended."""
+        """Whether the engine removes the container after its end."""
         return bool(self._host_config.get("AutoRemove"))
 
     @property
@@ -142,20 +143,20 @@ class Container:
         return dict(self.config.get("HostConfig") or {})
 
     def emit(self, data: bytes) -> None:
-        """Send raw bytes to everybody who is attached, unless the engine is frozen: they are lost then."""
+        """Send raw bytes to all attached clients. They are lost if the engine is frozen."""
         if self.engine.frozen:
             return
         for stream in list(self.streams):
             stream.send(data)
 
     def emit_and_let_read(self, data: bytes) -> None:
-        """Send raw bytes and wait until they have been read: they cannot arrive together with what comes next."""
+        """Send raw bytes and wait until they are read, so that they cannot arrive together with the next bytes."""
         for stream in list(self.streams):
             stream.send(data)
             stream.wait_until_read()
 
     def cut(self) -> None:
-        """Break the streams while the container runs on; a frozen engine does not get to that."""
+        """Break the streams while the container goes on. Those of a frozen engine stay open, but get no more data."""
         for stream in list(self.streams):
             if self.engine.frozen:
                 self.engine.forgotten.append(stream)
@@ -164,52 +165,52 @@ class Container:
                 stream.hang_up()
 
     def wait_for_attach(self) -> None:
-        """Wait until somebody (else) has attached."""
+        """Wait until a further client has attached."""
         assert self.attached.acquire(timeout=_PATIENCE), f"nobody attached to {self.name} again"
 
     def wait_for_look(self) -> None:
-        """Wait until somebody has read which steps have ended: from then on only the output tells of an end."""
+        """Wait until the helper has read the file ``ended``. After that, only the output tells it that a step ends."""
         assert self.looked.acquire(timeout=_PATIENCE), f"nobody looked into {self.name}"
 
     def wait_for_beats(self, count: int = 1) -> None:
-        """Wait until so many further heartbeats have come."""
+        """Wait until ``count`` further heartbeats have arrived."""
         wanted, deadline = self.beats + count, time.monotonic() + _PATIENCE
         while self.beats < wanted:
             assert time.monotonic() < deadline, f"no heartbeat came to {self.name}"
             self.ended.wait(0.01)
 
     def mark(self, name: str, status: int, killed: int = 0) -> None:
-        """A step has ended: note it, and say it to who is attached."""
+        """Write the mark of a step that has ended to the file ``ended`` and to the output."""
         self.marks.append(f"{len(self.marks) + 1} {name} {status} {killed}")
         self.say(self.marks[-1])
 
     def say(self, mark: str) -> None:
-        """Send a mark to who is attached."""
+        """Send a mark to all attached clients."""
         self.emit(frame(f"\x1e{self.token} {mark}\x1e".encode()))
 
     def expire(self) -> None:
-        """End, because no heartbeat has come for too long."""
+        """End because no heartbeat has arrived for too long."""
         self.expired = True
         self.say("0 expired 0 0")
         self.stop()
 
     def stop(self) -> None:
-        """Take a TERM."""
+        """Handle the signal TERM."""
         self.stopping.set()
         self.notified.put("")
 
     def kill(self) -> None:
-        """End at once, by somebody's KILL."""
+        """End at once, as by the signal KILL."""
         self.engine.note("kill", self, signal="9")
         self.end(137)
 
     def run_out_of_memory(self) -> None:
-        """End at once, because the kernel has killed the first program for want of memory."""
+        """End at once, as if the kernel had killed the first program because memory ran out."""
         self.engine.note("oom", self)
         self.end(137)
 
     def live(self) -> None:
-        """Do what a started container does, to its end."""
+        """Do what a container does from its start to its end."""
         token, steps = self._script
         final = final_step_in(self.config.get("Cmd") or [])
         if not token:
@@ -217,7 +218,7 @@ class Container:
             self.end(143 if self.stopping.is_set() else status)
             return
         threading.Thread(target=self._count_seconds, name=f"seconds of {self.name}", daemon=True).start()
-        # scripts/look.sh has seen that the package's directory is the person's.
+        # scripts/look.sh sends `here` if the package's directory is the host's directory.
         self.say("0 here 0 0")
         self._perform(steps)
         while not self.stopping.is_set() and not self.ended.is_set():
@@ -254,7 +255,7 @@ class Container:
                 return
 
     def _play(self, run: Run) -> int:
-        """Do what a run says; its status."""
+        """Do what ``run`` describes, and return its exit status."""
         for item in run.output:
             if self.ended.is_set() or (self.stopping.is_set() and not run.ignores_term):
                 break
@@ -269,14 +270,14 @@ class Container:
         return 143 if self.stopping.is_set() else run.status
 
     def end(self, status: int) -> None:
-        """Its first program has ended."""
+        """End the container with the exit status of its first program."""
         with self.engine.lock:
             if self.ended.is_set():
                 return
             self.exit_code, self.status = status, "exited"
             self.engine.note("die", self, exitCode=str(status))
             self.ended.set()
-        # Whatever waits for a stop need not wait any more.
+        # This wakes the threads that wait for a stop.
         self.stop()
         self.cut()
         if self.removes_itself:
@@ -287,19 +288,19 @@ class Container:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request that came."""
+    """One request that the engine has received."""
 
     method: str
     path: str
-    """Without the API version."""
+    """The path without the API version."""
     query: dict[str, str]
     body: Any
     version: str
-    """The API version that the path had, or nothing."""
+    """The API version in the path, or an empty string."""
 
 
 class Exchange:
-    """One request and the means to answer it, well or badly."""
+    """One request, and functions to answer it correctly or with a fault."""
 
     def __init__(self, engine: FakeEngine, handler: _Handler, asked: Asked) -> None:
         self.engine = engine
@@ -309,18 +310,18 @@ class Exchange:
 
     @property
     def container(self) -> Container:
-        """The container that the path names."""
+        """The container in the path of the request."""
         found = self.engine.find(self.asked.path.split("/")[2])
         assert found is not None
         return found
 
     def send(self, data: bytes) -> None:
-        """Raw bytes on the connection. A peer that has gone is no error."""
+        """Send raw bytes on the connection. If the peer has closed it, they are lost without an error."""
         with self._sending, suppress(OSError):
             self._handler.connection.sendall(data)
 
     def wait_until_read(self) -> None:
-        """Wait until the peer has read all that was sent."""
+        """Wait until the peer has read all bytes that were sent."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             (unread,) = struct.unpack("i", fcntl.ioctl(self._handler.connection, termios.TIOCOUTQ, b"\0" * 4))
@@ -330,7 +331,7 @@ class Exchange:
         raise AssertionError("the peer does not read")
 
     def answer(self, status: int, body: bytes = b"", content_type: str = "application/json") -> None:
-        """A whole answer."""
+        """Send a complete answer."""
         handler = self._handler
         handler.send_response(status)
         if body:
@@ -341,48 +342,49 @@ class Exchange:
         self.send(body)
 
     def json(self, status: int, value: Any) -> None:
-        """A whole answer in JSON."""
+        """Send a complete answer in JSON."""
         self.answer(status, json.dumps(value).encode())
 
     def error(self, status: int, message: str) -> None:
-        """The engine's way to say that it did not do it."""
+        """Send an error in the form of the engine."""
         self.json(status, {"message": message})
 
     def chunks(self) -> None:
-        """Begin an answer of unknown length; ``chunk`` goes on, ``chunk(b"")`` ends it."""
+        """Begin an answer of unknown length. ``chunk`` sends the next part, and ``chunk(b"")`` ends the answer."""
         self._handler.send_response(200)
         self._handler.send_header("Content-Type", "application/json")
         self._handler.send_header("Transfer-Encoding", "chunked")
         self._handler.end_headers()
 
     def chunk(self, data: bytes) -> None:
-        """A part of the answer; nothing is its end."""
+        """Send a part of the answer, or its end if ``data`` is empty."""
         self.send(b"%x\r\n%s\r\n" % (len(data), data))
 
     def hang_up(self) -> None:
-        """Close the connection, whatever is still to be said."""
+        """Close the connection at once, although the answer may not be complete."""
         self._handler.close_connection = True
         with suppress(OSError):
             self._handler.connection.shutdown(socket.SHUT_RDWR)
 
     def never_answer(self) -> None:
-        """Keep the connection open and say nothing for as long as the fake lives."""
+        """Keep the connection open without an answer until the fake engine is closed."""
         self._handler.close_connection = True
         self.engine.closing.wait()
 
     def as_usual(self) -> None:
-        """What the fake does by itself."""
+        """Answer the request without a fault."""
         self.engine.usual(self)
 
     def stream_output(self, *, head: bytes = STREAM_HEAD) -> None:
-        """Attach to the container; ``head`` is sent first, in one piece."""
+        """Attach to the container. ``head`` is sent first, in one piece."""
         container = self.container
         if container.ended.is_set():
-            # Docker 20.10 answers nothing where the container has ended and is not removed yet, not even headers.
+            # If the container has ended and is not removed yet, Docker 20.10 sends no answer, not even headers.
             self.never_answer()
             return
         self._handler.close_connection = True
-        # Attached before the answer, so that what is started after it is heard; and the answer before any output.
+        # The stream is added before the answer, so that it gets the output of a step that starts after the answer. The
+        # lock makes sure that the answer is sent before any output.
         with self._sending:
             container.streams.append(self)
             self.send(head)
@@ -402,7 +404,7 @@ Hook = Callable[[Exchange], None]
 
 @dataclass
 class _Rule:
-    """Who answers which requests, and how many of them still."""
+    """A hook that answers matching requests. ``times`` is how many more requests it answers."""
 
     matches: Callable[[Asked], bool]
     hook: Hook
@@ -423,7 +425,7 @@ class _Handler(BaseHTTPRequestHandler):
             super().finish()
 
     def handle(self) -> None:
-        # The fake may be closed, and its peers may go, at any moment.
+        # The fake engine and the clients can close a connection at any time.
         with suppress(OSError):
             super().handle()
 
@@ -441,7 +443,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = _serve  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """Nothing: a test says what it needs to know."""
+        """Print nothing."""
 
 
 class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
@@ -458,7 +460,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
 
 class FakeEngine:
-    """Listens while the ``with`` block runs, on a socket in ``directory``; ``host`` is for ``DOCKER_HOST``."""
+    """Listens on a socket in ``directory`` during the ``with`` block. ``host`` is the value for ``DOCKER_HOST``."""
 
     def __init__(self, directory: Path, *, images: Iterable[str] = ("builder:new",)) -> None:
         self.socket = directory / "e.sock"
@@ -468,25 +470,25 @@ class FakeEngine:
         self.volumes: dict[str, dict[str, str]] = {}
         self.containers: dict[str, Container] = {}
         self.runs: dict[str, Run] = {}
-        """What a step does; without an entry it ends at once and well."""
+        """The behaviour of a step, by its name. A step without an entry succeeds at once."""
         self.version: Any = {"Version": "27.3.1", "ApiVersion": "1.47", "MinAPIVersion": "1.24", "Arch": "amd64"}
         self.info: Any = {
             "SecurityOptions": ["name=seccomp,profile=builtin"],
             "Name": platform.node(),
             "KernelVersion": os.uname().release,
         }
-        """What it says of itself, the time aside: it runs on this machine."""
+        """The answer to ``/info``, except the time. It says that the engine runs on this machine."""
         self.ahead = 0.0
-        """Seconds that its clock is ahead of the host's."""
+        """The seconds by which the engine's clock is ahead of the host's clock."""
         self.removal = 0.05
-        """Seconds from the end of a container to its removal by the engine itself: about what a real one takes."""
+        """The seconds between the end of a container and its removal by the engine, about as in a real engine."""
         self.events: list[dict[str, Any]] = []
-        """What happened to its containers."""
+        """The events of the containers."""
         self.pull_events: list[dict[str, Any]] = [{"status": "Pulling from builder"}]
         self.started: list[str] = []
-        """The steps that were begun, in order."""
+        """The names of the steps that have started, in order."""
         self.forgotten: list[Exchange] = []
-        """Streams that nobody will ever write to or close: their connections died on the way."""
+        """The streams that get no more data and no end, as if their connections were dead."""
         self.closing = threading.Event()
         self.connections: set[socket.socket] = set()
         self.frozen = False
@@ -523,14 +525,14 @@ class FakeEngine:
     # --- For tests -----------------------------------------------------------------------------------------
 
     def add_image(self, tag: str, **config: Any) -> None:
-        """An image of the new generation, ``config`` changed."""
+        """Add an image of the new generation. ``config`` changes fields of its configuration."""
         known = {"Entrypoint": None, "WorkingDir": "/home/nerves/project", "User": "nerves", **config}
         self.images[tag] = {"Id": f"sha256:{secrets.token_hex(32)}", "RepoTags": [tag], "Config": known}
 
     def add_container(
         self, name: str, *, status: str = "running", mounted: str | None = None, **labels: str
     ) -> Container:
-        """A container that was there before, with the volume ``mounted``; ``labels`` get our prefix."""
+        """Add a container with the volume ``mounted``, as if it existed before the test. ``labels`` get the prefix."""
         mounts = [] if mounted is None else [{"Type": "volume", "Source": mounted, "Target": "/x"}]
         config = {
             "Labels": {_LABEL + key: value for key, value in labels.items()},
@@ -541,13 +543,13 @@ class FakeEngine:
         return container
 
     def on(self, method: str, path: str, hook: Hook, *, times: int = 1_000_000) -> None:
-        """Have ``hook`` answer requests whose path matches ``path`` as a whole; those after ``times`` go as usual."""
+        """Let ``hook`` answer the first ``times`` requests whose whole path matches ``path``."""
         self._hooks.append(
             _Rule(lambda asked: asked.method == method and bool(re.fullmatch(path, asked.path)), hook, times)
         )
 
     def on_step(self, method: str, action: str, step: str, hook: Hook, *, times: int = 1_000_000) -> None:
-        """``on`` for ``action`` (nothing for removal) on the container of ``step``."""
+        """Do the same as ``on`` for ``action`` on the container of ``step``. An empty ``action`` means its removal."""
 
         def matches(asked: Asked) -> bool:
             parts = asked.path.split("/")
@@ -559,13 +561,13 @@ class FakeEngine:
         self._hooks.append(_Rule(matches, hook, times))
 
     def behave(self) -> None:
-        """Forget what ``on`` and ``on_step`` said, and what the containers do."""
+        """Remove all hooks of ``on`` and ``on_step``, and all ``runs``."""
         with self.lock:
             self._hooks.clear()
             self.runs = {}
 
     def freeze(self) -> None:
-        """Answer nothing any more, neither old connections nor new ones."""
+        """Stop answering on old and new connections, which stay open."""
         self.frozen = True
 
     def thaw(self) -> None:
@@ -573,7 +575,7 @@ class FakeEngine:
         self.frozen = False
 
     def vanish(self) -> None:
-        """Close everything: what is connected ends, and who connects is refused."""
+        """Close all connections and refuse new ones."""
         if self._gone:
             return
         self._gone = True
@@ -586,39 +588,39 @@ class FakeEngine:
             container.streams.clear()
 
     def come_back(self) -> None:
-        """Listen again after ``vanish``; the containers have run on."""
+        """Listen again after ``vanish``. The containers have continued meanwhile."""
         self.socket.unlink()
         self._listen()
         self._gone = False
         self._serve()
 
     def now(self) -> float:
-        """The time by its own clock, in seconds since 1970."""
+        """Return the time of the engine's clock in seconds since 1970."""
         return time.time() + self.ahead
 
     def note(self, action: str, container: Container, **attributes: str) -> None:
-        """Something happened to a container: an event that can be asked for."""
+        """Add an event about a container, which ``/events`` returns."""
         actor = {"ID": container.id, "Attributes": {"name": container.name, **attributes}}
         self.events.append({"Type": "container", "Action": action, "Actor": actor, "time": int(self.now())})
 
     def find(self, name: str) -> Container | None:
-        """The container with this id or name."""
+        """Return the container with this id or name, or ``None``."""
         with self.lock:
             found = self.containers.get(name)
             return found or next((c for c in self.containers.values() if c.name == name), None)
 
     @property
     def names(self) -> list[str]:
-        """The names of the containers that are there."""
+        """The names of all containers."""
         with self.lock:
             return sorted(container.name for container in self.containers.values())
 
     def requests(self, method: str, path: str) -> list[Asked]:
-        """The requests that came whose path matches ``path`` as a whole."""
+        """Return the received requests whose whole path matches ``path``."""
         return [asked for asked in list(self.asked) if asked.method == method and re.fullmatch(path, asked.path)]
 
     def note_defect(self) -> None:
-        """Keep what went wrong in the fake itself, or in an assertion of a hook, for the end of the test."""
+        """Keep an exception of the fake engine or of a hook, so that it fails the test at its end."""
         import sys
 
         error = sys.exc_info()[1]
@@ -641,7 +643,7 @@ class FakeEngine:
         (rule.hook if rule is not None else self.usual)(exchange)
 
     def usual(self, exchange: Exchange) -> None:
-        """Answer as an engine does."""
+        """Answer a request as an engine does."""
         asked = exchange.asked
         answers: list[tuple[str, str, Callable[[], None]]] = [
             ("GET", r"/version", lambda: exchange.json(200, self.version)),
@@ -720,7 +722,7 @@ class FakeEngine:
         exchange.json(200, {"Volumes": found or None, "Warnings": None})
 
     def _volume_list(self) -> list[dict[str, Any]]:
-        # The dictionary keeps the order in which the volumes were made.
+        # The dictionary has the volumes in the order in which they were made.
         made = time.mktime((2026, 11, 20, 12, 0, 0, 0, 0, 0))
         return [
             {"Name": name, "Labels": labels or None, "CreatedAt": _rfc3339(made + number)}
@@ -751,7 +753,7 @@ class FakeEngine:
                 container
                 for container in self.containers.values()
                 if all(_has_label(container.labels, label) for label in filters.get("label", []))
-                # As the engine does it: a name that only contains the other matches, too.
+                # A real engine also matches a name that only contains the given name.
                 and all(
                     any(volume in mount["Source"] for mount in container.mounts) for volume in filters.get("volume", [])
                 )
@@ -811,7 +813,8 @@ class FakeEngine:
             container.end(255)
 
     def _wait(self, exchange: Exchange, container: Container) -> None:
-        # The headers come at once, the status when there is one (moby: postContainersWait).
+        # The engine sends the headers at once, and the status after the end of the container (moby:
+        # postContainersWait).
         exchange.chunks()
         while not container.ended.wait(0.02):
             if self.closing.is_set():
@@ -905,14 +908,14 @@ class FakeEngine:
         exchange.answer(200)
 
     def discard(self, container: Container) -> None:
-        """Remove a container by force, as somebody else may do it."""
+        """Remove a container by force, as another client can do it."""
         if container.status == "running":
             container.kill()
         container.ended.set()
         self.forget(container)
 
     def forget(self, container: Container) -> None:
-        """Have no such container any more."""
+        """Remove a container from the engine's list."""
         with self.lock:
             if self.containers.pop(container.id, None) is not None:
                 self.note("destroy", container)
@@ -924,7 +927,7 @@ def _filters(exchange: Exchange) -> dict[str, list[str]]:
 
 
 def _rfc3339(moment: float) -> str:
-    """A time as the engine writes it: with nanoseconds."""
+    """Return a time in the form of the engine, with nanoseconds."""
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
 
 
