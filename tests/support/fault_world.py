@@ -1,4 +1,4 @@
-"""A system on disk, the fake engine, and the real helper between the two, each request under a hard timeout."""
+"""A system on disk, the fake engine, and the real helper between them. Each request has a hard timeout."""
 
 from __future__ import annotations
 
@@ -34,18 +34,18 @@ HASTY: Mapping[str, Any] = {
     "volume.session.BEAT_INTERVAL": 1,
     "volume.session.RETRY_INTERVAL": 0.1,
 }
-"""The helper's waits, shorter where the wait is certain. Where something must come in time, a busy machine has enough
-of it; a test in which nothing comes makes that time short itself."""
+"""Shorter values for the helper's constants of time. A wait that happens in every test is short. A time limit is long
+enough for a busy machine; a test in which the limit is reached sets a shorter one itself."""
 
 
 @dataclass
 class FaultWorld:
-    """One system below ``root`` and one fake engine; everything is gone after the ``with`` block."""
+    """One system in the directory ``root`` and one fake engine. Both are removed after the ``with`` block."""
 
     images: tuple[str, ...] = (IMAGE,)
 
     def __enter__(self) -> Self:
-        # Short: a socket's path has room for a hundred characters.
+        # The path is short, because the path of a socket can only have about a hundred characters.
         self.root = Path(tempfile.mkdtemp(prefix="ndp-"))
         for directory in ("my_system", "platform", "home"):
             (self.root / directory).mkdir()
@@ -63,18 +63,18 @@ class FaultWorld:
 
     @property
     def log(self) -> bytes:
-        """``build.log``."""
+        """The content of ``build.log``."""
         return (self.root / "my_system" / "build.log").read_bytes()
 
     @property
     def downloads(self) -> list[str]:
-        """What is in the download directory."""
+        """The names of the files in the download directory."""
         directory = self.root / "dl"
         return sorted(path.name for path in directory.iterdir()) if directory.exists() else []
 
     @property
     def volume(self) -> str:
-        """The build volume's name, made up where there is none yet."""
+        """The build volume's name. If there is none yet, an id file is made."""
         directory = self.root / "my_system" / ".nerves" / "artifacts" / "my_system-portable-0.1.0"
         file = directory / ".docker_id"
         if not file.exists():
@@ -88,7 +88,7 @@ class FaultWorld:
         return f"{self.volume}-session"
 
     def args(self, **changes: Any) -> dict[Term, Term]:
-        """The request's arguments. ``patience`` is in seconds."""
+        """Return the arguments of a request. ``patience`` is in seconds."""
         changes.setdefault("image", IMAGE)
         if "patience" in changes:
             changes["env"] = {**changes.get("env", {}), "NERVES_DOCKER_PATIENCE": str(changes.pop("patience"))}
@@ -96,7 +96,7 @@ class FaultWorld:
 
     @contextmanager
     def helper(self, *, within: float = 60, **hasty: float) -> Iterator[Helper]:
-        """A helper, killed if the block takes longer than ``within`` seconds: a hang is a failed test."""
+        """Start a helper. If the block takes longer than ``within`` seconds, kill the helper and fail the test."""
         constants = {**HASTY, **{name.replace("__", "."): value for name, value in hasty.items()}}
         helper = Helper(
             command=[sys.executable, str(Path(__file__).parent.parent / "faults" / "hasty_helper.py")],
@@ -117,19 +117,19 @@ class FaultWorld:
         try:
             with helper:
                 yield helper
-            # A test may kill it itself.
+            # A test can kill the helper itself.
             assert helper.process.returncode in (0, -signal.SIGKILL)
         finally:
             timer.cancel()
             assert not too_late.is_set(), f"no outcome within {within} s"
 
     def run(self, *, within: float = 60, changes: Any = None, **hasty: float) -> Conversation:
-        """A build with a helper of its own."""
+        """Run a build with a helper of its own."""
         with self.helper(within=within, **hasty) as helper:
             return helper.request("build", self.args(**(changes or {})))
 
     def errors(self, hooks: Iterable[tuple[str, str, Hook]], **hasty: float) -> list[dict[str, Any]]:
-        """The error of a build for each fault by itself (method, path, hook), one helper serving them all."""
+        """Run a build for each fault (method, path, hook), all with the same helper. Return the error of each build."""
         found = []
         with self.helper(within=60, **hasty) as helper:
             for request_id, (method, path, hook) in enumerate(hooks, start=1):
@@ -142,7 +142,10 @@ class FaultWorld:
         return found
 
     def fail(self, *, within: float = 60, changes: Any = None, **hasty: float) -> dict[str, Any]:
-        """The error of a build that must fail, leave no half artifact, and not be called a defect of the helper."""
+        """Run a build that must fail. Return its error.
+
+        The build must leave no partial artifact, and the error must not call itself a defect of the helper.
+        """
         return self._checked(self.run(within=within, changes=changes, **hasty))
 
     def _checked(self, conversation: Conversation) -> dict[str, Any]:
