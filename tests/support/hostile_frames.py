@@ -1,9 +1,9 @@
-"""Feeds `decode` damaged terms and reports, as JSON, what came of it: a script, so that its memory can be limited.
+"""Passes damaged terms to `decode` and prints the results as JSON. It is a script, so that its memory can be limited.
 
     python hostile_frames.py COUNT SEED FILE...
 
-Each of COUNT terms is one of the FILEs (terms in the external format) after a few random injuries. The outcome is a
-value or a WireError; anything else ends the script with a traceback. For Linux, which has /proc.
+Each of COUNT terms is one of the FILEs (terms in the external format) with a few random changes. `decode` must return a
+value or raise a WireError. Any other exception ends the script with a traceback. The script needs Linux, for /proc.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from nerves_docker_port.port import wire
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The numbers that break lengths, and the tags that the format has.
+# Numbers that are wrong as lengths, and the tags of the format.
 _LENGTHS = [0, 1, 2, 255, 256, 65535, 65536, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
 _TAGS = [70, 77, 78, 80, 88, 89, 90, *range(97, 122), 131]
 
 
 def damaged(seeds: list[bytes], count: int, seed: int) -> Iterator[bytes]:
-    """`count` terms, the same for the same seed."""
+    """Yield `count` damaged terms, which are the same for the same seed."""
     chance = random.Random(seed)
     for _ in range(count):
         data = bytearray(chance.choice(seeds))
@@ -77,7 +77,7 @@ def main() -> None:
 
 
 def _peak_kib() -> int:
-    """The most memory that this process ever held. Not `ru_maxrss`, which on Linux begins with its parent's."""
+    """Return the peak memory of this process in KiB. `ru_maxrss` is not used, because a child inherits its parent's."""
     status = Path("/proc/self/status").read_text()
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
 
