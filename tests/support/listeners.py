@@ -1,4 +1,4 @@
-"""Small servers that answer as an engine does and write down who asked them what: to see where a client connects."""
+"""Small servers that answer as an engine does and record the requests, so that a test sees where a client connects."""
 
 from __future__ import annotations
 
@@ -38,33 +38,34 @@ VERSION = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One request: which listener got it, with what before the API's path, and what the client showed of itself."""
+    """One request that a listener has received."""
 
     listener: str
     prefix: str
+    """The part of the path before the path of the API."""
     certificate: str | None = None
-    """The common name of the client's certificate, where it showed one."""
+    """The common name of the client's certificate, or ``None`` if the client sent none."""
     headers: dict[str, str] = field(default_factory=dict, compare=False)
     api_version: str | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
 class Post:
-    """One POST: what the engine was asked to do."""
+    """One POST request that a listener has received."""
 
     path: str
-    """Without the API version."""
+    """The path without the API version."""
     query: dict[str, str]
     headers: dict[str, str]
     body: bytes
 
     def coded(self, header: str) -> Any:
-        """The JSON value of a header that holds one in Base64, as those for registries do."""
+        """Return the JSON value of a header that is in Base64, such as the header with registry credentials."""
         return json.loads(base64.urlsafe_b64decode(self.headers[header]))
 
 
 class Listeners:
-    """Listeners by name, and what they were asked."""
+    """Listeners, each with a name, and the requests that they have received."""
 
     def __init__(self, directory: Path) -> None:
         """Sockets are made in ``directory``, whose path must be short."""
@@ -84,20 +85,20 @@ class Listeners:
             server.server_close()
 
     def unix(self, name: str) -> str:
-        """A listener on a Unix socket of that name; its path."""
+        """Start a listener on a Unix socket with that name, and return its path."""
         path = self.directory / name
         self._serve(_UnixServer(str(path), _handler(name, self)))
         return str(path)
 
     def tcp(self, name: str, tls: ssl.SSLContext | None = None, address: str = "127.0.0.1") -> int:
-        """A listener on a port of its own; the port."""
+        """Start a listener on a free port, and return the port."""
         kind = _TcpServer6 if ":" in address else _TcpServer
         server = kind((address, 0), _handler(name, self, tls))
         self._serve(server)
         return int(server.server_address[1])
 
     def since(self, number: int) -> list[Asked]:
-        """What was asked after the first ``number`` requests, each kind once."""
+        """Return the requests after the first ``number`` ones, equal requests only once."""
         return list(dict.fromkeys(self.asked[number:]))
 
     def _serve(self, server: socketserver.BaseServer) -> None:
@@ -113,7 +114,7 @@ class _TcpServer(socketserver.ThreadingTCPServer):
     daemon_threads = True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that does not finish its handshake is what some tests are about."""
+        """Print nothing, because some tests have clients that do not finish the handshake."""
 
 
 class _TcpServer6(_TcpServer):
@@ -134,7 +135,7 @@ def _handler(
 
         def finish(self) -> None:
             super().finish()
-            # The server closes the plain socket only; this one was taken out of it.
+            # The server only closes the plain socket, so the TLS socket is closed here.
             if tls is not None:
                 self.request.close()
 
@@ -178,7 +179,7 @@ def _handler(
         do_GET = do_HEAD = do_CONNECT = _answer  # noqa: N815
 
         def log_message(self, *_arguments: object) -> None:
-            """Nobody reads it."""
+            """Print nothing."""
 
     return Handler
 
@@ -194,10 +195,10 @@ def _common_name(connection: object) -> str | None:
 
 
 class Authority:
-    """A certificate authority with files as Docker names them, made with openssl."""
+    """A certificate authority, made with openssl. Its files have the names that Docker uses."""
 
     def __init__(self, directory: Path, name: str = "authority") -> None:
-        """Makes ``ca.pem`` in ``directory``."""
+        """Make ``ca.pem`` in ``directory``."""
         apt_install(["openssl"], "the tests make certificates")
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -206,7 +207,7 @@ class Authority:
         self._openssl("req", "-x509", "-new", "-key", "ca-key.pem", "-subj", f"/CN={name}", "-days", "30", *_into("ca"))
 
     def issue(self, directory: Path, name: str, *, names: str = "", days: int = 30) -> Path:
-        """``ca.pem``, ``cert.pem`` and ``key.pem`` in ``directory``; ``names`` as in ``subjectAltName``."""
+        """Make ``ca.pem``, ``cert.pem`` and ``key.pem`` in ``directory``. ``names`` is the ``subjectAltName``."""
         directory.mkdir(parents=True, exist_ok=True)
         key, request, certificate = (directory / file for file in ("key.pem", "request.pem", "cert.pem"))
         self._openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", str(key))
@@ -223,7 +224,7 @@ class Authority:
         return directory
 
     def server(self, files: Path, *, wants_certificate: bool = False) -> ssl.SSLContext:
-        """The context of a server with the certificate in ``files``, which takes certificates of this authority."""
+        """Return the context of a server with the certificate in ``files``. It takes this authority's certificates."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(files / "cert.pem", files / "key.pem")
         context.load_verify_locations(self.certificate)
@@ -239,7 +240,7 @@ def _into(name: str) -> tuple[str, str]:
 
 
 def closed_port() -> int:
-    """A port of the loopback interface on which nobody listens."""
+    """Return a port of the loopback interface on which nobody listens."""
     with suppress(OSError), socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return int(free.getsockname()[1])
