@@ -1,6 +1,7 @@
-"""A Unix socket in front of the engine that passes everything on and keeps what was asked: what containers were made.
+"""A Unix socket in front of the engine that forwards everything and records the requests, with all new containers.
 
-The engine's own events tell neither environment nor mounts, and the containers are gone when a test could inspect them.
+A test could not use the engine instead. Its events contain neither environment nor mounts, and the containers are
+removed before a test can inspect them.
 """
 
 from __future__ import annotations
@@ -25,20 +26,21 @@ class Asked:
 
     method: str
     path: str
-    """Without the API version."""
+    """The path without the API version."""
     query: str
     body: Any
 
 
 class Recorder:
-    """Listens while the ``with`` block runs; ``host`` is for ``DOCKER_HOST``, ``asked`` what came, in order."""
+    """Listens during the ``with`` block. ``host`` is for ``DOCKER_HOST``, and ``asked`` has the requests in order."""
 
     def __init__(
         self, directory: Path, upstream: str, *, stall: str | None = None, slow: tuple[str, float] | None = None
     ) -> None:
-        """With ``stall``, the answer to a request whose path ends so stands still after its first 64 KiB.
+        """Record the requests to the engine ``upstream``.
 
-        With ``slow``, the answer to a request whose path ends so takes so many seconds for each 64 KiB.
+        The answer to a request whose path ends with ``stall`` stops after its first 64 KiB. ``slow`` is the end of a
+        path, and the seconds that each 64 KiB of the answer take.
         """
         self._stall = stall
         self._slow = slow
@@ -67,7 +69,10 @@ class Recorder:
         self._listener.close()
 
     def created(self, *, started: bool = True) -> list[dict[str, Any]]:
-        """The bodies of the requests that made containers, in order; without those that were only a reservation."""
+        """Return the bodies of the requests that made containers, in order.
+
+        With ``started``, the containers that only reserve a volume are left out, because they never start.
+        """
         return [
             {**asked.body, "Name": asked.query.partition("name=")[2]}
             for asked in self.asked
@@ -77,17 +82,17 @@ class Recorder:
         ]
 
     def cut(self) -> None:
-        """Break every connection, and each new one at once, as a network does that has gone."""
+        """Break every connection, and every new one at once, as if the network were lost."""
         with self._lock:
             self._is_cut = True
             connections = list(self._open)
         for connection in connections:
-            # It may have ended in this moment.
+            # The connection may already have ended.
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def mend(self) -> None:
-        """Pass on again what comes from now on."""
+        """Forward new connections again."""
         with self._lock:
             self._is_cut = False
 
@@ -149,7 +154,7 @@ class Recorder:
 
 
 class _Requests:
-    """Reads HTTP/1.1 requests out of one connection's bytes, up to the first that makes it a bare stream."""
+    """Parses the HTTP/1.1 requests of one connection, until a request turns the connection into a stream of bytes."""
 
     def __init__(self, keep: Any) -> None:
         self._keep = keep
