@@ -1,6 +1,6 @@
-"""What is in the command of a session's container, and in the file of further steps.
+"""Parses the command of a session's container, and the file with further steps.
 
-Read here by itself, not by the helper's own code: both sides of the form would otherwise be wrong together.
+This module does not use the helper's code, so that a test notices a mistake in the format that the helper writes.
 """
 
 from __future__ import annotations
@@ -8,20 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 NAME = "nerves-docker-port-steps"
-"""The name under which the script runs that runs the steps; its arguments follow."""
+"""The name of the script that runs the steps. Its arguments follow the name."""
 
 SESSION_NAME = "nerves-docker-port-session"
-"""The name under which the first program of the container runs; its arguments follow."""
+"""The name of the first program of the container. Its arguments follow the name."""
 
 Steps = list[tuple[str, list[str]]]
 """The name and the words of each step."""
 
 
 def steps_in(command: Sequence[str]) -> tuple[str, Steps]:
-    """The token of the marks, and the first steps; nothing of either in another container's command.
+    """Return the token of the marks and the first steps. Both are empty if the container is not one of a session.
 
-    After the script's name come its token, how many words the final step takes, the final step, then the first steps:
-    of each its name, the number of its words, and these.
+    The script's name is followed by the token, the number of words of the final step, the final step, and the first
+    steps. Each step is its name, the number of words of its command, and these words.
     """
     if NAME not in command:
         return "", []
@@ -30,7 +30,7 @@ def steps_in(command: Sequence[str]) -> tuple[str, Steps]:
 
 
 def final_step_in(command: Sequence[str]) -> Steps:
-    """The step that runs when it is asked for; nothing where there is none."""
+    """Return the final step, or an empty list if there is none."""
     if NAME not in command:
         return []
     _token, final, *rest = command[list(command).index(NAME) + 1 :]
@@ -38,13 +38,13 @@ def final_step_in(command: Sequence[str]) -> Steps:
 
 
 def steps_in_file(content: bytes) -> tuple[int, Steps]:
-    """The steps in the file ``steps``, in which each word is followed by a NUL, and the number of the first."""
+    """Return the number of the first step in the file ``steps``, and the steps. The file has a NUL after each word."""
     first, *rest = [word.decode() for word in content.split(b"\0")[:-1]]
     return int(first), _steps(rest)
 
 
 def patience_in(entrypoint: Sequence[str]) -> int:
-    """How many seconds the container lives without a heartbeat: the argument after the token."""
+    """Return the seconds that the container lives without a heartbeat, which is the argument after the token."""
     return int(entrypoint[list(entrypoint).index(SESSION_NAME) + 2])
 
 
