@@ -1,4 +1,4 @@
-"""A private ssh server on loopback, with users and keys of its own; nothing of the machine's ssh is touched."""
+"""A private ssh server on loopback, with its own users and keys. It does not change the machine's ssh."""
 
 from __future__ import annotations
 
@@ -20,14 +20,18 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 START_TIMEOUT = 30
-"""Seconds; only ends a hang."""
+"""Seconds. The limit is only reached if the server hangs."""
 
 
 class Sshd:
-    """The server; ``programs`` is what goes before everything else on the PATH of whoever logs in."""
+    """The server. The directory ``programs`` is the first one in the PATH of its sessions."""
 
     def __init__(self, *, path: str = "/usr/bin:/bin", variables: dict[str, str] | None = None, **options: str) -> None:
-        """What sessions have after ``programs`` on their PATH, more variables of theirs, and lines of sshd_config."""
+        """Make keys and a free port.
+
+        ``path`` is the rest of the PATH of sessions, ``variables`` are further variables of sessions, and ``options``
+        are options of sshd_config.
+        """
         apt_install(["openssh-server", "openssh-client"], "the tests reach an engine through ssh")
         self.directory = Path(tempfile.mkdtemp(prefix="ndp-"))
         self.directory.chmod(0o755)
@@ -92,7 +96,7 @@ class Sshd:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End the server and every session of it, as a power cut of that host would."""
+        """Kill the server and all its sessions, as a power cut of that host would do."""
         assert self._process is not None
         for pid in [*self.sessions(), self._process.pid]:
             with suppress(ProcessLookupError):
@@ -100,37 +104,37 @@ class Sshd:
         self._process.wait()
 
     def sessions(self) -> list[int]:
-        """The server's processes for connections."""
+        """Return the ids of the server's processes for connections."""
         assert self._process is not None
         return _descendants(self._process.pid)
 
     def cut(self) -> None:
-        """Break every connection; the server goes on."""
+        """Break every connection. The server still runs."""
         for pid in self.sessions():
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def add_user(self, name: str, *groups: str) -> str:
-        """A user who may log in with the key ``client``; the name, which is no other server's."""
+        """Add a user who may log in with the key ``client``. Return the user's name, which no other server uses."""
         name = f"{name}-{self.port}"
         extra = ["--groups", ",".join(groups)] if groups else []
-        # `*` is a password that nobody has; a locked account (`!`) could not log in with a key either.
+        # The password `*` matches nothing. A locked account (`!`) could not log in with a key.
         command = ["useradd", "--no-create-home", "--home-dir", str(self.directory), "--shell", "/bin/sh"]
         subprocess.run([*command, "--password", "*", *extra, name], check=True, capture_output=True)
         self._users.append(name)
         return name
 
     def program(self, name: str, script: str) -> None:
-        """A program of the far side."""
+        """Add a program to the far side."""
         path = self.programs / name
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o755)
 
     def client(self, directory: Path, *, key: str = "client", known: bool = True, config: str = "") -> dict[str, str]:
-        """The variables of somebody here whose `ssh` uses a configuration of its own.
+        """Return the environment of a client whose `ssh` uses its own configuration.
 
-        ssh finds the home directory by the user database and not by HOME, so this is a script on the PATH that gives
-        it the configuration with -F.
+        ssh gets the home directory from the user database and ignores HOME. So the PATH has a script `ssh`, which calls
+        ssh with the configuration as the argument of -F.
         """
         directory.mkdir(parents=True, exist_ok=True)
         hosts = directory / "known_hosts"
