@@ -1,4 +1,4 @@
-"""Real stores for ccache: a redis-server, nginx with WebDAV, and a proxy before one that can be made slow."""
+"""Real stores for ccache: a redis-server, nginx with WebDAV, and a proxy that makes a store slow."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ http {{
 
 @dataclass
 class Store:
-    """A server that runs, and can be stopped and held."""
+    """A server that a test can stop, or make hang."""
 
     port: int
     command: list[str]
@@ -63,18 +63,18 @@ class Store:
         self.stop()
 
     def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+        """Start the server, and wait until it accepts connections."""
         self.process = subprocess.Popen(self.command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         assert wait_until(self.answers), self.command
 
     def answers(self) -> bool:
-        """Whether it takes connections."""
+        """Return whether the server accepts connections."""
         with suppress(OSError), closing(socket.create_connection(("127.0.0.1", self.port), timeout=1)):
             return True
         return False
 
     def stop(self) -> None:
-        """End it; not running is fine."""
+        """End the server if it runs."""
         if self.process is not None:
             self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
@@ -82,13 +82,13 @@ class Store:
             self.process = None
 
     def hold(self) -> None:
-        """Let it answer nothing any more, as a host that hangs: it takes connections."""
+        """Make the server hang: it still accepts connections, but does not answer."""
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
 
 
 def free_port() -> int:
-    """A port of loopback that nobody uses."""
+    """Return a port of loopback that nobody uses."""
     with closing(socket.socket()) as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
@@ -96,7 +96,7 @@ def free_port() -> int:
 
 @contextmanager
 def redis(password: str | None = None) -> Iterator[Store]:
-    """A redis-server that keeps everything in memory."""
+    """Run a redis-server that keeps everything in memory."""
     apt_install(["redis-server"], "the compile cache is tested with a real store")
     port = free_port()
     words = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
@@ -106,14 +106,14 @@ def redis(password: str | None = None) -> Iterator[Store]:
 
 @contextmanager
 def web_dav(directory: Path, user: str, password: str) -> Iterator[Store]:
-    """An nginx that keeps files in ``directory`` for this user."""
+    """Run an nginx that keeps files in ``directory`` for this user."""
     apt_install(["nginx-light"], "the compile cache is tested with a real store")
     (directory / "files").mkdir(parents=True)
     hashed = subprocess.run(["openssl", "passwd", "-apr1", password], capture_output=True, text=True, check=True)
     (directory / "users").write_text(f"{user}:{hashed.stdout}")
     server = getpass.getuser()
     if os.getuid() == 0:
-        # nginx gives up root for another user.
+        # If nginx is started by root, it changes to another user.
         server = "www-data"
         shutil.chown(directory / "files", server)
         for path in (directory, *directory.parents[:-1]):
@@ -127,7 +127,7 @@ def web_dav(directory: Path, user: str, password: str) -> Iterator[Store]:
 
 @contextmanager
 def slow(port: int, seconds: float) -> Iterator[int]:
-    """A port that leads to another one, and keeps each piece of an answer back for so long."""
+    """Yield a port that forwards to ``port`` and delays each part of an answer by ``seconds``."""
     with closing(socket.socket()) as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(64)
