@@ -1,7 +1,7 @@
-"""A small world on disk for tests against a real engine: a system, a platform whose steps do as they are told, a home.
+"""A system, a platform and a home directory on disk, for tests against a real engine.
 
-The platform has the manners that matter (a ``Config.in`` written into the package, a Makefile in the build directory)
-and none of the bulk; `integration/platform` is the one that compiles something.
+The platform does what matters to the runner (it writes a ``Config.in`` into the package, and a Makefile into the build
+directory), but it compiles nothing, and a test decides what its steps do. `integration/platform` compiles something.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ dir=$(dirname "$1")
 cp /nerves/env/platform/Makefile "$2/Makefile"
 """
 
-# `RUN` (a make argument) and, for `make system`, a script in the package say what else a step does.
+# The make argument `RUN` and, for `make system`, a script in the package can add commands to a step.
 MAKEFILE = """\
 all:
 \t@$(or $(RUN),true)
@@ -53,7 +53,7 @@ SCRIPT = $(wildcard /nerves/env/*/in_make_system.sh)
 
 @dataclass
 class System:
-    """One system below ``root``, owned by ``uid``."""
+    """One system in the directory ``root``, owned by ``uid``."""
 
     root: Path
     uid: int
@@ -64,7 +64,7 @@ class System:
     platform_version: str | None = "1.34.0"
     package_name: str = "my_system"
     variables: Mapping[str, str] = field(default_factory=dict)
-    """More variables that lead to the engine, where ``host`` alone does not."""
+    """Further variables that the helper needs to reach the engine."""
 
     def __post_init__(self) -> None:
         self.write("platform/create-build.sh", CREATE_BUILD, mode=0o755)
@@ -80,17 +80,17 @@ class System:
 
     @property
     def artifact(self) -> Path:
-        """Where the artifact is to be."""
+        """The path of the artifact."""
         return self.root / "dl" / f"{self.app}-portable-0.1.0-ABCDEF0.tar.gz"
 
     @property
     def build_log(self) -> Path:
-        """The log of ``build``."""
+        """The path of the log of ``build``."""
         return self.package / "build.log"
 
     @property
     def archive_log(self) -> Path:
-        """The log of ``archive``."""
+        """The path of the log of ``archive``."""
         return self.package / "archive.log"
 
     @property
@@ -100,7 +100,7 @@ class System:
         return f"{self.app}-{(directory / '.docker_id').read_text()}"
 
     def write(self, path: str, text: str, *, mode: int = 0o644) -> Path:
-        """A file below the root, of the system's user."""
+        """Write a file in ``root`` that belongs to the system's user."""
         file = self.root / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
@@ -109,7 +109,7 @@ class System:
         return file
 
     def own(self) -> None:
-        """Everything below the root belongs to the system's user."""
+        """Make the system's user the owner of everything in ``root``."""
         if os.getuid() == 0:
             for directory, _, files in os.walk(self.root):
                 os.chown(directory, self.uid, self.uid)
@@ -117,14 +117,14 @@ class System:
                     os.chown(Path(directory) / file, self.uid, self.uid, follow_symlinks=False)
 
     def args(self, **changes: Any) -> dict[Term, Term]:
-        """The request's arguments."""
+        """Return the arguments of a request."""
         changes.setdefault("image", self.image)
         return arguments(
             self.root, app=self.app, package=self.package, platform_version=self.platform_version, **changes
         )
 
     def helper(self, *, stderr: int | None = None, **env: str) -> Helper:
-        """A helper that runs as the system's user."""
+        """Start a helper that runs as the system's user."""
         return Helper(
             command=packaged_command(),
             env={"DOCKER_HOST": self.host, "HOME": str(self.root / "home"), **self.variables, **env},
@@ -133,12 +133,12 @@ class System:
         )
 
     def run(self, op: str, *, answers: Sequence[bool] = (), **changes: Any) -> Conversation:
-        """One request with a helper of its own."""
+        """Send one request to a helper of its own."""
         with self.helper() as helper:
             return helper.request(op, self.args(**changes), answers=answers)
 
     def built_by(self) -> int:
-        """The uid that the build in the artifact ran as."""
+        """Return the uid of the build, which the build has written to the artifact."""
         with tarfile.open(self.artifact) as archive:
             name = next(name for name in archive.getnames() if name.endswith("nerves-system.tag"))
             member = archive.extractfile(name)
@@ -147,24 +147,24 @@ class System:
 
 
 def ours(client: docker.DockerClient, volume: str | None = None) -> list[str]:
-    """The names of the containers with our label, running or not."""
+    """Return the names of the containers with this package's label, even if they do not run."""
     label = "nerves-docker-port.volume" + ("" if volume is None else f"={volume}")
     return [c.name or "" for c in client.containers.list(all=True, filters={"label": label}, ignore_removed=True)]
 
 
 def at_work(client: docker.DockerClient, volume: str) -> list[str]:
-    """Those of ``ours`` that hold the volume: a parked session, which waits for the archive, does not."""
+    """Return the names in ``ours`` that hold the volume, which a parked session does not."""
     return [name for name in ours(client, volume) if not name.startswith(f"{volume}-parked-")]
 
 
 def owner(path: Path) -> tuple[int, int]:
-    """uid and gid of a file."""
+    """Return the uid and the gid of a file."""
     status = path.lstat()
     return status.st_uid, status.st_gid
 
 
 def load_json(path: Path) -> Any:
-    """A JSON file's value."""
+    """Return the value in a JSON file."""
     return json.loads(path.read_text())
 
 
