@@ -1,9 +1,9 @@
-"""Lets the workers of pytest-xdist run tests side by side, and a test that is marked ``alone`` by itself.
+"""Lets the workers of pytest-xdist run tests side by side, but a test that is marked ``alone`` by itself.
 
 Each test holds a shared lock while it runs. A test that is marked ``alone`` holds the same lock exclusively, so it
-waits for the tests that run, and the next tests wait for it. flock(2) is not fair: new holders of the shared lock could
-keep an exclusive one away for ever. So everybody passes a gate first, and who waits for the exclusive lock keeps it
-closed.
+waits for the tests that run, and the next tests wait for it. flock(2) is not fair, so new shared locks could delay an
+exclusive lock for ever. So each test must first get a second lock, the gate. A test that waits for the exclusive lock
+keeps the gate, so that no other test can start.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# A lock needs a file that all workers have. These two are as good as any.
+# A lock needs a file that all workers have. Any two files would do.
 GATE = Path(__file__).parent / "script.py"
 ROOM = Path(__file__)
 
