@@ -70,7 +70,7 @@ def build(
         steps = [
             workspace.create_build,
             Step("make", ["make", *request.make_args]),
-            *compile_cache.after(request.settings),
+            *compile_cache.counting_steps(request.settings),
             *_packing(workspace),
         ]
         check = _check(workspace)
@@ -84,7 +84,7 @@ def build(
                 recorder.warning(text)
             cache.check(request, recorder.warning)
             recorder.headline("Starting Build... (this may take a while)")
-            with compile_cache.counted(job):
+            with compile_cache.report_use(job):
                 job.run(steps)
             artifact = _copy(job)
         if not session.park():

@@ -14,15 +14,15 @@ from nerves_docker_port.workspace import cache
 from nerves_docker_port.workspace.mounted import bash
 
 
-def after(settings: Settings) -> list[Step]:
-    """Return the step that counts the hits after the last step that compiles. Return none without a cache."""
+def counting_steps(settings: Settings) -> list[Step]:
+    """Return the step that counts the hits after the last step that compiles, or no step if no cache is configured."""
     return [Step("ccache_count", bash("ccache-count", "ccache_count.sh"))] if cache.is_on(settings) else []
 
 
 @contextmanager
-def counted(job: Job) -> Iterator[None]:
-    """Report what the cache did in the body, even if the body fails. The body must also run the step of ``after``."""
-    counting = after(job.request.settings)
+def report_use(job: Job) -> Iterator[None]:
+    """Report what the cache did in the body, even if the body fails. The body must also run the ``counting_steps``."""
+    counting = counting_steps(job.request.settings)
     try:
         yield
     except errors.RunnerError:
