@@ -68,7 +68,7 @@ class Listeners:
     """Listeners, each with a name, and the requests that they have received."""
 
     def __init__(self, directory: Path) -> None:
-        """Sockets are made in ``directory``, whose path must be short."""
+        """Make no listener yet. Unix sockets are made in ``directory``, whose path must be short."""
         self.directory = directory
         self.asked: list[Asked] = []
         self.posts: list[Post] = []

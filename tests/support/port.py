@@ -213,12 +213,12 @@ class Helper:
         self.process.send_signal(number)
 
     def wait_until(self, condition: Any, seconds: float = 60) -> bool:
-        """Whether ``condition()`` becomes true within ``seconds``."""
+        """Return whether ``condition()`` becomes true within ``seconds``."""
         return wait_until(condition, seconds)
 
 
 def wait_until(condition: Any, seconds: float = 60) -> bool:
-    """Whether ``condition()`` becomes true within ``seconds``."""
+    """Return whether ``condition()`` becomes true within ``seconds``."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():

@@ -103,11 +103,11 @@ class Tmux:
         return self._run("display-message", "-p", "#{pane_title}").strip()
 
     def alternate(self) -> bool:
-        """Whether the terminal shows its alternate screen."""
+        """Return whether the terminal shows its alternate screen."""
         return self._run("display-message", "-p", "#{alternate_on}").strip() == "1"
 
     def state(self) -> dict[str, str]:
-        """What programs can change at the terminal, by tmux' names: the alternate screen, the cursor, the mouse, ..."""
+        """Return what programs can change at the terminal, such as the cursor and the mouse, by tmux's names."""
         names = "alternate_on cursor_flag insert_flag keypad_cursor_flag keypad_flag mouse_any_flag mouse_sgr_flag "
         names += "origin_flag scroll_region_lower scroll_region_upper wrap_flag"
         values = self._run("display-message", "-p", " ".join(f"#{{{name}}}" for name in names.split())).split()

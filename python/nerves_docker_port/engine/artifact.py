@@ -89,7 +89,7 @@ def _remove_stale_parts(target: Path) -> None:
 
 
 def is_whole(artifact: Artifact) -> bool:
-    """Whether the file still exists and has the size and the hash that ``artifact`` states."""
+    """Return whether the file still exists and has the size and the hash that ``artifact`` states."""
     try:
         if artifact.path.stat().st_size != artifact.size:
             return False

@@ -1,4 +1,4 @@
-"""What Mix asks for and what a person has configured, validated once and then frozen.
+"""The requests of Mix and the settings of the user, which are validated once and then frozen.
 
-It reads plain values and must touch neither the engine nor the file system.
+This package reads plain values. It must use neither the engine nor the file system.
 """

@@ -1,4 +1,4 @@
 """The build volume: its name, who may use it, and which volumes may be removed.
 
-It must not know which step runs on a volume or what the step is for.
+This package must not know which step runs on a volume or what the step is for.
 """
