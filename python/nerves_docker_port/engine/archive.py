@@ -103,11 +103,11 @@ def _first_file(body: _Body) -> Iterator[IO[bytes] | None]:
 
 @contextmanager
 def tree(engine: Engine, container: str, path: str, cancellation: Cancellation) -> Iterator[Iterator[Member] | None]:
-    """Yield an iterator over a file or directory in the container and everything in it. Yield ``None`` without a path.
+    """Yield an iterator over a file or directory in the container and everything in it.
 
-    The content of a member can be read until the iterator gives the next one. The iterator raises ``tarfile.TarError``
-    if the end of the archive is missing, because an engine that fails in the middle ends its answer as if it were
-    complete. Raises the errors of ``opened``.
+    Yield ``None`` if the path does not exist. The content of a member can be read until the iterator gives the next
+    one. The iterator raises ``tarfile.TarError`` if the end of the archive is missing, because an engine that fails in
+    the middle ends its answer as if it were complete. Raises the errors of ``opened``.
     """
     with _packed(engine, container, path, cancellation) as body:
         if body is None:
