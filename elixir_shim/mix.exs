@@ -15,8 +15,8 @@ defmodule NervesDockerPort.MixProject do
       elixir: "~> 1.14",
       elixirc_paths: elixirc_paths(Mix.env()),
       deps: deps(),
-      # Nerves compiles its own packages before it builds a system, and nothing else. So we are one: else a `mix compile`
-      # with nothing compiled yet would not find the build runner.
+      # Before Nerves builds a system, it compiles only Nerves packages. If this package was none, the first `mix compile`
+      # would not find the build runner.
       nerves_package: [type: :package],
       name: "nerves_docker_port",
       description: "Builds Nerves systems on a Docker engine, without the docker CLI",
@@ -27,20 +27,20 @@ defmodule NervesDockerPort.MixProject do
     ]
   end
 
-  # No application of its own: everything runs inside Mix.
+  # There is no OTP application, because all code runs inside Mix.
   def application, do: []
 
-  # With Elixir 1.14, which does not read this, put MIX_ENV=tools before these tasks.
+  # Elixir 1.14 does not read this. With it, put MIX_ENV=tools before these tasks.
   def cli, do: [preferred_envs: [docs: :tools, credo: :tools, dialyzer: :tools]]
 
   defp elixirc_paths(:test), do: ["lib", "test/support"]
   defp elixirc_paths(_env), do: ["lib"]
 
-  # Nerves is not listed although it is called: it is the system's own dependency, which calls us at run time, and every
-  # call to it is resolved then. So neither is compiled before the other, and a Nerves from a path needs no `override`.
+  # Nerves is not listed, although this package calls it. It is a dependency of the system, and all calls to it are resolved
+  # at run time. So none of the two has to be compiled first, and a Nerves from a path needs no `override`.
   #
-  # `mix deps.get` fetches these tools, and only the tasks that use them need them: they have an environment of their own, so
-  # compiling and testing works without them. Without Hex, Mix cannot even read such a list; then there is none.
+  # `mix deps.get` fetches these tools. They have a Mix environment of their own, so compilation and tests work without them.
+  # Without Hex, Mix cannot read such a list, so the list is empty then.
   defp deps do
     if Code.ensure_loaded?(Hex) do
       [
@@ -53,7 +53,7 @@ defmodule NervesDockerPort.MixProject do
     end
   end
 
-  # NOTICE says which license is whose.
+  # NOTICE says which part has which license.
   defp package do
     [
       licenses: ["Apache-2.0", "BSD-3-Clause", "MIT", "MPL-2.0"],
