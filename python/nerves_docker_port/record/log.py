@@ -36,8 +36,8 @@ class Headlines:
     """Finds the headlines in the output, each once and in order, even if a headline is cut into several reads."""
 
     def __init__(self) -> None:
-        # The part of the unfinished last line that still matters: of a line that may be a headline, its beginning; of
-        # any other line, its last bytes, because a headline of another package may begin there.
+        # The part of the unfinished last line that is still needed: its beginning if the line may be a headline,
+        # otherwise (`_skipping`) its last bytes, because a headline of another package may begin there.
         self._line = b""
         self._skipping = False
 
@@ -65,7 +65,7 @@ class Headlines:
         found = _in_lines(data, last)
         mark = standout.USUAL_MARK
         if data.count(mark, 0, last) > b"\n".join(found).count(mark):
-            data = standout.with_inserted_on_lines_of_their_own(data[:last])
+            data = standout.with_headlines_on_own_lines(data[:last])
             found = _in_lines(data, len(data))
         return _shown(found)
 
@@ -87,7 +87,7 @@ class Headlines:
 
 
 def _in_lines(data: bytes, end: int) -> list[bytes]:
-    """The headlines that begin a line, in whole lines up to ``end``."""
+    """Return the headlines that are at the beginning of a line in ``data[:end]``, which must be whole lines."""
     first = standout.HEADLINE.match(data, 0, end)
     return [*([first[0]] if first else []), *standout.NEXT_HEADLINES.findall(data, 0, end)]
 

@@ -39,8 +39,8 @@ NEXT_HEADLINES = re.compile(rb"\n( >>>[^\n]* | \x1b\[7m>>>[^\n]* | %s[^\n]* )" %
 """A newline and the headline that follows it."""
 
 USUAL_MARK = b"\x1b[7m>>> "
-"""How headlines begin on nearly every terminal. Where several packages are built at once, one can follow a line that
-another package's job has not ended yet (`checking for pipe... `); only this form is looked for there."""
+"""The beginning of headlines on nearly every terminal. If several packages are built at once, a headline can follow the
+unfinished line of another package (`checking for pipe... `). In such a line, only this form is searched for."""
 
 _INSERTED = re.compile(rb"^(?!\x1b\[7m>>> )([^\n]*?)(?=\x1b\[7m>>> )", re.MULTILINE)
 
@@ -60,8 +60,11 @@ def may_become_headline(line: bytes) -> bool:
     return _START.match(line) is not None or HEADLINE.match(line) is not None
 
 
-def with_inserted_on_lines_of_their_own(data: bytes) -> bytes:
-    """``data``, which begins with a line, with a newline before a headline that stands in a line of something else."""
+def with_headlines_on_own_lines(data: bytes) -> bytes:
+    """Return ``data`` with a newline before each headline that follows other text in its line.
+
+    ``data`` must begin at the beginning of a line.
+    """
     return _INSERTED.sub(rb"\1\n", data)
 
 
