@@ -103,7 +103,7 @@ def _sample(
 
 
 def _cpu(log: str) -> float:
-    """The seconds of CPU that compiling took, by the output of the shell's `times`."""
+    """Return the CPU time of the compilers in seconds, from the output of the shell's `times` in the log."""
     used = re.findall(r"^(\d+)m([\d.]+)s (\d+)m([\d.]+)s$", log, re.MULTILINE)
     return sum(60 * (int(words[0]) + int(words[2])) + float(words[1]) + float(words[3]) for words in used)
 

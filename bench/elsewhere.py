@@ -1,4 +1,4 @@
-"""An engine that is far away, and one that sees no files of the host: what both cost the miniature system."""
+"""Measures builds with an engine that is far away, and with one that does not see the host's files."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from support.link import Link
 from support.system import System
 
 ROUND_TRIP = 0.15
-"""Seconds."""
+"""The seconds of a round trip on the slow link."""
 DOWNLOADED = 2 * 10**9
-"""Bytes in the host's downloads directory."""
+"""The size in bytes of a file in the host's download directory."""
 
 Workspace = Literal["mounted", "copied"]
 
 
 def link(place: Place) -> Iterator[Case]:
-    """A cold build and archive through a proxy that keeps back all that passes through it."""
+    """Measure a cold build and archive through a proxy that delays all data."""
     with (
         _system(place, "mounted") as mounted,
         _system(place, "copied") as copied,
@@ -49,7 +49,7 @@ def link(place: Place) -> Iterator[Case]:
 
 
 def copies(place: Place) -> Iterator[Case]:
-    """Builds on copies of the package and the platform, against builds on the directories themselves."""
+    """Compare builds on copies of the package and the platform with builds on the host's directories."""
     with (
         _system(place, "mounted") as mounted,
         _system(place, "copied") as copied,
@@ -82,7 +82,7 @@ def copies(place: Place) -> Iterator[Case]:
 
 @contextmanager
 def _system(place: Place, name: str) -> Iterator[System]:
-    """The miniature system, in a directory of its own."""
+    """Provide the miniature system in a new directory, which is removed after the block."""
     root = place.directory / name
     root.mkdir()
     system = System(root=root, uid=os.getuid(), image=NEW, host=place.host)
@@ -97,13 +97,13 @@ def _system(place: Place, name: str) -> Iterator[System]:
 
 
 def _cold(place: Place, system: System, workspace: Workspace, *, host: str | None = None) -> Sample:
-    """A build and archive as from a fresh checkout; only what is downloaded is there."""
+    """Measure a build and archive as after a fresh checkout. Only the downloads exist already."""
     _reset(place, system)
     return _sample(system, workspace, host=host)
 
 
 def _sample(system: System, workspace: Workspace, *, host: str | None = None) -> Sample:
-    """A build and archive with one helper, as Mix has it, from its start to its end."""
+    """Measure a build and archive with one helper, as Mix uses it, from the helper's start to its end."""
     arguments = system.args(env={"NERVES_DOCKER_WORKSPACE": workspace})
     started = time.perf_counter()
     with system.helper(DOCKER_HOST=host or system.host) as helper:

@@ -72,7 +72,7 @@ class Verdict:
     case: str
     limit: Limit
     value: float
-    """The ratio or the difference of two medians, or one median, as the limit has it."""
+    """The ratio or the difference of two medians, or one median, depending on the kind of the limit."""
 
     @property
     def ok(self) -> bool:

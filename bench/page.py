@@ -1,4 +1,4 @@
-"""Writes the figures of a run into a page of the documentation, between marks: nobody copies a figure by hand."""
+"""Writes the figures of a run between marks in a page of the documentation, so that nobody copies a figure by hand."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _TITLES = {
     "p99": "99th percentile (s)",
     "max": "longest (s)",
 }
-"""Headings of the measures beside the time."""
+"""The headings of the measures other than the time."""
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    """Replace the figures of each case of ``record`` (report.py) in the page. Those of other cases stay.
+    """Replace the figures of each case of ``record`` (report.py) in the page. The figures of other cases are kept.
 
-    Raises ``WorldError`` where the page has not one place for a case; then nothing is changed.
+    Raises ``WorldError`` and changes nothing if the page does not have exactly one place for each case.
     """
     text = path.read_text()
     for case in record["cases"]:
