@@ -1,4 +1,4 @@
-"""`mix nerves_docker_port.doctor` and `mix nerves_docker_port.volumes` as a person runs them; there is no terminal."""
+"""The tasks `mix nerves_docker_port.*` as a person runs them; there is no terminal."""
 
 from __future__ import annotations
 
@@ -82,6 +82,26 @@ def test_volumes_are_listed_and_nothing_is_removed_unasked(project: Project, unb
     assert "Nothing was removed: there is no terminal to ask at." in ended.stdout
     ended = unbuilt.mix("nerves_docker_port.volumes", "--prune", "--yes", name)
     assert f"Removed {name}" in ended.stdout
+
+
+def test_a_command_its_exit_status_and_what_it_has_made(unbuilt: Project) -> None:
+    command = ["--", "sh", "-c", "mkdir -p made; echo text > made/file; echo said; exit $0"]
+    gets = ["--get", "made/file", "--get", "made"]
+    ended = unbuilt.mix("nerves_docker_port.run", *gets, *command, "0")
+    assert ended.returncode == 0, ended.stdout
+    assert "said\n" in ended.stdout
+    assert (unbuilt.system / "file").read_text() == (unbuilt.system / "made/file").read_text() == "text\n"
+    before = sorted(unbuilt.system.iterdir())
+    for wanted, status, told in (
+        (["--get", "nothing"], 0, "There is no nothing in the build directory."),
+        (["--get", "made"], 0, f"{unbuilt.system}/made is a directory with files in it already."),
+        (["--get", "made/file"], 3, "said\n"),
+        ([], 143, "said\n"),
+    ):
+        ended = unbuilt.mix("nerves_docker_port.run", *wanted, *command, str(status))
+        assert ended.returncode == (status or 1), ended.stdout
+        assert told in ended.stdout
+        assert sorted(unbuilt.system.iterdir()) == before
 
 
 def test_help_has_the_tasks(unbuilt: Project) -> None:
