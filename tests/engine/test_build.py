@@ -164,6 +164,19 @@ def test_archive_packs_again_after_a_change_in_a_file_system_that_is_mounted_in_
     assert conversation.finished == ["preflight", "make_system", "copy"]
 
 
+@pytest.mark.parametrize("mode", ["ro", "rw"])
+def test_a_directory_of_the_host_at_tmp_gets_nothing_of_the_runner_s(system: System, mode: str) -> None:
+    """Two builds would have the same file there, and what is secret would stay."""
+    shared = system.root / "shared"
+    shared.mkdir()
+    system.own()
+    args = system.args(runner_config=[(Atom("mounts"), [(str(shared), "/tmp", Atom(mode))])])
+    with system.helper() as helper:
+        helper.request("build", args).value()
+        assert list(shared.iterdir()) == []
+        assert helper.request("archive", args, request_id=2).finished == ["preflight", "check_tree"]
+
+
 def test_what_mix_itself_writes_between_build_and_archive_is_no_change(system: System) -> None:
     with system.helper() as helper:
         helper.request("build", system.args()).value()

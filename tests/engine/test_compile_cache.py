@@ -177,7 +177,7 @@ def test_a_store_that_is_lost_during_a_build(system: System, how: str) -> None:
 
 def test_a_store_that_comes_back_is_used_again(system: System) -> None:
     """The compilation waits for the program that watches to notice each change."""
-    conf = "/tmp/nerves-docker-port.ccache-conf"
+    conf = "/nerves-docker-port/tmp/ccache-conf"
     wait = f"while grep -q remote_storage {conf}; do sleep 0.1; done; touch /nerves/env/my_system/lost; "
     wait += f"until grep -q remote_storage {conf}; do sleep 0.1; done"
     system.write("my_system/in_compile.sh", wait)

@@ -146,6 +146,7 @@ def test_a_key_and_its_variable_give_the_same(key: str, value: Term, variable: s
         ("mounts", [("/a", "b")], "/a:b", "an absolute path as the target", "b"),
         ("mounts", [("/a", "/b", Atom("rx"))], "/a:/b:rx", "ro", "rx"),
         ("mounts", [("/a", "/nerves")], "/a:/nerves", "another target", "/nerves"),
+        ("mounts", [("/a", "/nerves-docker-port")], "/a:/nerves-docker-port", "another target", "/nerves-docker-port"),
         (
             "mounts",
             [("/a", "/nerves/dl/x")],

@@ -359,7 +359,8 @@ def _step_error(job: Job, step: Step, failure: Failure, kind: str, cause: str) -
     if step.name == "make_system" and "No rule to make target 'system'" in last_lines:
         package, names = job.request.package, job.request.names
         return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
-    command = shlex.join(step.command)
+    # A program of ours is an argument of bash. The user is told only its name.
+    command = shlex.join(step.command[3:] if list(step.command[:2]) == ["/bin/bash", "-c"] else step.command)
     # Where the kernel's count cannot be read, the log can tell it, because gcc prints that its compiler was killed.
     if failure.out_of_memory or kind == "out-of-memory" or "Killed signal terminated program" in last_lines:
         return errors.out_of_memory(command, failure.status, last_lines, log, cause=cause)

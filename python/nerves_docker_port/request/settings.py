@@ -62,6 +62,7 @@ RUNNER_VARIABLES: Final = ("UID", "GID", "HOME", "NERVES_BR_DL_DIR", "SSH_AUTH_S
 """The variables in the container that the runner sets itself."""
 
 OWN_TARGETS: Final = (
+    "/nerves-docker-port",
     "/nerves/build",
     "/nerves/dl",
     "/nerves/ssh",

@@ -18,7 +18,7 @@
 # lost later.
 ndp_token=$1
 shift
-ndp_state=/nerves-docker-port ndp_files=/tmp/nerves-docker-port.ccache-
+ndp_state=/nerves-docker-port ndp_files=/nerves-docker-port/tmp/ccache-
 
 # ndp_ask_store SECONDS LINE_SECONDS: send the question to the store, and print the milliseconds until the answer, and the
 # answer. Wait at most SECONDS for all of it, and at most LINE_SECONDS for each line. bash makes the connection itself,

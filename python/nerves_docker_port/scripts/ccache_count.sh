@@ -5,7 +5,7 @@
 #
 # ccache's log of statistics has a line `# FILE` for each compilation, and then the name of each counter that increased.
 # Up to version 4.6 the log calls the store `secondary`.
-ndp_files=/tmp/nerves-docker-port.ccache-
+ndp_files=/nerves-docker-port/tmp/ccache-
 [ ! -f "${ndp_files}stats" ] || awk '
   function count() {
     hits += hit; misses += miss; if (hit && remote) remotes++

@@ -21,9 +21,9 @@ ndp_list() {
     -printf '%p %y %m %s %T@ %C@ %l\0' | LC_ALL=C sort -z | sha256sum
 }
 if [ "$ndp_what" = note ]; then
-  ndp_list "$@" >/tmp/nerves-docker-port.inputs
+  ndp_list "$@" >/nerves-docker-port/tmp/inputs
 else
-  [ "$(ndp_list "$@")" = "$(cat /tmp/nerves-docker-port.inputs)" ]
+  [ "$(ndp_list "$@")" = "$(cat /nerves-docker-port/tmp/inputs)" ]
   ndp_changed=$(find . -xdev -newercc /nerves-docker-port/ended -print -quit)
   [ -z "$ndp_changed" ]
 fi

@@ -18,7 +18,7 @@ from nerves_docker_port.request.request import Request
 from nerves_docker_port.request.settings import Settings
 from nerves_docker_port.volume.session import ANSWERED, STATE, Questions
 
-FILES = "/tmp/nerves-docker-port.ccache-"
+FILES = f"{STATE}/tmp/ccache-"
 """The beginning of the paths of the files in which the programs of the container write about the cache."""
 
 _ANSWER_LIMIT = 50
