@@ -299,6 +299,30 @@ def test_the_error_before_an_interruption_is_the_cause() -> None:
     assert found(log).kind == "compile-c"
 
 
+@pytest.mark.parametrize(
+    ("line", "package", "remedy"),
+    [
+        ("system/system.mk:112: *** BR2_SYSTEM_DEFAULT_PATH can't be empty.", None, "Set BR2_SYSTEM_DEFAULT_PATH"),
+        (
+            "package/pkg-generic.mk:247: *** BR2_GLOBAL_PATCH_DIR contains nonexistent directory /nerves/patches.",
+            None,
+            "BR2_GLOBAL_PATCH_DIR in the defconfig: /nerves/patches does not exist",
+        ),
+        (
+            "linux/linux.mk:667: *** No defconfig name specified, check your BR2_LINUX_KERNEL_DEFCONFIG setting.",
+            "linux",
+            "Set BR2_LINUX_KERNEL_DEFCONFIG",
+        ),
+    ],
+)
+def test_a_makefile_of_buildroot_blames_a_package_only_if_it_is_one(
+    line: str, package: str | None, remedy: str
+) -> None:
+    cause = found(PREPARATION + f"{line}  Stop.\nmake: *** [Makefile:23: _all] Error 2\n")
+    assert (cause.package, cause.step, cause.lines) == (package, None, (f"{line}  Stop.",))
+    assert remedy in (cause.remedy or "")
+
+
 @pytest.mark.parametrize("signal", ["Terminated", "Hangup", "Error 143"])
 def test_an_interruption_is_told_as_one(signal: str) -> None:
     log = PREPARATION + headline("host-a", "1.0", "Building") + "cc -c a.c\nmake[2]: *** [Makefile:5: a.o] " + signal

@@ -36,6 +36,8 @@ _ABOVE = 400
 """Lines above the decisive one in which a patch's name, an address or a hash file is looked for."""
 _TRACEBACK = 80
 """The most lines that a Python traceback has above its last line."""
+_AMID = 8
+"""The lines above that ``Sign.amid`` means."""
 _PATCHING = 64 * 1024
 """Bytes of a package's ``Patching`` that are read for the patches that were applied."""
 
@@ -77,7 +79,7 @@ _EXPLANATION = re.compile(
     r"In file included from |\S+: (?:In |At )|\s+(?:=|-->|\^|~)|\s{4}"
 )
 _MAKE = re.compile(r"(?:^|\W)\w*make(?:\[\d+\])?: \*\*\* ")
-_BARRIER = re.compile(_MAKE.pattern + r"|^>>> ")
+_BARRIER = re.compile(_MAKE.pattern + r"|^>>> |\(ignored\)$")
 _NINJA_NEXT = re.compile(r"\[\d+/\d+\] |FAILED: |ninja: ")
 # Commands that make and shells print before they run them: an error's words in them are not an error.
 _COMMAND = re.compile(
@@ -483,6 +485,8 @@ def _match(lines: Sequence[str], index: int, step: str) -> tuple[Sign, re.Match[
             continue
         if sign.over and not any(sign.over.match(below) for below in lines[index + 1 : index + 2]):
             continue
+        if sign.amid and not any(map(sign.amid.search, above[-_AMID:])):
+            continue
         if sign.rank == Rank.WEAK and len(line) > _LONGEST_WEAK:
             return None
         if sign.kind == "python" and any(one.startswith("Traceback (most recent") for one in above):
@@ -546,8 +550,8 @@ def _no_rule_advice(fields: Mapping[str, str]) -> str:
 
 
 def _package_of_makefile(makefile: str) -> str | None:
-    """The package whose .mk file this is: Buildroot wants it in ``name/name.mk``."""
-    match = re.search(r"(?:^|/)(?P<package>[^/]+)/(?P=package)\.mk$", makefile)
+    """The package whose .mk file this is: Buildroot wants it in ``name/name.mk``. system/system.mk is none's."""
+    match = re.search(r"(?:^|/)(?P<package>(?!(?:system|arch|fs)/)[^/]+)/(?P=package)\.mk$", makefile)
     return match["package"] if match else None
 
 

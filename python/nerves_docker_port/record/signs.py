@@ -127,6 +127,8 @@ class Sign:
     """Only in a message whose first line begins so."""
     over: re.Pattern[str] | None = None
     """Only if the next line begins so."""
+    amid: re.Pattern[str] | None = None
+    """Only if one of the few lines above has this."""
     opens: bool = False
     """The lines below say what is wrong: one of them that is a sign itself says more."""
 
@@ -141,6 +143,7 @@ def _sign(
     steps: tuple[str, ...] = (),
     under: str = "",
     over: str | None = None,
+    amid: str | None = None,
     opens: bool = False,
 ) -> Sign:
     return Sign(
@@ -153,6 +156,7 @@ def _sign(
         steps,
         under,
         re.compile(over) if over else None,
+        re.compile(amid) if amid else None,
         opens,
     )
 
@@ -205,13 +209,16 @@ SIGNS: tuple[Sign, ...] = (
         r"\s*\*\*\* Maybe you need to increase|\d+ errors?(?:, \d+ warnings?)? generated\.|gzip: stdout: Broken pipe|"
         r"Resolving .* failed: |.*: skipping incompatible |.*more undefined references to |\S*ld: (?:note|NOTE): |"
         r".*: in function '[^']*':$|.*configure: error: (?:in '|\S*configure\S* failed for)|"
-        r"To learn more, run the command again|HTTP request sent, awaiting response\.\.\. [45]\d\d )",
+        r"To learn more, run the command again|BEGIN failed--compilation aborted|Execution of \S+ aborted due to comp|"
+        r"\S+ had compilation errors\.|msgfmt: found \d+ fatal error|"
+        r"HTTP request sent, awaiting response\.\.\. [45]\d\d )",
     ),
     # The machine.
     _sign(
         "disk-full",
         ENVIRONMENT,
-        r"(?:: |^|[('])(?:No space left on device|Disk quota exceeded)|\(os error 28\)|ENOSPC",
+        r"(?:: |^|[('\]] ?)(?:[Nn]o space left on device|Disk quota exceeded)|\(os error 28\)|ENOSPC|"
+        r"^tar: .*: Wrote only \d+ of \d+ bytes",
         _DISK,
     ),
     _sign(
@@ -235,6 +242,12 @@ SIGNS: tuple[Sign, ...] = (
         ENVIRONMENT,
         r"(?:fork|vfork|clone|pthread_create|Cannot fork|thread).{0,40}: Resource temporarily unavailable",
         "Raise the container's limit of processes, or build with fewer jobs at once (BR2_JLEVEL).",
+    ),
+    _sign(
+        "engine-limit",
+        ENVIRONMENT,
+        r"(?:^|: )File size limit exceeded|: File too large$",
+        "Raise the container's limit of a file's size (the engine's `default-ulimits` fsize), or write a smaller file.",
     ),
     _sign(
         "engine-limit",
@@ -410,7 +423,7 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "config",
         CAUSE,
-        r"BR2_GLOBAL_PATCH_DIR contains nonexistent directory (?P<path>\S+)",
+        r"BR2_GLOBAL_PATCH_DIR contains nonexistent directory (?P<path>\S+?)\.?(?:\s|$)",
         "Correct BR2_GLOBAL_PATCH_DIR in the defconfig: {path} does not exist.",
     ),
     _sign(
@@ -476,7 +489,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "kconfig",
         CAUSE,
-        r"Error in reading or end of file\.|aborted! *$|Configuration file \"\.config\" not found|"
+        r"Error in reading or end of file\.|^Console input/output is redirected\. |"
+        r"aborted! *$|Configuration file \"\.config\" not found|"
         r"\*\*\* Error during (?:writing|sync|update) of the",
     ),
     _sign("kconfig", CAUSE, r"^\*\*\* (?:Configuration file|The configuration)"),
@@ -589,8 +603,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "download-git",
         CAUSE,
-        r"detected dubious ownership in repository at",
-        "Give the directory to the user that the build runs as (`chown`), or delete it: it is downloaded again.",
+        r"detected dubious ownership in repository at '(?P<path>[^']+)'",
+        "Give {path} to the user that the build runs as (`chown -R`).",
         after=5,
     ),
     _sign(
@@ -1207,6 +1221,23 @@ SIGNS: tuple[Sign, ...] = (
         "Add the package that provides lib{library} to {variable}_DEPENDENCIES.",
     ),
     _sign(
+        "permission",
+        CAUSE,
+        r"cannot open output file (?P<path>\S+): Permission denied|"
+        r"^PermissionError: \[Errno 13\] Permission denied: '(?P<path2>[^']+)'",
+        "Let the user that the build runs as write {path} (`ls -ld` tells whose it is).",
+        before=r"^(?:Traceback|\s)",
+    ),
+    _sign(
+        "link-undefined",
+        CAUSE,
+        r"undefined reference to 'main'$|undefined symbol: main$",
+        "No file that is linked has a main function: a source file is missing from the link, or a library is linked as "
+        "a program.",
+        before=r"in function ",
+        after=1,
+    ),
+    _sign(
         "link-undefined",
         CAUSE,
         r"undefined reference to (?:symbol )?'(?P<symbol>[^'@]+)|undefined symbol: (?P<symbol2>\S+)|"
@@ -1340,6 +1371,7 @@ SIGNS: tuple[Sign, ...] = (
         r"FileNotFoundError: \[Errno 2\] No such file or directory: '(?P<tool>[\w.+-]+)'",
         *_ADD_TOOL,
         before=r"^(?:Traceback|\s)",
+        amid=r"_execute_child",
     ),
     _sign(
         "compile-other",
@@ -1390,10 +1422,21 @@ SIGNS: tuple[Sign, ...] = (
         "Install the Perl module that is named in the build image.",
     ),
     _sign(
+        "host-too-old",
+        CAUSE,
+        r"^Perl v?(?P<version>[\d.]+) required--this is only",
+        "Use a newer Perl: {version} at least.",
+    ),
+    _sign(
         "perl",
         CAUSE,
-        r"^(?:syntax error|Can't (?:open|find|exec|use|call|modify)|Undefined subroutine|"
-        r"Global symbol) .* at \S+ line \d+|^BEGIN failed--compilation aborted",
+        r"^(?:syntax error|(?:Can't|Undefined subroutine|Global symbol|Bareword|Missing right|Unmatched) .*) at \S+ "
+        r"line \d+|^\S+ version \S+ required--this is only version",
+    ),
+    _sign(
+        "perl",
+        LIKELY,
+        r"^(?!Use of uninit|Useless use|Subroutine \S+ redefined).* at \S+\.(?:p[lm]|PL|in|t) line \d+\.$",
     ),
     _sign(
         "elixir",
@@ -1455,6 +1498,13 @@ SIGNS: tuple[Sign, ...] = (
         "Make {program} executable (`chmod +x` in a patch or a hook), or call its interpreter with it.",
     ),
     _sign(
+        "command",
+        LIKELY,
+        r"(?:^|: )(?:line )?\d*:? ?(?P<builtin>source|function|declare|local|typeset|shopt|pushd|popd|let|\[\[|\(\(): "
+        r"(?:command )?not found$",
+        "`{builtin}` is of bash, and another shell runs the script: let its first line, or who runs it, name bash.",
+    ),
+    _sign(
         "missing-tool",
         LIKELY,
         r"^(?:\w*make(?:\[\d+\])?): (?P<tool>[^\s:/][^\s:]*): (?:No such file or directory|Command not found)|(?:^|"
@@ -1482,7 +1532,7 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "make-no-rule",
         CAUSE,
-        r"\*\*\* No rule to make target '(?P<target>[^']+)'\.",
+        r"\*\*\* No rule to make target '(?:(?P<target>[\w-]+)|[^']+)'\.",
         "The package's makefile does not know the target {target}: correct {variable}_MAKE_OPTS or the commands of "
         "the .mk file.",
         steps=("Configuring", "Building", "Installing"),
@@ -1523,11 +1573,12 @@ SIGNS: tuple[Sign, ...] = (
     _sign("test", LIKELY, r"^(?:FAIL|XPASS): \S|^\*\*\* \d+ failures? |^FAILED \(|^Tests? failed|^# FAIL: +[1-9]"),
     # Shells, small tools, and any other tool that marks its line as an error.
     _sign("command", CAUSE, r"\bsh: .*(?:[Ss]yntax error|unexpected EOF|unterminated)|: line \d+: syntax error near"),
+    _sign("command", LIKELY, r"^\S+: (?:line )?\d+: .*(?:unbound variable|parameter (?:null or )?not set)$"),
     _sign(
         "command",
         LIKELY,
-        r"^(?:\S*/)?(?:sed|g?awk|install|cp|mv|ln|ch(?:mod|own|grp)|mkdir|tar|cpio|rsync|patchelf|\S*(?:strip|"
-        r"objcopy|ranlib|-ar)|m4|bison|flex|gperf|python3?|perl|ruby|msgfmt|xgettext|git|touch|truncate|dd|"
+        r"^(?:\S*/)?(?:sed|g?awk|install|cp|mv|ln|ch(?:mod|own|grp)|mkdir|tar|cpio|rsync|patchelf|(?:\S+-)?(?:strip|"
+        r"objcopy|ranlib|ar|nm|readelf|objdump)|m4|bison|flex|gperf|python3?|perl|ruby|msgfmt|xgettext|git|touch|truncate|dd|"
         r"mktemp): (?!.*[Ww]arning)",
     ),
     _sign(
@@ -1543,6 +1594,7 @@ SIGNS: tuple[Sign, ...] = (
         r"^(?:ERROR|FATAL|Error|Fatal)\b[ !:]|^\*\*\* (?:ERROR|Error|FATAL)|^\[?E(?:RROR|rror)\]?[: ]",
         after=2,
     ),
+    _sign("command", WEAK, r"^[^\s:]+\.\w{1,6}:\d+(?::\d+)?: (?!\s*(?:[Ww]arning|note|info|installing))"),
     _sign(
         "command",
         WEAK,
