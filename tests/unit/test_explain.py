@@ -323,6 +323,23 @@ def test_a_makefile_of_buildroot_blames_a_package_only_if_it_is_one(
     assert remedy in (cause.remedy or "")
 
 
+def test_the_configuration_of_buildroot_is_no_package() -> None:
+    denied = "support/scripts/br2-external: line 56: /h/.br2-external.mk: Permission denied"
+    log = f"{PREPARATION}{denied}\n\n*** Error during update of the configuration.\n\n"
+    log += "make[2]: *** [Makefile:1044: syncconfig] Error 1\n"
+    log += "make[1]: *** [Makefile:600: /home/nerves/project/build/buildroot-config/auto.conf] Error 2\n"
+    cause = found(log + "make: *** [Makefile:23: _all] Error 2\n")
+    assert (cause.package, cause.step, cause.kind, cause.lines) == (None, None, "permission", (denied,))
+
+
+def test_a_missing_endif_of_an_external_tree_is_told_where_it_can_be_mended() -> None:
+    wrong = "/h/.br2-external.in.menus:10: unexpected 'endmenu' within if block"
+    log = f"  GEN     /h/Makefile\n{wrong}\n/h/.br2-external.in.menus:11: syntax error\n"
+    cause = found(log + "make: *** [Makefile:1050: d_defconfig] Error 1\n")
+    assert (cause.package, cause.kind, cause.lines[0]) == (None, "kconfig-syntax", wrong)
+    assert "BR2_EXTERNAL" in (cause.remedy or "")
+
+
 @pytest.mark.parametrize("signal", ["Terminated", "Hangup", "Error 143"])
 def test_an_interruption_is_told_as_one(signal: str) -> None:
     log = PREPARATION + headline("host-a", "1.0", "Building") + "cc -c a.c\nmake[2]: *** [Makefile:5: a.o] " + signal

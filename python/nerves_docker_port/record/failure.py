@@ -386,7 +386,7 @@ def _package(error: MakeError, headlines: Iterable[Headline]) -> str | None:
     for headline in headlines:
         if headline.package and headline.directory == directory:
             return headline.package
-    if directory == "buildroot-fs":
+    if directory in ("buildroot-fs", "buildroot-config"):
         return None
     return _VERSION.sub("", directory, count=1) or directory
 

@@ -429,7 +429,7 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "config",
         CAUSE,
-        r"\*\*\* .*?check your (?P<option>BR2_\w+) setting",
+        r"\*\*\* .*?[Cc]heck your (?P<option>BR2_\w+) setting",
         "Set {option} in the defconfig.",
     ),
     _sign(
@@ -468,6 +468,14 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "kconfig-syntax",
         CAUSE,
+        r"^\S*/\.br2-external\.in\.\w+:\d+: (?!warning)",
+        "Correct the Config.in files of the BR2_EXTERNAL tree: often an `if` lacks its `endif`, or a `menu` its "
+        "`endmenu`.",
+        after=4,
+    ),
+    _sign(
+        "kconfig-syntax",
+        CAUSE,
         r"^(?P<file>\S*(?:Config\.in|Kconfig)[^\s:]*):(?P<line>\d+):\s*(?:warning: )?(?!warning|"
         r"\s*symbol)(?P<said>unknown |syntax error|can't open|missing end|unexpected|invalid |unmatched|location of|"
         r"unbalanced|error:|recursive inclusion|'endmenu' in|multi-line strings|.*multiple line.*|.*without prompt)",
@@ -490,9 +498,9 @@ SIGNS: tuple[Sign, ...] = (
         "kconfig",
         CAUSE,
         r"Error in reading or end of file\.|^Console input/output is redirected\. |"
-        r"aborted! *$|Configuration file \"\.config\" not found|"
-        r"\*\*\* Error during (?:writing|sync|update) of the",
+        r"aborted! *$|Configuration file \"\.config\" not found",
     ),
+    _sign("kconfig", LIKELY, r"\*\*\* Error during (?:writing|sync|update) of the"),
     _sign("kconfig", CAUSE, r"^\*\*\* (?:Configuration file|The configuration)"),
     # Downloads.
     _sign(
