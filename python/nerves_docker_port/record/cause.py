@@ -401,7 +401,10 @@ class _Search:
         for_host = package is not None and package.startswith("host-")
         found: dict[str, str] = {}
         provider = None
-        if "library" in fields:
+        if of := self._of_toolchain(hit, fields):
+            # For the build machine it is not a toolchain's: nothing that fits is known.
+            found |= {} if for_host and of.endswith("_header") else {of: fields["library"]}
+        elif "library" in fields:
             names = [name for name in re.split(r"\s*[<>=]+\s*\S+|[\s,]+", fields["library"]) if name]  # `a >= 1.2 b`
             found["library"] = " and ".join(names)
             if _PROGRAM_OF_CMAKE.search(hit.match.string):
@@ -423,6 +426,10 @@ class _Search:
         elif "symbol" in fields:
             header = providers.declaring_header(fields["symbol"])
             found |= {"declaring": f"<{header}>"} if header else {}
+            if not fields["symbol"].startswith("__"):  # These are the compiler's and the C library's.
+                found["own_symbol"] = fields["symbol"]
+            elif fields["symbol"].startswith("__isoc23_"):
+                found["newer_symbol"] = fields["symbol"]
             if standard := _OF_LIBSTDCXX.match(fields["symbol"]):
                 found["cxx_symbol"] = standard[0]
             elif virtual := re.match(r"(?:vtable|typeinfo) for (.+)", fields["symbol"]):
@@ -431,7 +438,9 @@ class _Search:
                 found["link_library"] = linked[0]
                 if linked[1]:
                     found["link_provider"] = f"host-{linked[1]}" if for_host else linked[1]
-        if provider and provider != package:
+        if provider and (needed := providers.option(package or "", provider)):
+            found |= {"provider": f"host-{provider.removeprefix('host-')}", "needs_option": needed}
+        elif provider and provider != package:
             found["provider"] = provider
             if not provider.startswith("host-"):
                 found["provider_option"] = f"BR2_PACKAGE_{_variable(provider)}"
@@ -446,6 +455,19 @@ class _Search:
             # Prose: only a name that looks like a library's or a header's is certainly one.
             return not all(re.fullmatch(r"lib[\w.+-]+|[\w/.+-]+\.h", name) for name in names)
         return any(name.lower() in ("threads", "openmp") for name in names)
+
+    def _of_toolchain(self, hit: Hit, fields: Mapping[str, str]) -> str | None:
+        """The field for a header file or library that no package has, because it is a part of the toolchain."""
+        name = fields.get("library", "")
+        if hit.sign.kind == "link-no-library":
+            return "toolchain_library" if providers.is_of_toolchain(name) else None
+        if hit.sign.kind != "missing-header" or self._is_doubtful(hit, [name]):
+            return None
+        if providers.is_of_kernel(name):
+            return "kernel_header"
+        if providers.is_of_c_library(name):
+            return "libc_header"
+        return "cxx_header" if re.fullmatch(r"[a-z_]+", name) else None
 
     def _patch_of(self, file: str) -> str | None:
         """The patch that changed ``file`` when the package was patched in this log."""

@@ -246,6 +246,36 @@ sys/mman.h: mmap munmap
 """
 
 
+# What the kernel and U-Boot need of the build machine is an option of theirs (linux/Config.in, boot/uboot/Config.in).
+_OPTIONS = {
+    "linux": {
+        "openssl": "BR2_LINUX_KERNEL_NEEDS_HOST_OPENSSL",
+        "elfutils": "BR2_LINUX_KERNEL_NEEDS_HOST_LIBELF",
+        "pahole": "BR2_LINUX_KERNEL_NEEDS_HOST_PAHOLE",
+        "python3": "BR2_LINUX_KERNEL_NEEDS_HOST_PYTHON3",
+    },
+    "uboot": {
+        "dtc": "BR2_TARGET_UBOOT_NEEDS_DTC",
+        "python3": "BR2_TARGET_UBOOT_NEEDS_PYTHON3",
+        "swig": "BR2_TARGET_UBOOT_NEEDS_PYLIBFDT",
+        "python-pyelftools": "BR2_TARGET_UBOOT_NEEDS_PYELFTOOLS",
+        "openssl": "BR2_TARGET_UBOOT_NEEDS_OPENSSL",
+        "lzop": "BR2_TARGET_UBOOT_NEEDS_LZOP",
+        "gnutls": "BR2_TARGET_UBOOT_NEEDS_GNUTLS",
+        "util-linux": "BR2_TARGET_UBOOT_NEEDS_UTIL_LINUX",
+        "vim": "BR2_TARGET_UBOOT_NEEDS_XXD",
+    },
+}
+_OF_TOOLCHAIN = frozenset(
+    ("c", "m", "gcc", "gcc_s", "stdc++", "pthread", "dl", "rt", "gomp", "atomic", "gfortran", "asan")
+)
+_OF_KERNEL = ("linux/", "asm/", "asm-generic/", "mtd/", "rdma/", "sound/", "video/")
+_OF_C_LIBRARY = (
+    *("sys/", "bits/", "gnu/", "net/", "netinet/", "arpa/", "rpc/", "execinfo.h", "error.h", "fts.h", "obstack.h"),
+    *("argp.h", "printf.h", "wordexp.h", "ucontext.h", "threads.h", "stdbit.h"),
+)
+
+
 _MACROS = {
     r"PKG_": "pkgconf",
     r"AX_": "autoconf-archive",
@@ -287,6 +317,26 @@ def program(name: str) -> str | None:
     """Return the host package that has the program ``name``, or ``None`` if it is not known."""
     package = _PROGRAMS.get(name.rpartition("/")[2])
     return f"host-{package}" if package else None
+
+
+def option(package: str, provider: str) -> str | None:
+    """The option with which ``package``, the kernel or U-Boot, gets the build machine's ``provider``."""
+    return _OPTIONS.get(package, {}).get(provider.removeprefix("host-"))
+
+
+def is_of_toolchain(library: str) -> bool:
+    """Whether the library ``-l<library>`` comes with every compiler, so that no package has it."""
+    return library in _OF_TOOLCHAIN
+
+
+def is_of_kernel(header: str) -> bool:
+    """Whether a header file is one of the kernel's, which are a part of the toolchain."""
+    return header.startswith(_OF_KERNEL)
+
+
+def is_of_c_library(header: str) -> bool:
+    """Whether a header file is one that a C library has; not each has all of them."""
+    return header.startswith(_OF_C_LIBRARY)
 
 
 def m4_macro(name: str) -> str | None:

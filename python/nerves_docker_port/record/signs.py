@@ -163,13 +163,21 @@ def _sign(
 
 ENVIRONMENT, CAUSE, LIKELY, WEAK, FOLLOWS = Rank
 
+_NEEDS = ("Set {needs_option} in the defconfig: then {package} is built with {provider}.",)
 _ADD_LIBRARY = (
+    *_NEEDS,
     "Use a newer {too_old}, or an older version of {package}: the one that is there is too old.",
     "Add {provider}, which has {library}, to {variable}_DEPENDENCIES; let Config.in select {provider_option}.",
     "Add {provider}, which has {library}, to {variable}_DEPENDENCIES.",
     "Add the package that provides {unknown_library} to {variable}_DEPENDENCIES.",
 )
+_OF_TOOLCHAIN = (
+    "Use a toolchain with newer kernel headers: these do not have {kernel_header}.",
+    "Patch {package}, or use a toolchain with another C library: this one's does not have {libc_header}.",
+    "Use a newer compiler: the C++ library of this one does not have <{cxx_header}>.",
+)
 _ADD_TOOL = (
+    *_NEEDS,
     "Add {provider}, which has {tool}, to {variable}_DEPENDENCIES.",
     "Add the host package that provides {unknown_tool} to {variable}_DEPENDENCIES, or install it in the build image.",
     "Install {unknown_tool} in the build image, or select the host package that provides it.",
@@ -210,6 +218,7 @@ SIGNS: tuple[Sign, ...] = (
         r"Resolving .* failed: |.*: skipping incompatible |.*more undefined references to |\S*ld: (?:note|NOTE): |"
         r".*: in function '[^']*':$|.*configure: error: (?:in '|\S*configure\S* failed for)|"
         r"To learn more, run the command again|BEGIN failed--compilation aborted|Execution of \S+ aborted due to comp|"
+        r"autoreconf: (?:error: )?\S+ failed with exit|autom4te: error: \S+ failed with|"
         r"\S+ had compilation errors\.|msgfmt: found \d+ fatal error|"
         r"HTTP request sent, awaiting response\.\.\. [45]\d\d )",
     ),
@@ -240,7 +249,7 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "engine-limit",
         ENVIRONMENT,
-        r"(?:fork|vfork|clone|pthread_create|Cannot fork|thread).{0,40}: Resource temporarily unavailable",
+        r"(?:fork|vfork|clone|pthread_create|Cannot fork|thread|what\(\)).{0,40}: +Resource temporarily unavailable",
         "Raise the container's limit of processes, or build with fewer jobs at once (BR2_JLEVEL).",
     ),
     _sign(
@@ -265,7 +274,12 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "file-system", ENVIRONMENT, r": Read-only file system$", "Make the file system that the line names writable."
     ),
-    _sign("file-system", ENVIRONMENT, r": (?:Input/output error|Stale file handle|Structure needs cleaning)$"),
+    _sign(
+        "file-system",
+        ENVIRONMENT,
+        r": (?:Input/output error|Stale file handle|Structure needs cleaning|"
+        r"Device or resource busy|Too many levels of symbolic links|Transport endpoint is not connected)$",
+    ),
     _sign("file-system", LIKELY, r"^tar: .*: Cannot (?:utime|open|mkdir|create|change|hard link|write)"),
     _sign("file-system", CAUSE, r": Text file busy$", "Build again: a program was replaced while it ran."),
     _sign(
@@ -286,7 +300,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "crash",
         CAUSE,
-        r"internal compiler error: |^Please submit a full bug report|error: the compiler unexpectedly panicked|"
+        r"internal compiler error: |internal error, aborting at|terminated with signal 11|"
+        r"^Please submit a full bug report|error: the compiler unexpectedly panicked|"
         r"PLEASE submit a bug report to .*llvm|^LLVM ERROR: ",
         "Build again with fewer jobs at once (BR2_JLEVEL): if it then fails elsewhere, memory or hardware is to "
         "blame; if it fails in the same place, it is a fault of the compiler, and another version of it is needed.",
@@ -611,7 +626,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "download-git",
         CAUSE,
-        r"detected dubious ownership in repository at '(?P<path>[^']+)'",
+        r"detected dubious ownership in repository at '(?P<path>[^']+)'|"
+        r"unsafe repository \('(?P<path2>[^']+)' is owned",
         "Give {path} to the user that the build runs as (`chown -R`).",
         after=5,
     ),
@@ -936,6 +952,12 @@ SIGNS: tuple[Sign, ...] = (
         after=2,
     ),
     _sign(
+        "host-too-old",
+        CAUSE,
+        r"configure: error: .*[Cc]ompiler with (?:support for )?C\+\+\d\d",
+        "Use a newer compiler, or an older version of {package}.",
+    ),
+    _sign(
         "configure-library",
         CAUSE,
         r"configure: error: (?:[Cc]an(?:not|'t) find |[Cc]ould not find |[Uu]nable to find |[Nn]o |[Mm]issing |"
@@ -960,6 +982,21 @@ SIGNS: tuple[Sign, ...] = (
         r"(?:configure|config\.status): error: ",
         before=r"Invalid configuration '",
         after=3,
+    ),
+    _sign(
+        "autotools",
+        CAUSE,
+        r"configure: line \d+: syntax error near unexpected token",
+        "The configure script was made without the m4 file of the macro that the next line names: add the host package "
+        "that has it (host-pkgconf for PKG_...) to {variable}_DEPENDENCIES, and set {variable}_AUTORECONF = YES.",
+        after=1,
+        over=r"\S*configure: line \d+: '\s*[A-Z]+_\w+\(",
+    ),
+    _sign(
+        "host-too-old",
+        CAUSE,
+        r"^\*\*\* These critical programs are missing or too old: (?P<programs>.+)",
+        "Use a build image with newer programs: {programs}.",
     ),
     _sign(
         "configure",
@@ -1159,6 +1196,7 @@ SIGNS: tuple[Sign, ...] = (
         "compile-go",
         CAUSE,
         r"(?:cannot find (?:module|package)|no required module provides package|missing go\.sum entry|"
+        r"module lookup disabled by GOPROXY|"
         r"inconsistent vendoring|go: updates to go\.mod needed|cannot find main module|"
         r"module .* found .*, but does not contain)",
         "Let the download step vendor the modules, or bring go.mod, go.sum and vendor/ in step with the code: the "
@@ -1185,7 +1223,8 @@ SIGNS: tuple[Sign, ...] = (
         CAUSE,
         r"^(?:FATAL ERROR: Couldn't open \"(?P<path>[^\"]+)\"|"
         r"\S+\.dts[io]?:\d+:\d+: fatal error: (?P<path2>\S+): No such)",
-        "Correct the #include or /include/ of {path}, or add that file: the device tree compiler does not find it.",
+        "Correct the line that includes {path} (`#include`, `/include/`, `/incbin/`), or make that file: it does not "
+        "exist.",
         before=r"^In file included from ",
         after=2,
     ),
@@ -1225,9 +1264,11 @@ SIGNS: tuple[Sign, ...] = (
         CAUSE,
         r"(?:cannot find|unable to find library|library not found for|"
         r"could not find native static library) '?-l:?(?P<library>[\w.+-]+)",
-        *_ADD_LIBRARY[1:3],
+        "The toolchain does not have lib{toolchain_library}; a static link needs its static form (.a).",
+        *_ADD_LIBRARY[2:4],
         "Add the package that provides lib{library} to {variable}_DEPENDENCIES.",
     ),
+    _sign("cannot-execute", CAUSE, r"symbol lookup error: "),
     _sign(
         "permission",
         CAUSE,
@@ -1255,8 +1296,9 @@ SIGNS: tuple[Sign, ...] = (
         "Link with {link_library} ({variable}_CONF_ENV or _MAKE_OPTS: LIBS={link_library}) and add {link_provider} "
         "to {variable}_DEPENDENCIES.",
         "Link with {link_library}.",
-        "Link with the library that defines {symbol}, and add its package to {variable}_DEPENDENCIES; if {symbol} is "
-        "the package's own, a source file is missing from the link.",
+        "Compile everything with the toolchain that it is linked with: {newer_symbol} is of a newer C library.",
+        "Link with the library that defines {own_symbol}, and add its package to {variable}_DEPENDENCIES; if {symbol} "
+        "is the package's own, a source file is missing from the link.",
         before=r"in function ",
         after=3,
     ),
@@ -1298,12 +1340,12 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "missing-header",
         CAUSE,
-        _GCC + r"(?P<library>[^\s:]+): No such file or directory",
+        _GCC + r"(?:(?P<library>[^\s:]+): No such file or directory|'(?P<library2>[^']+)' file not found)",
+        *_OF_TOOLCHAIN,
         *_ADD_LIBRARY,
         before=_IN,
         after=2,
     ),
-    _sign("missing-header", CAUSE, _GCC + r"'(?P<library>[^']+)' file not found", *_ADD_LIBRARY, before=_IN, after=2),
     _sign(
         "compile-c",
         CAUSE,
@@ -1400,6 +1442,7 @@ SIGNS: tuple[Sign, ...] = (
         "python",
         CAUSE,
         r"^(?:ModuleNotFoundError|ImportError|\S*python[\d.]*): No module named '?(?P<module>[\w.]+)",
+        *_NEEDS,
         "Add host-python3 and {provider} to {variable}_DEPENDENCIES, or install the module {module} in the build "
         "image.",
         "Add the host package that provides the Python module {module} to {variable}_DEPENDENCIES, or install it in "
@@ -1515,13 +1558,20 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "missing-tool",
         LIKELY,
+        r"(?:^|: )(?P<tool>makeinfo): (?:command )?not found$",
+        "Let {package} make no documentation, as Buildroot has no makeinfo: MAKEINFO=true in {variable}_CONF_ENV or "
+        "{variable}_MAKE_OPTS.",
+    ),
+    _sign(
+        "missing-tool",
+        LIKELY,
         r"^(?:\w*make(?:\[\d+\])?): (?P<tool>[^\s:/][^\s:]*): (?:No such file or directory|Command not found)|(?:^|"
         r": )(?:line )?\d*:? ?(?P<tool2>[\w.+/-]+): (?:command not found|not found|Command not found)$|"
         r"^(?:/usr/bin/)?env: '?(?P<tool3>[^':]+)'?: No such file|"
         r"exec: \"(?P<tool4>[^\"]+)\": executable file not found|^(?:which|type): no (?P<tool5>\S+) in|^(?:sudo|"
         r"xargs|nice|time|timeout|nohup|strace|"
         r"fakeroot): (?:failed to run command )?'?(?P<tool6>[^\s':]+)'?: No such file|"
-        r"^Could not find the program \['(?P<tool7>[^']+)'",
+        r"^Could not find the program \['(?P<tool7>[^']+)'|^unable to execute '(?P<tool8>[^']+)': No such file",
         *_ADD_TOOL,
     ),
     _sign(
@@ -1580,6 +1630,7 @@ SIGNS: tuple[Sign, ...] = (
     ),
     _sign("test", LIKELY, r"^(?:FAIL|XPASS): \S|^\*\*\* \d+ failures? |^FAILED \(|^Tests? failed|^# FAIL: +[1-9]"),
     # Shells, small tools, and any other tool that marks its line as an error.
+    _sign("command", LIKELY, r"^scons: \*\*\* (?!\[)"),
     _sign("command", CAUSE, r"\bsh: .*(?:[Ss]yntax error|unexpected EOF|unterminated)|: line \d+: syntax error near"),
     _sign("command", LIKELY, r"^\S+: (?:line )?\d+: .*(?:unbound variable|parameter (?:null or )?not set)$"),
     _sign(
