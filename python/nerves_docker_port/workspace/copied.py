@@ -47,7 +47,7 @@ class CopiedWorkspace(Workspace):
         Raises ``RunnerError`` ``:bad_request`` if a setting does not work with copies.
         """
         check_settings(mounted.request)
-        # Made at the same time, because an engine elsewhere may be far away.
+        # The volumes are made at the same time, because each request may take long if the engine is far away.
         places = {
             mounted.package_dir: Meanwhile(lambda: build_volume.ensure_part(engine, mounted.volume, "package")),
             PLATFORM: Meanwhile(lambda: build_volume.ensure_part(engine, mounted.volume, "platform")),
