@@ -169,18 +169,18 @@ def test_a_full_screen_program_is_drawn_right(shell: Shell) -> None:
 def test_ctrl_c_and_ctrl_z_are_for_the_program_inside(shell: Shell) -> None:
     shell.open()
     shell.tmux.enter("sleep 1000")
-    assert wait_until(lambda: _runs(shell, "sleep"), PATIENCE)
+    assert wait_until(lambda: _runs(shell, "sleep 1000"), PATIENCE)
     shell.tmux.press("C-c")
-    assert wait_until(lambda: not _runs(shell, "sleep"), PATIENCE)
+    assert wait_until(lambda: not _runs(shell, "sleep 1000"), PATIENCE)
     assert shell.tmux.run("echo $?").endswith("130")
     shell.tmux.enter("sleep 1001")
-    assert wait_until(lambda: _runs(shell, "sleep"), PATIENCE)
+    assert wait_until(lambda: _runs(shell, "sleep 1001"), PATIENCE)
     shell.tmux.press("C-z")
     shell.tmux.wait_for(r"^\[1\]\+  Stopped +sleep 1001")
     shell.tmux.enter("fg")
     shell.tmux.wait_for(r"^sleep 1001$")
     shell.tmux.press("C-c")
-    assert wait_until(lambda: not _runs(shell, "sleep"), PATIENCE)
+    assert wait_until(lambda: not _runs(shell, "sleep 1001"), PATIENCE)
     shell.tmux.enter("cat")
     # Ctrl-D that is typed before the terminal is cat's is no end.
     assert wait_until(lambda: _runs(shell, "cat"), PATIENCE)
@@ -189,10 +189,11 @@ def test_ctrl_c_and_ctrl_z_are_for_the_program_inside(shell: Shell) -> None:
     assert shell.tmux.run("echo $?").splitlines()[-1] == "0"
 
 
-def _runs(shell: Shell, program: str) -> bool:
+def _runs(shell: Shell, command: str) -> bool:
+    """Return whether a command line in the container begins with ``command``. session.sh often runs `sleep 1`."""
     (name,) = [name for name in shell.containers() if name.endswith("-session")]
     processes = shell._client.containers.get(name).top()["Processes"]
-    return any(words[-1].startswith(program) for words in processes)
+    return any(words[-1].startswith(command) for words in processes)
 
 
 @pytest.mark.parametrize("leave", [["exit 3", "Enter"], ["C-d"], ["false", "Enter", "C-d"], ["kill -9 $$", "Enter"]])
