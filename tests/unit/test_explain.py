@@ -313,6 +313,11 @@ def test_the_error_before_an_interruption_is_the_cause() -> None:
             "linux",
             "Set BR2_LINUX_KERNEL_DEFCONFIG",
         ),
+        (
+            '/x/package/nerves-config/nerves-config.mk:29: *** "Please add BR2_PACKAGE_X_NOTICE=y to your defconfig.".',
+            "nerves-config",
+            "Set BR2_PACKAGE_X_NOTICE",
+        ),
     ],
 )
 def test_a_makefile_of_buildroot_blames_a_package_only_if_it_is_one(

@@ -444,7 +444,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "config",
         CAUSE,
-        r"\*\*\* .*?[Cc]heck your (?P<option>BR2_\w+) setting",
+        r"\*\*\* .*?(?:[Cc]heck your (?P<option>BR2_\w+) setting|"
+        r"[Pp]lease (?:add|set|select|enable) (?P<option2>BR2_\w+))",
         "Set {option} in the defconfig.",
     ),
     _sign(
@@ -789,7 +790,8 @@ SIGNS: tuple[Sign, ...] = (
         "toolchain",
         CAUSE,
         r"^Incorrect selection of kernel headers: expected (?P<expected>\S+?),? got (?P<got>\d+\.\d+)",
-        "Set the toolchain's kernel headers in the defconfig to {got}.x (BR2_TOOLCHAIN_EXTERNAL_HEADERS_...).",
+        "Set the toolchain's kernel headers in the defconfig to {got}.x (BR2_TOOLCHAIN_EXTERNAL_HEADERS_..., or for "
+        "Buildroot's own toolchain BR2_PACKAGE_HOST_LINUX_HEADERS_CUSTOM_...).",
     ),
     _sign(
         "toolchain",
