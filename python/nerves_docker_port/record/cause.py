@@ -417,7 +417,8 @@ class _Search:
         elif "macro" in fields:
             provider = providers.m4_macro(fields["macro"])
         elif "tool" in fields:
-            provider = providers.program(fields["tool"])
+            # A program of the package's own, such as `./libtool`, is not another package's.
+            provider = None if fields["tool"].startswith(".") else providers.program(fields["tool"])
             found["tool"] = fields["tool"].rpartition("/")[2]
             if "/" not in fields["tool"]:
                 found["unknown_tool"] = fields["tool"]

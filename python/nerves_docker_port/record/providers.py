@@ -167,6 +167,8 @@ util-linux: uuidgen fallocate
 # Python modules whose package is not named after them.
 _MODULES = """
 pyyaml: yaml
+pypa-build: build
+installer: installer
 pyelftools: elftools
 pycryptodomex: Cryptodome
 serial: serial

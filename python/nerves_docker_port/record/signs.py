@@ -1483,6 +1483,13 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "perl",
         CAUSE,
+        r"^MakeMaker FATAL: prerequisites not found",
+        "Add the host packages of the Perl modules that are named below to {variable}_DEPENDENCIES.",
+        after=4,
+    ),
+    _sign(
+        "perl",
+        CAUSE,
         r"^(?:syntax error|(?:Can't|Undefined subroutine|Global symbol|Bareword|Missing right|Unmatched) .*) at \S+ "
         r"line \d+|^\S+ version \S+ required--this is only version",
     ),
