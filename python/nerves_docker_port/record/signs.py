@@ -1640,7 +1640,9 @@ SIGNS: tuple[Sign, ...] = (
     _sign("test", LIKELY, r"^(?:FAIL|XPASS): \S|^\*\*\* \d+ failures? |^FAILED \(|^Tests? failed|^# FAIL: +[1-9]"),
     # Shells, small tools, and any other tool that marks its line as an error.
     _sign("command", LIKELY, r"^scons: \*\*\* (?!\[)"),
-    _sign("command", CAUSE, r"\bsh: .*(?:[Ss]yntax error|unexpected EOF|unterminated)|: line \d+: syntax error near"),
+    _sign(
+        "command", CAUSE, r"\bsh: .*(?:[Ss]yntax error|unexpected EOF|unterminated)|: (?:line )?\d+: [Ss]yntax error"
+    ),
     _sign("command", LIKELY, r"^\S+: (?:line )?\d+: .*(?:unbound variable|parameter (?:null or )?not set)$"),
     _sign(
         "command",
