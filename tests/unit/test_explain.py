@@ -314,6 +314,21 @@ def test_the_error_before_an_interruption_is_the_cause() -> None:
             "Set BR2_LINUX_KERNEL_DEFCONFIG",
         ),
         (
+            "fs/ext2/ext2.mk:9: *** BR2_TARGET_ROOTFS_EXT2_SIZE cannot be empty.",
+            None,
+            "Set BR2_TARGET_ROOTFS_EXT2_SIZE",
+        ),
+        (
+            "linux/linux.mk:678: *** No device tree source specified, check your  BR2_LINUX_A / BR2_LINUX_B settings.",
+            "linux",
+            "Set BR2_LINUX_A or BR2_LINUX_B",
+        ),
+        (
+            "boot/optee-os/optee-os.mk:164: *** No tarball location specified. Please check BR2_TARGET_OPTEE_OS_X.",
+            "optee-os",
+            "Set BR2_TARGET_OPTEE_OS_X",
+        ),
+        (
             '/x/package/nerves-config/nerves-config.mk:29: *** "Please add BR2_PACKAGE_X_NOTICE=y to your defconfig.".',
             "nerves-config",
             "Set BR2_PACKAGE_X_NOTICE",

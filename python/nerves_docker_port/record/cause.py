@@ -333,7 +333,10 @@ class _Search:
         place = self._place
         if own:
             return self._finish(Hit(len(self._plain), *own), [place.inner.text])
-        kind = "package" if place.inner.makefile and place.package is None else "command"
+        kind = "command"
+        if place.inner.makefile and place.step is None:
+            # Buildroot itself complains (`$(error ...)`), in its package infrastructure or about the configuration.
+            kind = "package" if "/pkg-" in place.inner.makefile else "config"
         package = place.package or _package_of_makefile(place.inner.makefile)
         return Cause(package, place.step, kind, tidy([place.inner.text]), None)
 
@@ -573,8 +576,9 @@ def _no_rule_advice(fields: Mapping[str, str]) -> str:
 
 
 def _package_of_makefile(makefile: str) -> str | None:
-    """The package whose .mk file this is: Buildroot wants it in ``name/name.mk``. system/system.mk is none's."""
-    match = re.search(r"(?:^|/)(?P<package>(?!(?:system|arch|fs)/)[^/]+)/(?P=package)\.mk$", makefile)
+    """The package whose .mk file this is: Buildroot wants it in ``name/name.mk``. system/system.mk and fs/ext2/ext2.mk
+    are none's."""
+    match = re.search(r"(?:^|/)(?<!fs/)(?P<package>(?!(?:system|arch|fs)/)[^/]+)/(?P=package)\.mk$", makefile)
     return match["package"] if match else None
 
 

@@ -444,8 +444,20 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "config",
         CAUSE,
+        r"\*\*\* .*?[Cc]heck your +(?P<option>BR2_\w+) (?:or|/) (?P<other>BR2_\w+) settings",
+        "Set {option} or {other} in the defconfig.",
+    ),
+    _sign(
+        "config",
+        CAUSE,
+        r"\*\*\* .*?not found. Check your (?P<option>BR2_\w+) setting|\*\*\* No two .*check your (?P<option2>BR2_\w+)",
+        "Correct {option} in the defconfig.",
+    ),
+    _sign(
+        "config",
+        CAUSE,
         r"\*\*\* .*?(?:[Cc]heck your (?P<option>BR2_\w+) setting|"
-        r"[Pp]lease (?:add|set|select|enable) (?P<option2>BR2_\w+))",
+        r"[Pp]lease (?:check|add|set|select|enable) (?P<option2>BR2_\w+))",
         "Set {option} in the defconfig.",
     ),
     _sign(
@@ -810,7 +822,8 @@ SIGNS: tuple[Sign, ...] = (
         CAUSE,
         r"^(?:Cannot execute cross-compiler '(?P<path>[^']*)'|Unable to detect the toolchain|"
         r"External toolchain (?:uses|doesn't)|Incorrect ABI setting|Distribution toolchains are unsuitable|"
-        r"Angstrom toolchains|SSP (?:support|option) )",
+        r"Angstrom toolchains|SSP (?:support|option) |.* not available in C library, toolchain unsuitable|"
+        r"LIBPATH empty|Buildroot cannot use this|Could not find gdbserver)",
         after=3,
     ),
     # Checks of what was installed.
