@@ -343,6 +343,13 @@ def test_a_makefile_of_buildroot_blames_a_package_only_if_it_is_one(
     assert remedy in (cause.remedy or "")
 
 
+def test_where_nothing_looks_like_an_error_what_was_said_last_is_shown() -> None:
+    said = "make[2]: Entering directory '/h/build/host-a-1.0'\nboard rpi0: table has 3 holes\n"
+    cause = found(failed_log("host-a", "Building", f"{said}make[2]: *** [Makefile:2: all] Error 4\n"))
+    assert (cause.kind, cause.remedy) == ("unknown", None)
+    assert cause.lines == ("board rpi0: table has 3 holes", "make[2]: *** [Makefile:2: all] Error 4")
+
+
 def test_the_configuration_of_buildroot_is_no_package() -> None:
     denied = "support/scripts/br2-external: line 56: /h/.br2-external.mk: Permission denied"
     log = f"{PREPARATION}{denied}\n\n*** Error during update of the configuration.\n\n"

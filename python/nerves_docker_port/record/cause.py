@@ -79,6 +79,7 @@ _EXPLANATION = re.compile(
     r"In file included from |\S+: (?:In |At )|\s+(?:=|-->|\^|~)|\s{4}"
 )
 _MAKE = re.compile(r"(?:^|\W)\w*make(?:\[\d+\])?: \*\*\* ")
+_DIRECTORY = re.compile(r"make(?:\[\d+\])?: (?:Entering|Leaving) directory ")
 _BARRIER = re.compile(_MAKE.pattern + r"|^>>> |\(ignored\)$")
 _NINJA_NEXT = re.compile(r"\[\d+/\d+\] |FAILED: |ninja: ")
 # Commands that make and shells print before they run them: an error's words in them are not an error.
@@ -610,7 +611,7 @@ def fill(templates: Iterable[str], fields: Mapping[str, str]) -> str | None:
 
 
 def _is_said(plain: str) -> bool:
-    return bool(plain.strip()) and not _COMMAND.search(plain) and not _BARRIER.search(plain)
+    return bool(plain.strip()) and not any(one.search(plain) for one in (_COMMAND, _BARRIER, _DIRECTORY))
 
 
 def to_plain(line: str) -> str:

@@ -605,7 +605,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "download-no-network",
         CAUSE,
-        r"(?:Connection (?:refused|timed out|reset by peer)|Operation timed out|download timed out|"
+        r"(?:connect to host (?P<host2>\S+) port \d+: |"
+        r"Connection (?:refused|timed out|reset by peer)|Operation timed out|download timed out|"
         r"Failed to connect to (?P<host>\S+) port|Failed to connect to|"
         r"timed out after|Couldn't connect to server|Connection closed by remote host|"
         r"unable to connect to|Unable to connect to)",
