@@ -1379,6 +1379,15 @@ def mount_source_missing(source: str, target: str) -> RunnerError:
     )
 
 
+def platform_missing(path: str) -> RunnerError:
+    """The directory of the platform, as Mix knows it, is not there."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"The directory of the platform is not there: {path}",
+        hint="`mix deps.get` fetches dependencies anew; one with `path:` in `mix.exs` has to be where that says.",
+    )
+
+
 def network_missing(network: str, networks: Iterable[str]) -> RunnerError:
     """The engine does not have the configured network."""
     names = list(networks)

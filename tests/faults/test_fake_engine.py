@@ -1118,3 +1118,14 @@ def test_a_volume_is_found_again_where_nerves_has_removed_the_file_with_its_id(w
     with world.helper() as third:
         assert third.request("clean", world.args()).value()["removed"] != []
     assert world.engine.volumes == {}
+
+
+def test_a_platform_that_is_missing_is_named_and_not_taken_for_one_that_the_engine_does_not_see(
+    world: FaultWorld,
+) -> None:
+    (world.root / "platform").rmdir()
+    error = world.fail()
+    assert error["code"] == "bad_request"
+    assert error["message"] == f"The directory of the platform is not there: {world.root}/platform"
+    assert "mix deps.get" in error["hint"]
+    assert world.engine.names == []

@@ -123,6 +123,9 @@ def open_workspace(engine: Engine, request: Request, image: Image, volume: str) 
 
     Raises ``RunnerError`` ``:bad_request`` if one of them is missing or cannot be made.
     """
+    # The engine's own refusal would mean that it does not see the directory.
+    if not request.platform.path.is_dir():
+        raise errors.platform_missing(str(request.platform.path))
     _check_settings(engine, request)
     rootless = engine.capabilities.rootless
     workspace = Workspace(
