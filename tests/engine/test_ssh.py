@@ -161,6 +161,37 @@ Host far
     assert list(near.glob("mine-*")) == []
 
 
+@pytest.mark.parametrize(
+    "option", ["ClearAllForwardings yes", "SessionType none", "StdinNull yes", "ForkAfterAuthentication yes"]
+)
+def test_what_the_persons_configuration_has_for_other_sessions_does_not_count(
+    server: Sshd, near: Path, far_socket: str, option: str
+) -> None:
+    config = f"Host far\n  HostName 127.0.0.1\n  Port {server.port}\n  User root\n  {option}\n"
+    engine = Engine.connect({**server.client(near / "me", config=config), "DOCKER_HOST": f"ssh://far{far_socket}"})
+    assert engine.api.ping()
+    engine.close()
+    wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
+
+
+@pytest.mark.parametrize("version", ["OpenSSH_8.6p1, LibreSSL 3.3", "OpenSSH_7.4p1", "something else"])
+def test_an_older_ssh_is_not_given_options_that_it_does_not_know(
+    server: Sshd, near: Path, far_socket: str, version: str
+) -> None:
+    programs = near / "bin"
+    programs.mkdir()
+    (programs / "ssh").write_text(
+        f'#!/bin/sh\n[ "$1" = -V ] && exec echo "{version}" >&2\n'
+        f'case "$*" in *SessionType*) exit 255 ;; esac\nexec {near}/me/ssh "$@"\n'
+    )
+    (programs / "ssh").chmod(0o755)
+    environ = server.client(near / "me")
+    path = f"{programs}:{environ['PATH']}"
+    engine = Engine.connect({**environ, "PATH": path, "DOCKER_HOST": root(server, far_socket)})
+    assert engine.api.ping()
+    engine.close()
+
+
 def test_a_jump_host_is_jumped_over(server: Sshd, near: Path, far_socket: str) -> None:
     hop = f"HostName 127.0.0.1\n  Port {server.port}\n  User root\n"
     config = f"Host far\n  {hop}  ProxyJump hop\nHost hop\n  {hop}"

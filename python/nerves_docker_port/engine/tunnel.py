@@ -59,8 +59,13 @@ _OPTIONS = (
     # These options of the user's configuration are turned off, because they are for the user's own sessions: another
     # command, or forwarded ports, which another session may already use.
     *("-o", "RemoteCommand=none", "-o", "ExitOnForwardFailure=no", "-o", "ControlPersist=no"),
-    *("-T", "-a", "-x"),
+    *("-o", "ClearAllForwardings=no", "-T", "-a", "-x"),
 )
+
+_SESSION_OPTIONS = ("-o", "SessionType=default", "-o", "StdinNull=no", "-o", "ForkAfterAuthentication=no")
+"""Likewise, but an older ssh does not know these, and refuses what it does not know."""
+_SESSION_OPTIONS_SINCE = (8, 7)
+"""The version of OpenSSH that brought them (https://www.openssh.com/txt/release-8.7)."""
 
 _SCRIPT = Path(__file__).parent.parent / "scripts" / "far_socket.sh"
 
@@ -101,6 +106,7 @@ class Tunnel:
         if program is None:
             raise errors.ssh_missing(endpoint.url, endpoint.origin)
         self._ssh = program
+        self._options = (*_OPTIONS, *(_SESSION_OPTIONS if _version(program) >= _SESSION_OPTIONS_SINCE else ()))
         self._closing = threading.Event()
         self._master: _Master | None = None
         self._relay: _Relay | None = None
@@ -239,7 +245,7 @@ class Tunnel:
     def _command(self, *options: str, command: str | None = None) -> list[str]:
         """Return a command line of ssh for this host, which uses the control socket."""
         address = self._address
-        words = [self._ssh, *_OPTIONS, "-S", _escaped(str(self._directory / _CONTROL)), *options]
+        words = [self._ssh, *self._options, "-S", _escaped(str(self._directory / _CONTROL)), *options]
         if address.user:
             words += ["-l", address.user]
         if address.port:
@@ -430,6 +436,18 @@ def _remove_at_end(directory: Path) -> subprocess.Popen[bytes]:
         cwd="/",
         start_new_session=True,
     )
+
+
+def _version(program: str) -> tuple[int, int]:
+    """The version of OpenSSH that a program says it is of; of one that does not say it, the lowest."""
+    try:
+        said = subprocess.run(
+            [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_TIMEOUT, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0, 0
+    found = re.search(rb"OpenSSH_(\d+)\.(\d+)", said.stdout + said.stderr)
+    return (0, 0) if found is None else (int(found[1]), int(found[2]))
 
 
 def _escaped(text: str) -> str:
