@@ -885,7 +885,8 @@ def ignore_file_wrong(file: str, reason: str) -> RunnerError:
     return RunnerError(
         Code.IMAGE_BUILD_FAILED,
         f"{file} cannot be used: {reason}",
-        hint="Correct that line. A `[` needs its `]`, and a backslash or a `!` needs something after it.",
+        hint="Correct that line. A `[` needs its `]`, and a backslash or a `!` needs something after it. Between the "
+        "parts of a path is a `/`: a backslash gives the character after it another meaning.",
     )
 
 

@@ -40,6 +40,8 @@ WITHOUT_BUILDKIT = [
     ("RUN <<EOT\nset -e\nEOT\n", None, "dockerfile parse error line 3: unknown instruction: SET", NEEDS),
     ("RUN bash <<-'EOT'\nx\nEOT\n", None, "dockerfile parse error line 3: unknown instruction: X", NEEDS),
     ("COPY <<EOT /x\nEOT\n", None, "dockerfile parse error line 3: unknown instruction: EOT", NEEDS),
+    ("ONBUILD RUN <<EOT\nx\nEOT\n", None, "dockerfile parse error line 3: unknown instruction: X", NEEDS),
+    ("onbuild  copy --link a /x\n", None, "dockerfile parse error line 2: Unknown flag: link", NEEDS),
     ("RUN --mount=type=cache,target=/x true", "Step 2/2 : RUN --mount", "the --mount option requires BuildKit.", NEEDS),
     ("COPY --chmod=755 a /x", "Step 2/2 : COPY", "the --chmod option requires BuildKit. Refer to ...", NEEDS),
     ("COPY --link a /x", None, "dockerfile parse error line 2: Unknown flag: link", NEEDS),

@@ -163,7 +163,8 @@ def buildkit_only(text: str) -> str | None:
     """Return a description of the first syntax in a Dockerfile that only BuildKit knows, or ``None``."""
     found = []
     for instruction in _instructions(text):
-        word, _, rest = instruction.partition(" ")
+        # ONBUILD stands before an instruction for later.
+        word, _, rest = re.sub(r"^ONBUILD\s+", "", instruction, flags=re.IGNORECASE).partition(" ")
         flags, rest = _flags(rest.strip())
         word = word.upper()
         if word in ("RUN", "COPY", "ADD") and re.search(r"(?<!<)<<-?[\"']?[A-Za-z_]", rest):
