@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -46,6 +46,8 @@ class World:
     names: dict[str, Any]
     """What a case may name in braces: the listeners' sockets and ports, and directories of certificates."""
     cli: str
+    cwd: Path | None = None
+    """Where both are asked; ``None`` is the home directory."""
 
     @property
     def config(self) -> Path:
@@ -88,7 +90,7 @@ class World:
         ended = subprocess.run(
             [self.cli, "version"],
             env=self.environ(variables),
-            cwd=self.home,
+            cwd=self.cwd or self.home,
             capture_output=True,
             text=True,
             timeout=CLI_TIMEOUT,
@@ -101,7 +103,7 @@ class World:
         before = len(self.listeners.asked)
         aimed_at, said = None, ""
         with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(self.home)
+            patch.chdir(self.cwd or self.home)
             try:
                 engine = Engine.connect(self.environ(variables))
             except RunnerError as error:
@@ -231,6 +233,14 @@ def reached(where: Reached) -> str:
 def test_docker_host_leads_where_it_leads_the_cli(world: World, host: str, where: str) -> None:
     found = same(world, {"DOCKER_HOST": host})
     assert reached(found) == world.fill(where)
+
+
+def test_a_relative_socket_may_lie_deep(world: World) -> None:
+    """Only its own path counts for the system's limit."""
+    deep = world.home / ("d" * 120)
+    deep.mkdir()
+    (deep / "e.sock").symlink_to(world.fill("{unix}"))
+    assert reached(same(replace(world, cwd=deep), {"DOCKER_HOST": "unix://e.sock"})) == "e.sock"
 
 
 @pytest.mark.parametrize("given", ["", "   "])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-from pathlib import Path
 from typing import Any
 
 import docker
@@ -56,12 +55,10 @@ class Client(docker.APIClient):
 
     def _mount_socket(self, path: str) -> None:
         adapter = _SocketAdapter(f"http+unix://{path}", self.timeout, max_pool_size=DEFAULT_MAX_POOL_SIZE)
-        # The adapter would put a slash before a relative path. A name in the abstract namespace begins with a NUL.
-        # `Path` is not used, because it removes a slash at the end: with that slash the CLI finds no socket.
-        if path.startswith("@"):
-            adapter.socket_path = f"\0{path[1:]}"
-        else:
-            adapter.socket_path = path if path.startswith("/") else f"{Path.cwd()}/{path}"
+        # The adapter would put a slash before a relative path. A name in the abstract namespace begins with a NUL. A path
+        # is not changed otherwise: made absolute, it can be longer than the system's limit, and `Path` would remove a
+        # slash at the end, with which the CLI does not find the socket.
+        adapter.socket_path = f"\0{path[1:]}" if path.startswith("@") else path
         self._custom_adapter = adapter
         self.mount("http+docker://", adapter)
         self.base_url = "http+docker://localhost"
