@@ -1,8 +1,10 @@
 """The compile cache of a session: how ccache in the container is configured, and whether the team's store can be used.
 
-Buildroot's host-ccache reads ccache's own variables and configurations; only ``CCACHE_DIR`` has another name there,
-``BR_CACHE_DIR`` (Buildroot: package/ccache/ccache.mk). scripts/ccache.sh and ccache_count.sh are the other side of this
-module.
+Buildroot's host-ccache reads ccache's own variables and configurations. Only its directory is another matter
+(Buildroot: package/ccache/ccache.mk): up to ccache 4.10 it is in ``BR_CACHE_DIR``, which make sets; from 4.11 on that
+change misses its place in ccache's source, and the directory is what ``BR2_CCACHE_DIR`` was when host-ccache was
+compiled, if that is there, and otherwise ``~/.cache/ccache``. ``CCACHE_DIR`` itself must not be set: make takes it for
+a variable of the package ccache. scripts/ccache.sh and ccache_count.sh are the other side of this module.
 """
 
 from __future__ import annotations
