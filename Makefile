@@ -22,7 +22,7 @@ ELIXIR ?= trixie
 WITH_NERVES := not python and not any_uid and not spaces
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 # What needs no real engine: a fake one, or only a listener.
-NO_ENGINE := tests/unit tests/faults/test_fake_engine.py $(addprefix tests/engine/test_,dockerignore.py endpoint.py tls.py)
+NO_ENGINE := tests/unit $(wildcard tests/faults/test_fake_engine*.py) $(addprefix tests/engine/test_,dockerignore.py endpoint.py tls.py)
 PYTEST := $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 LOCKING := --quiet --upgrade --python-version 3.10 --generate-hashes --no-header
 IMAGES := --image new --image new-1.28.0 --image old
