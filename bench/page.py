@@ -68,7 +68,7 @@ def _figures(case: Mapping[str, Any], record: Mapping[str, Any]) -> str:
 
 def _limit(limit: Mapping[str, Any]) -> str:
     what = limit["of"] if limit["measure"] == "seconds" else f"{_TITLES[limit['measure']]} of {limit['of']}"
-    against = f" / {limit['against']}" if limit["against"] else ""
+    against = f" / {limit['against']}" if limit["against"] else f" - {limit['above']}" if limit.get("above") else ""
     kept = "within" if limit["ok"] else "**above**"
     return f"{what}{against}: {limit['value']:.3f}, {kept} the limit of {limit['at_most']:.3g}"
 

@@ -59,6 +59,24 @@ def test_the_figures_of_a_case_are_replaced_and_nothing_else(tmp_path: Path) -> 
     assert place.sub("", once) == place.sub("", PAGE.read_text())
 
 
+def test_a_limit_for_a_difference_is_told_as_one(tmp_path: Path) -> None:
+    path = Path(shutil.copy(PAGE, tmp_path))
+    found = record("compile cache, 300 files")
+    found["cases"][0]["limits"] = [
+        {
+            "of": "second machine",
+            "against": None,
+            "above": "no cache",
+            "measure": "seconds",
+            "value": 2.5,
+            "at_most": 3.0,
+            "ok": True,
+        }
+    ]
+    page.write(path, found)
+    assert "- second machine - no cache: 2.500, within the limit of 3\n" in path.read_text()
+
+
 def test_a_case_without_a_place_changes_nothing(tmp_path: Path) -> None:
     path = Path(shutil.copy(PAGE, tmp_path))
     both = record("compile cache, 300 files")
