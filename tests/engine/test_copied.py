@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -85,23 +86,48 @@ def test_build_and_archive_work_and_reuse_as_on_an_engine_that_sees_our_files(fa
     }
 
 
-def test_a_second_build_puts_one_file_into_the_container_and_takes_two_out(
+CHOSEN = {"NERVES_DOCKER_WORKSPACE": "copied"}
+
+
+def files_sent_and_fetched(recorder: Recorder, system: System, **changes: Any) -> list[tuple[str, str]]:
+    """What a build puts into its container, and takes out of it."""
+    before = len(recorder.asked)
+    system.run("build", env=CHOSEN, **changes).value()
+    asked = [asked for asked in recorder.asked[before:] if asked.path.endswith("/archive")]
+    return sorted((each.method, each.query.rpartition("%2F")[2]) for each in asked)
+
+
+def test_the_package_is_sent_again_only_if_something_in_it_has_changed(
     far: Far, make_system: MakeSystem, root: Path
 ) -> None:
-    """Where the engine is far away, each request takes long."""
     with Recorder(root, far.engine.host) as recorder:
         system = make_system(host=recorder.host)
-        chosen = {"NERVES_DOCKER_WORKSPACE": "copied"}
-        system.run("build", env=chosen).value()
-        before = len(recorder.asked)
-        system.run("build", env=chosen).value()
-        files = [(asked.method, asked.query) for asked in recorder.asked[before:] if asked.path.endswith("/archive")]
-    workdir = "path=%2Fhome%2Fnerves%2Fproject%2F"
-    assert sorted(files) == [
-        ("GET", f"{workdir}build%2Fbuild-time.log"),
-        ("GET", f"{workdir}{system.artifact.name}"),
-        ("PUT", "path=%2Fnerves-docker-port"),
-    ]
+        fetched = [("GET", "build-time.log"), ("GET", system.artifact.name)]
+        sent = [("PUT", "nerves-docker-port")]
+        # The first build has made a Config.in, which is the host's now, too.
+        assert ("GET", "changes.tar") in files_sent_and_fetched(recorder, system)
+        assert files_sent_and_fetched(recorder, system) == [*fetched, *sent]
+        assert files_sent_and_fetched(recorder, system) == fetched
+        # A change that neither the size nor the time of the content tells.
+        defconfig = system.package / "nerves_defconfig"
+        status = defconfig.stat()
+        defconfig.write_text("BR2_x86_32=y\n")
+        os.utime(defconfig, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert files_sent_and_fetched(recorder, system) == [*fetched, *sent]
+        assert files_sent_and_fetched(recorder, system) == fetched
+        (system.package / "empty").mkdir(mode=0o755)
+        look = shell_words(f"ls -d {PACKAGE}/empty", f"grep x86_32 {PACKAGE}/nerves_defconfig")
+        assert files_sent_and_fetched(recorder, system, make_args=look) == [*fetched, *sent]
+        # What a build does to the platform is undone.
+        damage = shell_words("touch /nerves/env/platform/made-by-the-build")
+        assert files_sent_and_fetched(recorder, system, make_args=damage) == fetched
+        look = shell_words("test ! -e /nerves/env/platform/made-by-the-build")
+        assert files_sent_and_fetched(recorder, system, make_args=look) == [*fetched, *sent]
+        # The keys are in no volume, so each session gets them, and nothing else with them.
+        (system.root / "home" / ".ssh").mkdir()
+        system.write("home/.ssh/config", "Host x\n")
+        look = shell_words("grep 'Host x' ~/.ssh/config", f"grep x86_32 {PACKAGE}/nerves_defconfig")
+        assert files_sent_and_fetched(recorder, system, make_args=look) == [*fetched, *sent]
 
 
 def test_config_in_comes_back_and_is_the_caller_s(system: System) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from nerves_docker_port import errors
-from nerves_docker_port.workspace.packing import Packed, Tree, snapshot
+from nerves_docker_port.workspace.packing import Packed, Tree, fingerprint, snapshot
 
 
 def unpacked(*trees: Tree) -> dict[str, tarfile.TarInfo]:
@@ -122,3 +122,22 @@ def test_a_snapshot_tells_of_any_change(tmp_path: Path) -> None:
     assert changed()
     make(tmp_path, "_build/x", "build.log")
     assert not changed()
+
+
+def test_a_fingerprint_tells_of_directories_too(tmp_path: Path) -> None:
+    make(tmp_path, "a", "sub/b")
+    trees = (Tree("package", tmp_path, "p"),)
+    seen = {fingerprint(trees)}
+    make(tmp_path, "_build/x", "build.log")
+    assert fingerprint(trees) in seen
+    times = (tmp_path / "a").stat()
+    (tmp_path / "a").write_text("b")
+    os.utime(tmp_path / "a", ns=(times.st_atime_ns, times.st_mtime_ns))
+    seen.add(fingerprint(trees))
+    (tmp_path / "empty").mkdir()
+    seen.add(fingerprint(trees))
+    (tmp_path / "empty").chmod(0o700)
+    seen.add(fingerprint(trees))
+    (tmp_path / "sub").rename(tmp_path / "other")
+    seen.add(fingerprint(trees))
+    assert len(seen) == 5

@@ -33,6 +33,25 @@ ndp_paths() {
   LC_ALL=C sed -z -e 's/^h [0-9a-f]*  //' -e 's/^m [0-7]* //' -e 's,^l \(\.\(/[^/][^/]*\)*\)//.*$,\1,' | LC_ALL=C sort -zu
 }
 
+# ndp_times KIND DIRECTORY: print a digest that changes with every change in that directory. It is much quicker than the
+# list, because it contains the time of the last change of a file (ctime), which no program can set back, and not the content.
+ndp_times() {
+  ndp_find "$1" "$2" '(' -type d -printf '%p %m %U %G\0' ')' -o -printf '%p %y %m %U %G %s %C@ %l\0' | sha256sum
+}
+
+# ndp_is FILE TEXT: succeed if the first line of the file is that text.
+ndp_is() {
+  ndp_line=
+  { read -r ndp_line <"$1"; } 2>/dev/null || :
+  [ "$ndp_line" = "$2" ]
+}
+
+# ndp_keep FILE TEXT: make the file anew, because root and the build user both do this.
+ndp_keep() {
+  rm -f "$1"
+  printf '%s\n' "$2" >"$1"
+}
+
 # ndp_offer TOKEN DIRECTORY: offer the helper the changes in the package since the helper sent it, if there are any.
 #
 # The helper fetches the file `out/changes.tar` and applies it on the host. Only after that, the new list is saved. The
@@ -42,6 +61,9 @@ ndp_offer() {
   ndp_out=/nerves-docker-port/out ndp_kept=$2/.nerves/docker-port
   # No package has come yet.
   [ -e "$ndp_kept/manifest" ] || [ -e "$ndp_kept/coming" ] || return 0
+  # Taken before the list: what changes while the list is made is looked at the next time.
+  ndp_now=$(ndp_times package "$2")
+  [ -e "$ndp_kept/coming" ] || ! ndp_is "$ndp_kept/package" "$ndp_now" || return 0
   ndp_list package "$2" >"$ndp_out/now"
   # The file `coming` exists if a session died while it copied the files that the helper had sent.
   cat "$ndp_kept/manifest" "$ndp_kept/coming" 2>/dev/null | LC_ALL=C sort -zu >"$ndp_out/base"
@@ -49,11 +71,17 @@ ndp_offer() {
   : >"$ndp_out/deleted"
   [ -e "$ndp_kept/coming" ] ||
     LC_ALL=C comm -z -13 <(ndp_paths <"$ndp_out/now") <(ndp_paths <"$ndp_out/base") >"$ndp_out/deleted"
-  [ -s "$ndp_out/changed" ] || [ -s "$ndp_out/deleted" ] || return 0
+  if [ ! -s "$ndp_out/changed" ] && [ ! -s "$ndp_out/deleted" ]; then
+    ndp_keep "$ndp_kept/package" "$ndp_now"
+    return 0
+  fi
   tar --create --file="$ndp_out/changes.tar" --format=gnu --hard-dereference --no-recursion \
     --directory="$ndp_out" base deleted --directory="$2" --null --verbatim-files-from --files-from="$ndp_out/changed"
+  # shellcheck disable=SC2034 # receive.sh uses it.
+  ndp_offered=1
   ndp_ask "$1" changed
   mkdir -p "$ndp_kept"
   mv "$ndp_out/now" "$ndp_kept/manifest"
   rm -f "$ndp_kept/coming" "$ndp_out/changes.tar"
+  ndp_keep "$ndp_kept/package" "$ndp_now"
 }

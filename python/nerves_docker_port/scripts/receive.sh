@@ -3,16 +3,18 @@
 # one program.
 #
 # Arguments: the token of the marks, the package's directory, the platform's directory, the directory of ccache or an
-# empty word, `image` or `caller`, then the arguments of the script that follows. With `image` the build works as the
+# empty word, the fingerprint of the package and the platform on the host, `more` if the helper also has files that are
+# not kept in a volume or an empty word, `image` or `caller`, then the arguments of the script that follows. With `image` the build works as the
 # image's own user: the uid and gid are the second and third of those arguments, and are replaced by that user's ids.
 # With `caller` the uid and gid are the first and second of those arguments, and are not changed.
 #
 # If a connection broke, the package in the volume can have changes that no helper has fetched. These are offered first.
 # Then this script asks `wanted`, the helper puts all files into the directory `in`, and the volumes are made equal to
-# it. A file that has not changed keeps its time, so that Buildroot does not take it for a new one. At the end, this
-# script sends `here`.
-ndp_token=$1 ndp_package=$2 ndp_platform=$3 ndp_ccache=$4 ndp_who=$5
-shift 5
+# it. A file that has not changed keeps its time, so that Buildroot does not take it for a new one. If the host has the
+# same files as the last time, and nothing has changed in the volumes, it asks `wanted_more` for the other files, or
+# nothing. At the end, this script sends `here`.
+ndp_token=$1 ndp_package=$2 ndp_platform=$3 ndp_ccache=$4 ndp_fingerprint=$5 ndp_more=$6 ndp_who=$7
+shift 7
 set -e
 ndp_state=/nerves-docker-port
 if [ "$ndp_who" = image ]; then
@@ -24,10 +26,10 @@ else
 fi
 mkdir -p "$ndp_state/out"
 chmod 1777 "$ndp_state/out"
+ndp_kept=$ndp_package/.nerves/docker-port ndp_offered=
 ndp_offer "$ndp_token" "$ndp_package"
 # The files are removed because the build user, and not root, makes them the next time.
 rm -f "$ndp_state"/out/*
-ndp_ask "$ndp_token" wanted
 
 # ndp_make_equal KIND FROM TO: remove from TO the files that are not in FROM, and copy the files that differ to TO.
 ndp_make_equal() {
@@ -46,11 +48,27 @@ ndp_make_equal() {
     tar --extract --directory="$3" --preserve-permissions
 }
 
-mkdir -p "$ndp_package/.nerves/docker-port"
-ndp_list package "$ndp_state/in/package" >"$ndp_package/.nerves/docker-port/coming"
-ndp_make_equal package "$ndp_state/in/package" "$ndp_package"
-mv "$ndp_package/.nerves/docker-port/coming" "$ndp_package/.nerves/docker-port/manifest"
-ndp_make_equal platform "$ndp_state/in/platform" "$ndp_platform"
+# The owner is part of what is known: another image can have another build user.
+ndp_known="$ndp_fingerprint $ndp_uid $ndp_gid"
+if [ -z "$ndp_offered" ] && [ ! -e "$ndp_kept/coming" ] && ndp_is "$ndp_kept/known" "$ndp_known" &&
+  ndp_is "$ndp_kept/platform" "$(ndp_times platform "$ndp_platform")"; then
+  [ -z "$ndp_more" ] || ndp_ask "$ndp_token" wanted_more
+else
+  ndp_ask "$ndp_token" wanted
+  mkdir -p "$ndp_kept"
+  ndp_list package "$ndp_state/in/package" >"$ndp_kept/coming"
+  ndp_make_equal package "$ndp_state/in/package" "$ndp_package"
+  mv "$ndp_kept/coming" "$ndp_kept/manifest"
+  ndp_make_equal platform "$ndp_state/in/platform" "$ndp_platform"
+  # The extracted Buildroot is large. If its top directory already has the owner, its content is not checked.
+  for ndp_dir in "$ndp_package" "$ndp_platform"; do
+    (cd "$ndp_dir" && find . -xdev -path './buildroot*' -uid "$ndp_uid" -prune -o \
+      '(' ! -uid "$ndp_uid" -o ! -gid "$ndp_gid" ')' -exec chown -h "$ndp_uid:$ndp_gid" {} +)
+  done
+  ndp_keep "$ndp_kept/package" "$(ndp_times package "$ndp_package")"
+  ndp_keep "$ndp_kept/platform" "$(ndp_times platform "$ndp_platform")"
+  ndp_keep "$ndp_kept/known" "$ndp_known"
+fi
 ndp_number=0
 while IFS= read -r -d '' ndp_target; do
   mkdir -p "$(dirname "$ndp_target")"
@@ -59,18 +77,12 @@ while IFS= read -r -d '' ndp_target; do
   mv "$ndp_state/in/mounts/$ndp_number" "$ndp_target"
   chown -hR "$ndp_uid:$ndp_gid" "$ndp_target"
   ndp_number=$((ndp_number + 1))
-done <"$ndp_state/in/targets"
+done < <([ ! -e "$ndp_state/in/targets" ] || cat "$ndp_state/in/targets")
 if [ -d "$ndp_state/in/ssh" ]; then
   rm -rf /nerves/ssh
   mv "$ndp_state/in/ssh" /nerves/ssh
 fi
 rm -rf "$ndp_state/in"
-
-# The extracted Buildroot is large. If its top directory already has the owner, its content is not checked.
-for ndp_dir in "$ndp_package" "$ndp_platform"; do
-  (cd "$ndp_dir" && find . -xdev -path './buildroot*' -uid "$ndp_uid" -prune -o \
-    '(' ! -uid "$ndp_uid" -o ! -gid "$ndp_gid" ')' -exec chown -h "$ndp_uid:$ndp_gid" {} +)
-done
 # Other packages share these directories, and their builds may work as another user.
 for ndp_dir in /nerves/dl "$ndp_ccache"; do
   [ "$(stat -c %u "$ndp_dir" 2>/dev/null || echo "$ndp_uid")" != "$ndp_uid" ] || continue

@@ -26,7 +26,7 @@ from nerves_docker_port.volume.session import ANSWERED, STATE, Questions
 from nerves_docker_port.volume.steps import Step
 from nerves_docker_port.workspace import changes
 from nerves_docker_port.workspace.mounted import CCACHE, DOWNLOADS, PLATFORM, Workspace, bash
-from nerves_docker_port.workspace.packing import Packed, State, Tree, snapshot, state_of
+from nerves_docker_port.workspace.packing import Packed, State, Tree, fingerprint, snapshot, state_of
 
 _CHANGES = ("say.sh", "list.sh", "changes.sh")
 
@@ -79,7 +79,8 @@ class CopiedWorkspace(Workspace):
         """Return the functions that answer the scripts, which ask for the package or offer changes of it."""
         return {
             **super().questions(engine, token, tell, cancellation),
-            "wanted": lambda made, asked: self._send(engine, made, asked, cancellation),
+            "wanted": lambda made, asked: self._send(engine, made, asked, cancellation, (*self._kept(), *self._more())),
+            "wanted_more": lambda made, asked: self._send(engine, made, asked, cancellation, self._more()),
             "changed": lambda made, asked: self._fetch(engine, made, asked, tell),
         }
 
@@ -90,13 +91,15 @@ class CopiedWorkspace(Workspace):
     def is_current(self) -> bool:
         """Return whether the host's files are still those that were sent to the session."""
         try:
-            return snapshot(self._trees()) == self._sent
+            return snapshot((*self._kept(), *self._mounted())) == self._sent
         except errors.RunnerError:
             return False
 
     def _prepare(self, token: str) -> list[str]:
         ccache = f"{self.home}/{CCACHE}" if self.request.settings.ccache is not None else ""
-        receive = [token, self.package_dir, PLATFORM, ccache]
+        # The states are taken before the fingerprint. If a file changes in between, it is sent.
+        self._note_states()
+        receive = [token, self.package_dir, PLATFORM, ccache, fingerprint(self._kept()), "more" if self._more() else ""]
         caller = [str(self.uid), str(self.gid)]
         begin = ("say.sh", "list.sh", "receive.sh", "give_ssh.sh")
         if self.makes_user:
@@ -120,29 +123,35 @@ class CopiedWorkspace(Workspace):
     def _configured_mounts(self) -> list[Mount]:
         return []
 
-    def _trees(self) -> tuple[Tree, ...]:
-        """Return the trees that are sent to the container, without the ssh keys."""
+    def _kept(self) -> tuple[Tree, ...]:
+        """Return the trees that the volumes keep from one session to the next."""
         request = self.request
         names = request.names
         without = frozenset({names.download_dir, names.cache_path, names.cache_path.parent} - {request.package.path})
-        mounts = (
-            Tree("other", mount.source, f"in/mounts/{number}") for number, mount in enumerate(request.settings.mounts)
-        )
         return (
             Tree("package", request.package.path, "in/package", without),
             Tree("platform", request.platform.path, "in/platform", without),
-            *mounts,
         )
 
-    def _send(self, engine: Engine, made: str, asked: str, cancellation: Cancellation) -> None:
-        """Send all trees and the ssh keys into the container's own layer, which is removed with the container."""
-        trees = self._trees()
-        # The states are taken before the files are read, so a change while they are read is noticed later.
-        self._sent.clear()
-        self._sent.update(snapshot(trees))
+    def _mounted(self) -> tuple[Tree, ...]:
+        """Return the trees of the configured mounts."""
+        mounts = enumerate(self.request.settings.mounts)
+        return tuple(Tree("other", mount.source, f"in/mounts/{number}") for number, mount in mounts)
+
+    def _more(self) -> tuple[Tree, ...]:
+        """Return the trees that each session gets: the configured mounts and the ssh keys."""
         keys = self.request.home / ".ssh"
-        if self.request.settings.ssh == "dir" and keys.is_dir():
-            trees = (*trees, Tree("other", keys, "in/ssh"))
+        has_keys = self.request.settings.ssh == "dir" and keys.is_dir()
+        return (*self._mounted(), *([Tree("other", keys, "in/ssh")] if has_keys else []))
+
+    def _note_states(self) -> None:
+        self._sent.clear()
+        self._sent.update(snapshot((*self._kept(), *self._mounted())))
+
+    def _send(self, engine: Engine, made: str, asked: str, cancellation: Cancellation, trees: tuple[Tree, ...]) -> None:
+        """Send the trees into the container's own layer, which is removed with the container."""
+        # The states are taken before the files are read, so a change while they are read is noticed later.
+        self._note_states()
         targets = b"".join(os.fsencode(mount.target) + b"\0" for mount in self.request.settings.mounts)
         packed = Packed(trees, {"in/targets": targets, ANSWERED: f"{asked}\n".encode()}, cancellation.check)
         archive.put(engine, made, STATE, packed)

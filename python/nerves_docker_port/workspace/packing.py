@@ -5,6 +5,7 @@ scripts/list.sh leaves out the same names. The module does not know the engine, 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import tarfile
@@ -60,6 +61,18 @@ def snapshot(trees: tuple[Tree, ...]) -> dict[Path, State]:
     """Return the state of every file and link of the trees. Raises ``RunnerError`` if a directory cannot be read."""
     found = ((path, status) for tree in trees for path, _, status in _walk(tree) if not stat.S_ISDIR(status.st_mode))
     return {path: state_of(status) for path, status in found}
+
+
+def fingerprint(trees: tuple[Tree, ...]) -> str:
+    """Return a digest that is different if any file, link or directory of the trees is different, as far as the states
+    show it. Raises ``RunnerError`` if a directory cannot be read."""
+    digest = hashlib.sha256()
+    for tree in trees:
+        for _, name, status in _walk(tree):
+            # The times of a directory change with the files in it that are left out.
+            state = status.st_mode if stat.S_ISDIR(status.st_mode) else state_of(status)
+            digest.update(f"{name}\0{state}\n".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def state_of(status: os.stat_result) -> State:
