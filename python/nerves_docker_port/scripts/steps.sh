@@ -59,8 +59,8 @@ ndp_run() {
     ndp_step=$!
     set +m
     # If a signal arrives, `wait` returns a status that is not that of the step, so it is called again. It may also
-    # return when the step is only stopped. If the step ends at the moment of the signal, bash 5.2 loses the status and
-    # gives -1.
+    # return when the step is only stopped. If the step ends at the moment of the signal, bash loses the status: version
+    # 5.2 gives -1, and version 5.3 gives 127, as for a process that is not its child.
     while
       ndp_signalled=''
       wait "$ndp_step"
@@ -69,7 +69,9 @@ ndp_run() {
     do
       [ -n "$ndp_signalled" ] || sleep 0.5
     done
-    [ "$ndp_status" -ge 0 ] || ndp_status=143
+    if [ "$ndp_status" -lt 0 ] || { [ "$ndp_status" = 127 ] && [ -n "$ndp_stopped" ]; }; then
+      ndp_status=143
+    fi
     ndp_count_kills
     ndp_number=$((ndp_number + 1)) ndp_before=$((ndp_kills - ndp_before))
     printf '%d %s %d %d\n' "$ndp_number" "$ndp_name" "$ndp_status" "$ndp_before" >>"$ndp_state/ended"
