@@ -47,7 +47,7 @@ case $ndp_found:$(stat -f -c %t "$ndp_package") in
     if setpriv --reuid=nerves --regid=nerves --init-groups touch "$ndp_package/.nerves-owner-$ndp_token" 2>/dev/null; then
       printf '\036%s 0 owner 0 0\036' "$ndp_token"
       until [ -s /nerves-docker-port/owner ]; do
-        read -r -t 0.1 _ <&7 || :
+        sleep 0.05
       done
       read -r ndp_answer </nerves-docker-port/owner
       if [ "$ndp_answer" = image ]; then

@@ -12,8 +12,8 @@ ndp_say() {
 }
 
 # ndp_ask TOKEN NAME: send the question NAME, and wait until the helper has answered. The helper writes the answered
-# question to the file `answered`, and then sends a line to the pipe `next`, which ends the pause between two looks at
-# that file. The line can belong to an older answer, and it comes late if the helper is far away.
+# question to the file `answered`. It sends no signal for that: bash can lose the exit status of a program that ends at
+# the moment of a signal, and if the helper is far away, the signal comes late.
 ndp_ask() {
   ndp_say "$1" "$2"
   while
@@ -21,6 +21,6 @@ ndp_ask() {
     { read -r ndp_answered </nerves-docker-port/answered; } 2>/dev/null
     [ "$ndp_answered" != "$2 $$" ]
   do
-    read -r -t 0.1 _ </nerves-docker-port/next || :
+    sleep 0.05
   done
 }

@@ -53,8 +53,8 @@ ANSWERED = "answered"
 Questions: TypeAlias = Mapping[str, Callable[[str, str], None]]
 """The functions that answer questions of the scripts. The key is the name of the mark that asks (scripts/say.sh).
 
-A function is called with the container's id and with the text that it must write to the file ``ANSWERED``. After it
-returns, the session sends the script a signal, so that the script reads that file."""
+A function is called with the container's id and with the text that it must write to the file ``ANSWERED``. The script
+reads that file again and again."""
 
 _T = TypeVar("_T")
 
@@ -168,8 +168,6 @@ class Session:
                 self._has_workspace = True
             elif mark.name in self._questions:
                 self._questions[mark.name](self.container, f"{mark.name} {mark.killed}")
-                # Not waited for: it only saves the script the rest of a pause before it looks again.
-                Meanwhile(lambda: self._signal("SIGUSR2"))
 
     # --- Steps -------------------------------------------------------------------------------------------------
 
