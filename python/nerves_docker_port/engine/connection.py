@@ -55,9 +55,9 @@ class Client(docker.APIClient):
 
     def _mount_socket(self, path: str) -> None:
         adapter = _SocketAdapter(f"http+unix://{path}", self.timeout, max_pool_size=DEFAULT_MAX_POOL_SIZE)
-        # The adapter would put a slash before a relative path. A name in the abstract namespace begins with a NUL. A path
-        # is not changed otherwise: made absolute, it can be longer than the system's limit, and `Path` would remove a
-        # slash at the end, with which the CLI does not find the socket.
+        # The adapter would put a slash before a relative path. A name in the abstract namespace begins with a NUL.
+        # Otherwise the path is not changed: made absolute, it can be longer than the system's limit, and `Path` would
+        # remove a slash at the end, with which the CLI does not find the socket.
         adapter.socket_path = f"\0{path[1:]}" if path.startswith("@") else path
         self._custom_adapter = adapter
         self.mount("http+docker://", adapter)
