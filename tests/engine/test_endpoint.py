@@ -551,6 +551,7 @@ HERE = '"currentContext": "here"'
         (f'{{{HERE}, "HttpHeaders": null}}', ""),
         (f'{{{HERE}, "HttpHeaders": "X: y"}}', '"HttpHeaders"'),
         (f'{{{HERE}, "HttpHeaders": {{"X-Y": 5}}}}', '"HttpHeaders": "X-Y"'),
+        (f'{{{HERE}, "HttpHeaders": {{"X-Y": " a\\t", "Content-Length": "5"}}}}', ""),
         (f'{{{HERE}, "plugins": null, "unknown": {{"deep": [1, 2.5, true]}}}}', ""),
         (f'{{{HERE}, "big": {"9" * 5000}}}', ""),
         (f"{{{HERE}}} what follows is not looked at", ""),

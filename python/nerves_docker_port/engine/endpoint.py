@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import ipaddress
 import os
 import posixpath
@@ -524,15 +525,28 @@ def _without_password(url: str) -> str:
 # --- headers -------------------------------------------------------------------------------------------------------
 
 
+_OWN_HEADERS = ("host", "user-agent", "content-length", "transfer-encoding", "trailer")
+"""What Go's HTTP client decides itself, whatever headers it is given (net/http, ``reqWriteExcludeHeader``)."""
+
+
 def _headers(environ: Mapping[str, str], config: ConfigFile) -> dict[str, str]:
-    """Return the headers of ``DOCKER_CUSTOM_HEADERS``, or else those of ``config.json``, without the user agent."""
+    """Return the headers of ``DOCKER_CUSTOM_HEADERS``, or else those of ``config.json``."""
     given = environ.get("DOCKER_CUSTOM_HEADERS", "")
-    headers = dict(config.http_headers)
-    if given:
-        headers = {}
-        for pair in next(csv.reader([given])):
-            name, equals, value = pair.partition("=")
-            if not equals or not config_file.is_header(name.strip(), value):
-                raise errors.custom_headers_invalid(pair)
-            headers[name.strip()] = value
-    return {name: value for name, value in headers.items() if name.lower() != "user-agent"}
+    headers = _custom_headers(given) if given else config.http_headers
+    # Blanks around a value do not belong to it (RFC 9110, 5.5).
+    return {name: value.strip(" \t") for name, value in headers.items() if name.lower() not in _OWN_HEADERS}
+
+
+def _custom_headers(given: str) -> dict[str, str]:
+    """``NAME=VALUE`` pairs, written as the first record of a CSV file, as the CLI reads them."""
+    try:
+        pairs = next(filter(None, csv.reader(io.StringIO(given, newline=""))), [given])
+    except csv.Error as error:
+        raise errors.custom_headers_invalid(given) from error
+    headers = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not config_file.is_header(name.strip(), value):
+            raise errors.custom_headers_invalid(pair)
+        headers[name.strip()] = value
+    return headers
