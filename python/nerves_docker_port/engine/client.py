@@ -317,7 +317,7 @@ def _api_version(endpoint: Endpoint, version: Mapping[str, Any]) -> str:
     lowest = max(oldest, MINIMUM_API)
     if wanted is None or not lowest <= wanted <= newest:
         raise errors.api_version_unusable(endpoint.api_version, str(lowest), str(newest))
-    return str(wanted)
+    return f"{wanted.major}.{wanted.minor}"
 
 
 def _count(value: object) -> int:
