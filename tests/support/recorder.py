@@ -39,8 +39,8 @@ class Recorder:
     ) -> None:
         """Record the requests to the engine ``upstream``.
 
-        The answer to a request whose path ends with ``stall`` stops after its first 64 KiB. ``slow`` is the end of a
-        path, and the seconds that each 64 KiB of the answer take.
+        The answer to a request whose path ends with ``stall`` stops after its first 64 KiB; a shorter answer is
+        complete. ``slow`` is the end of a path, and the seconds that each 64 KiB of the answer take.
         """
         self._stall = stall
         self._slow = slow
@@ -128,11 +128,15 @@ class Recorder:
 
     def _pump_back(self, engine: socket.socket, client: socket.socket, requests: _Requests) -> None:
         with suppress(OSError):
+            asked, size = -1, 0
             while data := engine.recv(65536):
+                if asked != requests.count:
+                    asked, size = requests.count, 0
+                size += len(data)
                 client.sendall(data)
                 if self._slow is not None and requests.last.endswith(self._slow[0]):
                     requests.ended.wait(self._slow[1] * len(data) / 65536)
-                if self._stall is not None and requests.last.endswith(self._stall):
+                if self._stall is not None and requests.last.endswith(self._stall) and size >= 65536:
                     self.stalled.set()
                     while not (self._resume.wait(0.05) or requests.ended.is_set()):
                         pass
@@ -163,6 +167,8 @@ class _Requests:
         self.ended = threading.Event()
         self.last = ""
         """The path of the last request."""
+        self.count = 0
+        """The number of requests so far."""
 
     def feed(self, data: bytes) -> None:
         if self._bare:
@@ -180,6 +186,7 @@ class _Requests:
             path, _, query = target.partition("?")
             body = json.loads(rest[:length]) if length and "json" in headers.get("content-type", "") else None
             self.last = path
+            self.count += 1
             self._keep(Asked(method, re.sub(r"^/v[\d.]+", "", path), query, body))
             if path.endswith("/attach") or "upgrade" in headers:
                 self._bare = True

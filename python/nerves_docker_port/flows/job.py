@@ -142,7 +142,12 @@ class Job:
             return failure
 
     def record_package_steps(self) -> None:
-        """Record the times of the packages' steps, which were read while the flow went on."""
+        """Record the times of the packages' steps, which were read while the flow went on.
+
+        A cancelled flow does not wait for them, because the engine may not answer any more.
+        """
+        if self.cancellation.requested:
+            return
         for pending in self._pending_records:
             self.reporter.record(*pending.result())
 
