@@ -176,6 +176,27 @@ def test_a_removal_that_somebody_else_has_begun_is_waited_for(engine: Engine, fa
     assert len(looks) == 3
 
 
+def test_a_container_that_ends_while_podman_removes_it_is_removed(engine: Engine, fake: FakeEngine) -> None:
+    made = fake.add_container("x")
+    said = "cannot remove container x as it could not be stopped: container state improper: stopped"
+    fake.on("DELETE", "/containers/.*", lambda exchange: exchange.error(500, said), times=2)
+    container.remove(engine, made.id)
+    assert fake.names == []
+
+
+def test_a_container_that_podman_has_just_removed_is_not_there(engine: Engine, fake: FakeEngine) -> None:
+    said = "container x does not exist in database: no such container"
+    fake.on("GET", "/containers/.*/json", lambda exchange: exchange.error(500, said))
+    assert container.inspect(engine, "x") is None
+
+
+def test_a_removal_that_the_engine_cannot_do_is_an_error(engine: Engine, fake: FakeEngine) -> None:
+    made = fake.add_container("x")
+    fake.on("DELETE", "/containers/.*", lambda exchange: exchange.error(500, "disk is broken"))
+    with pytest.raises(docker.errors.APIError, match="disk is broken"):
+        container.remove(engine, made.id)
+
+
 # --- Files -----------------------------------------------------------------------------------------------------
 
 

@@ -198,8 +198,11 @@ def inspect(engine: Engine, container: str) -> Mapping[str, Any] | None:
     """Return what the engine knows about the container with this name or id, or ``None`` if it does not exist."""
     try:
         found: Mapping[str, Any] = engine.api.inspect_container(container)
-    except docker.errors.NotFound:
-        return None
+    except docker.errors.APIError as error:
+        # While Podman removes a container, its status is 500: "... does not exist in database: no such container".
+        if error.status_code == 404 or "no such container" in str(error.explanation).lower():
+            return None
+        raise
     return found
 
 
@@ -248,17 +251,24 @@ def stop(engine: Engine, container: str) -> None:
 
 def remove(engine: Engine, container: str) -> None:
     """Remove a container by force, if it still exists. If it is already being removed, wait for that."""
-    try:
-        engine.api.remove_container(container, force=True, v=True)
-    except docker.errors.APIError as error:
-        if error.status_code == 404:
+    deadline = time.monotonic() + REMOVE_TIMEOUT
+    while True:
+        try:
+            engine.api.remove_container(container, force=True, v=True)
+        except docker.errors.APIError as error:
+            if error.status_code == 404:
+                return
+            # 409 means "removal of container is already in progress": another client removes it, or the engine itself.
+            # Podman answers 500 if the container ends at this moment: "... could not be stopped: ... container state
+            # improper".
+            said = str(error.explanation).lower()
+            if error.status_code != 409 and not any(words in said for words in _NOT_THERE):
+                raise
+        else:
             return
-        # 409 means "removal of container is already in progress": another client removes it, or the engine itself.
-        if error.status_code != 409:
-            raise
-        deadline = time.monotonic() + REMOVE_TIMEOUT
-        while inspect(engine, container) is not None and time.monotonic() < deadline:
-            time.sleep(0.01)
+        if inspect(engine, container) is None or time.monotonic() > deadline:
+            return
+        time.sleep(0.05)
 
 
 def run(engine: Engine, spec: Spec, cancellation: Cancellation) -> tuple[int, bytes]:
