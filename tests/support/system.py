@@ -149,7 +149,9 @@ class System:
 def ours(client: docker.DockerClient, volume: str | None = None) -> list[str]:
     """Return the names of the containers with this package's label, even if they do not run."""
     label = "nerves-docker-port.volume" + ("" if volume is None else f"={volume}")
-    return [c.name or "" for c in client.containers.list(all=True, filters={"label": label}, ignore_removed=True)]
+    # Not the SDK's list of objects: it inspects each, and Podman answers 500 for one that it has just removed.
+    listed = client.api.containers(all=True, filters={"label": label})
+    return [str(each["Names"][0]).lstrip("/") for each in listed]
 
 
 def at_work(client: docker.DockerClient, volume: str) -> list[str]:
