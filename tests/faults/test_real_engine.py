@@ -268,8 +268,8 @@ def test_cancelled_at_random_moments_a_build_leaves_nothing_and_no_traceback(
     with errors.open("wb") as stderr:
         for _round in range(RANDOM_CANCELLATIONS):
             end = chance.choice(["cancel", "end of file", "SIGTERM", "SIGKILL"])
-            # What a killed helper leaves ends by itself (test_kill_matrix.py). That can take a minute, and the engine may
-            # still be making the container that the helper asked for. So each kill has its own system.
+            # What a killed helper leaves ends by itself (test_kill_matrix.py). That can take a minute, and the engine
+            # may still be making the container that the helper asked for. So each kill has its own system.
             used = make_system() if end == "SIGKILL" else system
             with used.helper(stderr=stderr.fileno()) as helper:
                 helper.start("build", used.args(make_args=[f"RUN=sleep 0.{chance.randrange(6)}"]))

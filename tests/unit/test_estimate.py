@@ -16,7 +16,7 @@ import pytest
 
 from nerves_docker_port.record import estimate, headline
 from nerves_docker_port.record.course import Course
-from nerves_docker_port.record.estimate import Past
+from nerves_docker_port.record.estimate import EarlierBuild
 from nerves_docker_port.record.journal import Began, Build, Configuration, Ended, Opened, PackageStep, Stage
 
 RECORDED = Path(__file__).with_name("recorded_builds")
@@ -38,7 +38,7 @@ class Recording:
     status: int
     make_args: tuple[str, ...]
 
-    def past(self) -> Past:
+    def earlier_build(self) -> EarlierBuild:
         """What a later build knows of it."""
         stages: tuple[Stage, ...] = (Stage("make", 0.0, self.ended), Stage("copy", self.ended + 0.1, None))
         if self.status:
@@ -55,9 +55,9 @@ class Recording:
             headlines=self.headlines,
             package_steps=self.steps,
         )
-        past = estimate.past(build)
-        assert past is not None
-        return past
+        found = estimate.earlier_build(build)
+        assert found is not None
+        return found
 
 
 def recording(name: str) -> Recording:
@@ -75,9 +75,9 @@ def recording(name: str) -> Recording:
     return Recording(tuple(headlines), tuple(steps), float(ended), int(status), make_args)
 
 
-def replay(build: Recording, pasts: Sequence[Past]) -> list[tuple[float, float | None]]:
+def replay(build: Recording, earlier: Sequence[EarlierBuild]) -> list[tuple[float, float | None]]:
     """The time that was left in each point of the build from the first tenth on, and the estimate at that time."""
-    plan = build.past().plan
+    plan = build.earlier_build().plan
     course = Course(0.0)
     course.stage("make", 0.0)
     coming = list(build.headlines)
@@ -90,7 +90,7 @@ def replay(build: Recording, pasts: Sequence[Past]) -> list[tuple[float, float |
             assert parts is not None
             course.headline(parts, at)
         if point >= POINTS / 10:
-            found.append((build.ended - now, estimate.left(course, now, plan, pasts)))
+            found.append((build.ended - now, estimate.left(course, now, plan, earlier)))
     return found
 
 
@@ -109,7 +109,7 @@ def replay(build: Recording, pasts: Sequence[Past]) -> list[tuple[float, float |
     ],
 )
 def test_the_time_left_is_within_a_quarter_from_the_first_tenth_on(build: str, earlier: Sequence[str]) -> None:
-    found = replay(recording(build), [recording(name).past() for name in earlier])
+    found = replay(recording(build), [recording(name).earlier_build() for name in earlier])
     wrong = [(true, told) for true, told in found if told is None or abs(told - true) > max(SLACK, 0.25 * true)]
     assert wrong == []
 
@@ -127,5 +127,5 @@ def test_the_time_left_is_within_a_quarter_from_the_first_tenth_on(build: str, e
     ],
 )
 def test_after_builds_of_another_shape_nobody_knows_the_time_left(build: str, earlier: Sequence[str]) -> None:
-    found = replay(recording(build), [recording(name).past() for name in earlier])
+    found = replay(recording(build), [recording(name).earlier_build() for name in earlier])
     assert {told for _, told in found} == {None}

@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import cast
 
 from nerves_docker_port import errors
+from nerves_docker_port.background import Background
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import Spec
 from nerves_docker_port.image import ensure as images
-from nerves_docker_port.meanwhile import Meanwhile
 from nerves_docker_port.record import build_time, journal
 from nerves_docker_port.record.log import BuildLog
 from nerves_docker_port.record.recorder import Recorder
@@ -80,7 +80,7 @@ class Job:
     log: BuildLog
     reporter: Recorder
     cancellation: Cancellation
-    _pending_records: list[Meanwhile[list[journal.Record]]] = field(default_factory=list)
+    _pending_records: list[Background[list[journal.Record]]] = field(default_factory=list)
     """The records that are being read out of the build directory for the journal."""
     then_bring_back: bool = False
     """Whether the container brings changes in a copied package to the host by itself after its first steps succeed."""
@@ -95,7 +95,7 @@ class Job:
         then_bring_back, self.then_bring_back = self.then_bring_back, False
         failure = self.attempt(steps)
         if self.reporter.has_seen_packages:
-            self._pending_records.append(Meanwhile(self._package_steps))
+            self._pending_records.append(Background(self._package_steps))
         if failure is not None:
             raise failed_step(self, steps[failure.step], failure)
         self.then_bring_back = then_bring_back
@@ -230,7 +230,7 @@ def prepare(
         engine.ask_capabilities()
         present = None
         if request.settings.pull != "always":
-            present = Meanwhile(lambda: images.find(engine, request.image.tag))
+            present = Background(lambda: images.find(engine, request.image.tag))
         cancellation.check()
         if needs_tree:
             name = build_volume.find_name(engine, request.package, request.names)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import docker.errors
 
 from nerves_docker_port import errors
+from nerves_docker_port.background import Background
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine, label, labels
-from nerves_docker_port.meanwhile import Meanwhile
 from nerves_docker_port.record.log import BuildLog
 from nerves_docker_port.record.reporter import Reporter, stage
 from nerves_docker_port.request.image_name import names_registry
@@ -121,7 +121,7 @@ def ensure(
     *,
     policy: Policy,
     environ: Mapping[str, str],
-    present: Meanwhile[Image | None] | None,
+    present: Background[Image | None] | None,
     before_work: Callable[[], object],
     open_log: Callable[[], BuildLog],
 ) -> Image:

@@ -46,7 +46,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Past:
+class EarlierBuild:
     """An earlier build, as far as a later one can be judged by it."""
 
     is_whole: bool
@@ -62,7 +62,7 @@ class Past:
     """The seconds since `make` began, and how many seconds of work were done by then."""
 
 
-def past(build: Build) -> Past | None:
+def earlier_build(build: Build) -> EarlierBuild | None:
     """What a journal tells for later builds; ``None`` where that is nothing."""
     if build.began is None or build.began.flow != "build" or not build.headlines:
         return None
@@ -82,7 +82,7 @@ def past(build: Build) -> Past | None:
     begun = names.index(_MAKE) if _MAKE in names else 0
     for package, step in names[begun:]:
         costs.setdefault(package, {})[step] = steps[package, step]
-    return Past(
+    return EarlierBuild(
         is_whole=build.ended is not None and build.ended.outcome == "ok",
         is_parallel=course.is_parallel,
         plan=Plan(
@@ -124,25 +124,25 @@ def _work(course: Course, costs: Mapping[str, Mapping[str, float]]) -> list[tupl
     return work
 
 
-def left(course: Course, at: float, plan: Plan, pasts: Sequence[Past]) -> float | None:
+def left(course: Course, at: float, plan: Plan, earlier: Sequence[EarlierBuild]) -> float | None:
     """The seconds that a build still takes; ``None`` where nobody knows.
 
-    ``course`` is that of the build until ``at``, and ``pasts`` are earlier builds, those that tell most first.
+    ``course`` is that of the build until ``at``, and ``earlier`` are earlier builds, those that tell most first.
     """
     # The beginning of a build does not always show how it goes on.
-    expected = len(course.done) <= _FEW and any(each.is_parallel and each.plan == plan for each in pasts)
+    expected = len(course.done) <= _FEW and any(each.is_parallel and each.plan == plan for each in earlier)
     if course.is_parallel or expected:
-        return _by_work(course, at, plan, pasts)
-    return _by_sum(course, at, plan.packages, [each for each in pasts if not each.is_parallel])
+        return _by_work(course, at, plan, earlier)
+    return _by_sum(course, at, plan.packages, [each for each in earlier if not each.is_parallel])
 
 
-def _by_sum(course: Course, at: float, wanted: frozenset[str], pasts: Sequence[Past]) -> float | None:
-    whole = next((each for each in pasts if each.is_whole), None)
+def _by_sum(course: Course, at: float, wanted: frozenset[str], earlier: Sequence[EarlierBuild]) -> float | None:
+    whole = next((each for each in earlier if each.is_whole), None)
     if whole is None:
         return None
     costs: dict[str, Mapping[str, float]] = {"": whole.costs[""]}
     for package in wanted | course.done:
-        known = next((each.costs[package] for each in pasts if package in each.plan.packages), None)
+        known = next((each.costs[package] for each in earlier if package in each.plan.packages), None)
         if known is not None:
             costs[package] = {step: seconds for step, seconds in known.items() if step != _NOT_AGAIN}
         elif package not in course.done:
@@ -174,8 +174,8 @@ def _compared(course: Course, at: float, costs: Mapping[str, Mapping[str, float]
     return taken, told
 
 
-def _by_work(course: Course, at: float, plan: Plan, pasts: Sequence[Past]) -> float | None:
-    same = next((each for each in pasts if each.is_whole and each.is_parallel and _is_same(each.plan, plan)), None)
+def _by_work(course: Course, at: float, plan: Plan, earlier: Sequence[EarlierBuild]) -> float | None:
+    same = next((each for each in earlier if each.is_whole and each.is_parallel and _is_same(each.plan, plan)), None)
     if same is None:
         return None
     done, finished = 0.0, course.finished(at)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from nerves_docker_port.record import estimate, journal
-from nerves_docker_port.record.estimate import Past
+from nerves_docker_port.record.estimate import EarlierBuild
 
 _DIRECTORY: Final = ".local/state/nerves_docker_port"
 """In the home directory (XDG Base Directory Specification, "state data")."""
@@ -86,17 +86,17 @@ class History:
             with index.open("a", errors="surrogateescape") as file:
                 file.write(f"{self._journals}\n")
 
-    def own(self) -> list[Past]:
+    def own(self) -> list[EarlierBuild]:
         """This package's last builds, the latest first."""
-        return list(islice(_pasts(self._journals), _OWN))
+        return list(islice(_earlier(self._journals), _OWN))
 
-    def others(self) -> list[Past]:
+    def others(self) -> list[EarlierBuild]:
         """The last build of each of the packages that were built last on this machine, the latest first."""
         latest = []
         for line in dict.fromkeys(self._known()):
             if line != str(self._journals):
                 latest += [(path.name, path) for path in journal.files(Path(line))[:1]]
-        found = (next(_pasts(path.parent), None) for _, path in sorted(latest, reverse=True)[:_OTHERS])
+        found = (next(_earlier(path.parent), None) for _, path in sorted(latest, reverse=True)[:_OTHERS])
         return [each for each in found if each is not None]
 
     def packages_of(self, configuration: str) -> Packages | None:
@@ -123,10 +123,10 @@ class History:
             return []
 
 
-def _pasts(directory: Path) -> Iterator[Past]:
+def _earlier(directory: Path) -> Iterator[EarlierBuild]:
     for path in journal.files(directory):
         build = journal.read(path) if "-build-" in path.name and not journal.is_open(path) else None
-        found = None if build is None else estimate.past(build)
+        found = None if build is None else estimate.earlier_build(build)
         if found is not None:
             yield found
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from nerves_docker_port.record import estimate
 from nerves_docker_port.record.course import Course
-from nerves_docker_port.record.estimate import Past, Plan
+from nerves_docker_port.record.estimate import EarlierBuild, Plan
 from nerves_docker_port.record.headline import Parts
 from nerves_docker_port.record.history import History, Packages, parse_packages
 from nerves_docker_port.record.journal import Configuration
@@ -64,7 +64,7 @@ class Tracker:
         self._names: frozenset[str] | None = None
         self._plan: Plan | None = None
         self._built_before: frozenset[str] = frozenset()
-        self._pasts: Sequence[Past] = ()
+        self._earlier: Sequence[EarlierBuild] = ()
         self._last_estimate: tuple[float, float | None] = (0.0, None)
         """The time of the last estimate, and the seconds that were left then."""
 
@@ -129,13 +129,13 @@ class Tracker:
             self._built_before = packages.built({word for what, word in words if what == "built"}) - begun
             self._names = packages.names
             self._plan = Plan(self._names - self._built_before, self._make_args, configuration)
-            self._pasts = own
+            self._earlier = own
             is_known = self._time_left(time.monotonic()) is not None
         self._keep(Configuration(configuration, tuple(sorted(packages.names)), tuple(sorted(self._built_before))))
         if not is_known:
-            pasts = [*own, *self._history.others()]
+            earlier = [*own, *self._history.others()]
             with self._lock:
-                self._pasts = pasts
+                self._earlier = earlier
         self._changed.set()
 
     def _list(self, look: Callable[[str], bytes | None], configuration: str) -> Packages | None:
@@ -176,6 +176,6 @@ class Tracker:
         assert self._plan is not None
         # The estimate takes a few milliseconds for a large build, so it is made at most once in a second.
         if now - self._last_estimate[0] > 1:
-            self._last_estimate = now, estimate.left(self._course, now, self._plan, self._pasts)
+            self._last_estimate = now, estimate.left(self._course, now, self._plan, self._earlier)
         at, left = self._last_estimate
         return None if left is None else max(0.0, left - (now - at))

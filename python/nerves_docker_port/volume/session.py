@@ -23,12 +23,12 @@ import docker.errors
 import requests
 
 from nerves_docker_port import errors
+from nerves_docker_port.background import Background
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import archive, container
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import CommandOutput, NameTakenError, NoContainerError, Output, Spec
 from nerves_docker_port.engine.stream import Stream
-from nerves_docker_port.meanwhile import Meanwhile
 from nerves_docker_port.volume import lock
 from nerves_docker_port.volume.steps import Mark, Splitter, Step, marks_in, to_file
 
@@ -123,7 +123,7 @@ class Session:
         directories.
         """
         with self._failures(), cancellation.on_cancel(self._interrupt):
-            free = Meanwhile(lambda: lock.check_free(self.engine, self.volume, own=self.container))
+            free = Background(lambda: lock.check_free(self.engine, self.volume, own=self.container))
             # The output is attached before the start, because the engine keeps no log of it that could be read later.
             if self._console is None:
                 self._output = Output(self.engine, self.container)
@@ -419,7 +419,7 @@ class Session:
 
     def is_undisturbed(self) -> bool:
         """Return whether the container still runs and no other container has taken the volume since ``park``."""
-        inspecting = Meanwhile(lambda: container.inspect(self.engine, self.container))
+        inspecting = Background(lambda: container.inspect(self.engine, self.container))
         try:
             lock.check_free(self.engine, self.volume)
             found = inspecting.result()

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nerves_docker_port import errors
+from nerves_docker_port.background import Background
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import archive, container
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import Mount
-from nerves_docker_port.meanwhile import Meanwhile
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume import build_volume
 from nerves_docker_port.volume.build_volume import labels_of
@@ -49,12 +49,12 @@ class CopiedWorkspace(Workspace):
         check_settings(mounted.request)
         # The volumes are made at the same time, because each request may take long if the engine is far away.
         places = {
-            mounted.package_dir: Meanwhile(lambda: build_volume.ensure_part(engine, mounted.volume, "package")),
-            PLATFORM: Meanwhile(lambda: build_volume.ensure_part(engine, mounted.volume, "platform")),
-            DOWNLOADS: Meanwhile(lambda: build_volume.ensure_shared(engine, "downloads")),
+            mounted.package_dir: Background(lambda: build_volume.ensure_part(engine, mounted.volume, "package")),
+            PLATFORM: Background(lambda: build_volume.ensure_part(engine, mounted.volume, "platform")),
+            DOWNLOADS: Background(lambda: build_volume.ensure_shared(engine, "downloads")),
         }
         if mounted.request.settings.ccache is not None:
-            places[f"{mounted.home}/{CCACHE}"] = Meanwhile(lambda: build_volume.ensure_shared(engine, "ccache"))
+            places[f"{mounted.home}/{CCACHE}"] = Background(lambda: build_volume.ensure_shared(engine, "ccache"))
         volumes = [Mount("volume", making.result(), place) for place, making in places.items()]
         return cls(
             request=mounted.request,

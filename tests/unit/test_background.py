@@ -1,4 +1,4 @@
-"""What runs while something else is done."""
+"""Functions that run beside the caller."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from nerves_docker_port.meanwhile import Meanwhile
+from nerves_docker_port.background import Background
 
 
 def test_the_result_is_waited_for_and_can_be_asked_for_twice() -> None:
@@ -16,7 +16,7 @@ def test_the_result_is_waited_for_and_can_be_asked_for_twice() -> None:
         assert goes_on.wait(30)
         return "done"
 
-    asked = Meanwhile(function)
+    asked = Background(function)
     goes_on.set()
     assert asked.result() == "done"
     assert asked.result() == "done"
@@ -27,4 +27,4 @@ def test_what_it_raises_is_raised_where_the_result_is_asked_for() -> None:
         raise ValueError("wrong")
 
     with pytest.raises(ValueError, match="wrong"):
-        Meanwhile(function).result()
+        Background(function).result()

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 _T = TypeVar("_T")
 
 
-class Meanwhile(Generic[_T]):
+class Background(Generic[_T]):
     """A function that runs in its own thread, which starts at once.
 
     The caller does not have to ask for the result. When the process exits, it does not wait for the thread.
@@ -19,7 +19,7 @@ class Meanwhile(Generic[_T]):
         self._function = function
         self._result: list[_T] = []
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="meanwhile", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="background", daemon=True)
         self._thread.start()
 
     def result(self) -> _T:
