@@ -79,7 +79,7 @@ def build(
         )
         life = stack.enter_context(ExitStack())
         life.callback(session.end)
-        with job_on(prepared, session, open_log(), recorder, cancellation, then_bring_back=True) as job:
+        with job_on(prepared, session, open_log(), recorder, cancellation) as job:
             for text in resources.advice(prepared.engine.capabilities, request.settings, request.names.download_dir):
                 recorder.warning(text)
             cache.check(request, recorder.warning)
@@ -137,7 +137,7 @@ def _archive(
             prepared, "archive", cancellation, recorder.warning, steps=packing, then_bring_back=True
         )
         stack.callback(session.end)
-        job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation, then_bring_back=True))
+        job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation))
         return _pack_and_copy(job)
 
 

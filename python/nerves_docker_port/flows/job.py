@@ -71,7 +71,7 @@ class Prepared:
         ]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Job:
     """A running flow: its session on the build volume, its log, and the reporter that passes its events on."""
 
@@ -82,8 +82,6 @@ class Job:
     cancellation: Cancellation
     _pending_records: list[Background[list[journal.Record]]] = field(default_factory=list)
     """The records that are being read out of the build directory for the journal."""
-    then_bring_back: bool = False
-    """Whether the container brings changes in a copied package to the host by itself after its first steps succeed."""
 
     @property
     def request(self) -> Request:
@@ -92,30 +90,22 @@ class Job:
 
     def run(self, steps: Sequence[Step]) -> None:
         """Run the steps, each as a stage of the flow. Raises ``RunnerError`` if one fails."""
-        then_bring_back, self.then_bring_back = self.then_bring_back, False
         failure = self.attempt(steps)
         if self.reporter.has_seen_packages:
             self._pending_records.append(Background(self._package_steps))
         if failure is not None:
             raise failed_step(self, steps[failure.step], failure)
-        self.then_bring_back = then_bring_back
 
     def finish(self, final: Step) -> bool:
         """Run the session's final step. Return whether it succeeded, which ends the session. Raises ``RunnerError``."""
         return self.attempt([final], is_final=True) is None
 
     def attempt(
-        self,
-        steps: Sequence[Step],
-        on_output: Callable[[bytes], None] | None = None,
-        *,
-        is_final: bool = False,
-        already_delivered: bool = False,
+        self, steps: Sequence[Step], on_output: Callable[[bytes], None] | None = None, *, is_final: bool = False
     ) -> Failure | None:
         """Run the steps until one fails. Return its failure, or ``None`` if all steps succeed. Raises ``RunnerError``.
 
-        The output goes to the log, or to ``on_output`` instead if it is given. ``already_delivered`` says that the
-        container has the steps already.
+        The output goes to the log, or to ``on_output`` instead if it is given.
         """
         if not steps:
             return None
@@ -129,12 +119,7 @@ class Job:
                     self._begin(steps[index + 1], under_way)
 
             listeners = (on_output or self.log.write, on_end, self._report_gap, self.cancellation)
-            run = (
-                self.session.finish
-                if is_final
-                else functools.partial(self.session.run, steps, already_delivered=already_delivered)
-            )
-            failure = run(*listeners)
+            failure = self.session.finish(*listeners) if is_final else self.session.run(steps, *listeners)
             self.log.end_step()
             if failure is not None:
                 # A stage that fails is not reported as finished.
@@ -171,9 +156,7 @@ class Job:
         if self.cancellation.requested or self.session.is_over:
             return
         try:
-            failure = self.attempt(
-                self.workspace.bringing_back(self.session.token), already_delivered=self.then_bring_back
-            )
+            failure = self.attempt(self.workspace.bringing_back(self.session.token))
         except errors.RunnerError as error:
             self.reporter.warning(errors.changes_stay(error.message))
         else:
@@ -300,13 +283,15 @@ def _open(
 ) -> Session:
     token = new_token()
     workspace, engine = prepared.workspace, prepared.engine
-    behind = workspace.bringing_back(token) if then_bring_back else []
-    made = workspace.session(flow, [*steps, *behind], final, token) if spec is None else spec(workspace, token)
+    if then_bring_back:
+        steps = [*steps, *workspace.bringing_back(token)]
+    made = workspace.session(flow, steps, final, token) if spec is None else spec(workspace, token)
     cancellation.check()
     session = Session(
         engine,
         workspace.volume,
         made,
+        steps=steps,
         token=token,
         patience=workspace.request.settings.patience,
         questions=workspace.questions(engine, token, tell, cancellation),
@@ -329,15 +314,13 @@ def job_on(
     cancellation: Cancellation,
     *,
     brings_back: bool = True,
-    then_bring_back: bool = False,
 ) -> Iterator[Job]:
     """Yield the job of a flow that uses the session, and bring changes in a copied package to the host at the end.
 
-    Without ``brings_back``, the session's own program does the latter. ``then_bring_back`` is the argument of
-    ``open_session``.
+    Without ``brings_back``, the session's own program does the latter.
     """
     reporter.record(*prepared.as_records())
-    job = Job(prepared.workspace, session, log, reporter, cancellation, then_bring_back=then_bring_back)
+    job = Job(prepared.workspace, session, log, reporter, cancellation)
     try:
         yield job
     finally:

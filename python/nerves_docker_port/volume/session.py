@@ -79,13 +79,22 @@ class Session:
     """One container on one volume. Only one thread may use it, except for the methods that say otherwise."""
 
     def __init__(
-        self, engine: Engine, volume: str, spec: Spec, *, token: str, patience: int, questions: Questions, doing: str
+        self,
+        engine: Engine,
+        volume: str,
+        spec: Spec,
+        *,
+        steps: Sequence[Step],
+        token: str,
+        patience: int,
+        questions: Questions,
+        doing: str,
     ) -> None:
         """Make the container ``spec``, which takes the lock of ``volume``. The container is not started yet.
 
-        The container's command contains the first steps and the ``token`` of the marks (scripts/steps.sh). ``patience``
-        is in seconds. ``doing`` completes the sentence "The engine stopped answering ...". Raises ``RunnerError`` with
-        the code ``:volume_busy`` if another container uses the volume.
+        The container's command contains the first ``steps`` and the ``token`` of the marks (scripts/steps.sh).
+        ``patience`` is in seconds. ``doing`` completes the sentence "The engine stopped answering ...". Raises
+        ``RunnerError`` with the code ``:volume_busy`` if another container uses the volume.
         """
         self.engine = engine
         self.volume = volume
@@ -105,7 +114,8 @@ class Session:
         self._marks: list[Mark] = []
         self._splitter = Splitter(token, self._pass_on, self._marks.append)
         self._has_workspace = False
-        self._has_run = False
+        # The steps that the container has and that `run` was not called for yet.
+        self._given_steps = list(steps)
         self._answered: set[Mark] = set()
         self._last_number = 0
         self._expired = False
@@ -178,20 +188,23 @@ class Session:
         on_end: Callable[[int], None],
         on_gap: Callable[[str], None],
         cancellation: Cancellation,
-        *,
-        already_delivered: bool = False,
     ) -> Failure | None:
         """Run the steps one after the other until one fails. Return its failure, or ``None`` if all steps succeed.
 
-        The steps of the first call must be the first steps in the container's command. If the command has more steps,
-        the container runs them directly afterwards, and the next call must be for these, with ``already_delivered``.
-        ``on_output`` gets every byte that the steps write, ``on_end`` gets the index of each step that has succeeded,
-        and ``on_gap`` gets a sentence for the user if output was lost with a connection. Raises ``RunnerError`` if the
-        engine cannot be reached, if somebody removed the container, if the container ended because no heartbeat
-        arrived, or if the flow was cancelled.
+        The container runs the steps in its command directly one after the other, so the first calls must be for these,
+        in their order. Other steps are sent to the container. ``on_output`` gets every byte that the steps write,
+        ``on_end`` gets the index of each step that has succeeded, and ``on_gap`` gets a sentence for the user if output
+        was lost with a connection. Raises ``RunnerError`` if the engine cannot be reached, if somebody removed the
+        container, if the container ended because no heartbeat arrived, or if the flow was cancelled.
         """
-        deliver = None if already_delivered else lambda: self._deliver(steps)
-        return self._run(deliver, len(steps), on_output, on_end, on_gap, cancellation)
+        # After a step that failed, the container runs no further step of its command, so they are all forgotten.
+        given, self._given_steps = self._given_steps, []
+        is_given = given[: len(steps)] == list(steps)
+        deliver = None if is_given else lambda: self._deliver(steps)
+        failure = self._run(deliver, len(steps), on_output, on_end, on_gap, cancellation)
+        if is_given and failure is None:
+            self._given_steps = given[len(steps) :]
+        return failure
 
     def finish(
         self,
@@ -224,11 +237,10 @@ class Session:
         first = self._last_number
         self._set_listener(on_output)
         with self._failures(), cancellation.on_cancel(self._interrupt):
-            if self._has_run and deliver is not None:
+            if deliver is not None:
                 ended = self._retry(deliver, cancellation)
                 if ended is not None:
                     return ended
-            self._has_run = True
             done, failure = self._process_marks(first, 0, count, on_end)
             if failure is not None:
                 return failure
@@ -252,7 +264,7 @@ class Session:
                     done, failure = self._process_marks(first, done, count, on_end)
                     if failure is not None:
                         break
-            # What came in the same read is these steps' output; marks in it are for the next call.
+            # Output in the same read belongs to these steps. Marks in it are kept for the next call.
             while data:
                 data = self._splitter.feed(data)
         return failure

@@ -89,7 +89,7 @@ def bring(
 ) -> Copied:
     """Copy ``path`` of the build directory to ``place``, completely or not at all.
 
-    ``session`` must not have run a step before. Raises ``RunnerError``.
+    Raises ``RunnerError``.
     """
     found = _find(session, workspace, path, cancellation)
     engine = session.engine
@@ -117,8 +117,7 @@ def _find(session: Session, workspace: Workspace, path: str, cancellation: Cance
     output = bytearray()
     step = Step("find", [*bash("find", "find.sh"), workspace.workdir, path])
     # The step is not part of the container's command, because that is sent as JSON, and a path need not be UTF-8.
-    for steps in ([], [step]):
-        failure = session.run(steps, output.extend, lambda _: None, lambda _: None, cancellation)
+    failure = session.run([step], output.extend, lambda _: None, lambda _: None, cancellation)
     found = os.fsdecode(bytes(output).partition(b"\0")[0])
     if failure is None:
         return found
