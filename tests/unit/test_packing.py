@@ -120,6 +120,10 @@ def test_a_snapshot_tells_of_any_change(tmp_path: Path) -> None:
     assert changed()
     (tmp_path / "sub/c").unlink()
     assert changed()
+    (tmp_path / "empty").mkdir()
+    assert changed()
+    (tmp_path / "empty").chmod(0o700)
+    assert changed()
     make(tmp_path, "_build/x", "build.log")
     assert not changed()
 
@@ -127,17 +131,17 @@ def test_a_snapshot_tells_of_any_change(tmp_path: Path) -> None:
 def test_a_fingerprint_tells_of_directories_too(tmp_path: Path) -> None:
     make(tmp_path, "a", "sub/b")
     trees = (Tree("package", tmp_path, "p"),)
-    seen = {fingerprint(trees)}
+    seen = {fingerprint(snapshot(trees))}
     make(tmp_path, "_build/x", "build.log")
-    assert fingerprint(trees) in seen
+    assert fingerprint(snapshot(trees)) in seen
     times = (tmp_path / "a").stat()
     (tmp_path / "a").write_text("b")
     os.utime(tmp_path / "a", ns=(times.st_atime_ns, times.st_mtime_ns))
-    seen.add(fingerprint(trees))
+    seen.add(fingerprint(snapshot(trees)))
     (tmp_path / "empty").mkdir()
-    seen.add(fingerprint(trees))
+    seen.add(fingerprint(snapshot(trees)))
     (tmp_path / "empty").chmod(0o700)
-    seen.add(fingerprint(trees))
+    seen.add(fingerprint(snapshot(trees)))
     (tmp_path / "sub").rename(tmp_path / "other")
-    seen.add(fingerprint(trees))
+    seen.add(fingerprint(snapshot(trees)))
     assert len(seen) == 5

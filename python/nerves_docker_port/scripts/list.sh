@@ -61,7 +61,7 @@ ndp_offer() {
   ndp_out=/nerves-docker-port/out ndp_kept=$2/.nerves/docker-port
   # No package has come yet.
   [ -e "$ndp_kept/manifest" ] || [ -e "$ndp_kept/coming" ] || return 0
-  # Taken before the list: what changes while the list is made is looked at the next time.
+  # The digest is made before the list, so a file that changes while the list is made is found the next time.
   ndp_now=$(ndp_times package "$2")
   [ -e "$ndp_kept/coming" ] || ! ndp_is "$ndp_kept/package" "$ndp_now" || return 0
   ndp_list package "$2" >"$ndp_out/now"

@@ -4,9 +4,9 @@
 #
 # Arguments: the token of the marks, the package's directory, the platform's directory, the directory of ccache or an
 # empty word, the fingerprint of the package and the platform on the host, `more` if the helper also has files that are
-# not kept in a volume or an empty word, `image` or `caller`, then the arguments of the script that follows. With `image` the build works as the
-# image's own user: the uid and gid are the second and third of those arguments, and are replaced by that user's ids.
-# With `caller` the uid and gid are the first and second of those arguments, and are not changed.
+# not kept in a volume or an empty word, `image` or `caller`, then the arguments of the script that follows. With `image`
+# the build works as the image's own user: the uid and gid are the second and third of those arguments, and are replaced
+# by that user's ids. With `caller` the uid and gid are the first and second of those arguments, and are not changed.
 #
 # If a connection broke, the package in the volume can have changes that no helper has fetched. These are offered first.
 # Then this script asks `wanted`, the helper puts all files into the directory `in`, and the volumes are made equal to

@@ -11,6 +11,7 @@ import os
 import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 
 from nerves_docker_port import errors
@@ -25,7 +26,7 @@ from nerves_docker_port.volume.build_volume import labels_of
 from nerves_docker_port.volume.session import ANSWERED, STATE, Questions
 from nerves_docker_port.volume.steps import Step
 from nerves_docker_port.workspace import changes
-from nerves_docker_port.workspace.mounted import CCACHE, DOWNLOADS, PLATFORM, Workspace, bash
+from nerves_docker_port.workspace.mounted import DOWNLOADS, PLATFORM, Workspace, bash
 from nerves_docker_port.workspace.packing import Packed, State, Tree, fingerprint, snapshot, state_of
 
 _CHANGES = ("say.sh", "list.sh", "changes.sh")
@@ -54,7 +55,7 @@ class CopiedWorkspace(Workspace):
             DOWNLOADS: Background(lambda: build_volume.ensure_shared(engine, "downloads")),
         }
         if mounted.request.settings.ccache is not None:
-            places[f"{mounted.home}/{CCACHE}"] = Background(lambda: build_volume.ensure_shared(engine, "ccache"))
+            places[mounted.ccache_dir] = Background(lambda: build_volume.ensure_shared(engine, "ccache"))
         volumes = [Mount("volume", making.result(), place) for place, making in places.items()]
         return cls(
             request=mounted.request,
@@ -96,10 +97,9 @@ class CopiedWorkspace(Workspace):
             return False
 
     def _prepare(self, token: str) -> list[str]:
-        ccache = f"{self.home}/{CCACHE}" if self.request.settings.ccache is not None else ""
-        # The states are taken before the fingerprint. If a file changes in between, it is sent.
-        self._note_states()
-        receive = [token, self.package_dir, PLATFORM, ccache, fingerprint(self._kept()), "more" if self._more() else ""]
+        ccache = self.ccache_dir if self.request.settings.ccache is not None else ""
+        known = fingerprint(self._note_states())
+        receive = [token, self.package_dir, PLATFORM, ccache, known, "more" if self._more() else ""]
         caller = [str(self.uid), str(self.gid)]
         begin = ("say.sh", "list.sh", "receive.sh", "give_ssh.sh")
         if self.makes_user:
@@ -144,9 +144,12 @@ class CopiedWorkspace(Workspace):
         has_keys = self.request.settings.ssh == "dir" and keys.is_dir()
         return (*self._mounted(), *([Tree("other", keys, "in/ssh")] if has_keys else []))
 
-    def _note_states(self) -> None:
+    def _note_states(self) -> dict[Path, State]:
+        """Note the states of the host's files for the session. Return those of the files that the volumes keep."""
+        kept = snapshot(self._kept())
         self._sent.clear()
-        self._sent.update(snapshot((*self._kept(), *self._mounted())))
+        self._sent.update({**kept, **snapshot(self._mounted())})
+        return kept
 
     def _send(self, engine: Engine, made: str, asked: str, cancellation: Cancellation, trees: tuple[Tree, ...]) -> None:
         """Send the trees into the container's own layer, which is removed with the container."""
@@ -166,9 +169,12 @@ class CopiedWorkspace(Workspace):
         except tarfile.TarError as error:
             doing = "while it handed over what was changed in the package's directory"
             raise errors.engine_lost(engine.endpoint.url, doing, errors.ANSWER_CUT) from error
+        package = self.request.package.path
         for path in applied.written:
-            # The host's file is now the same as the session's.
+            # The host's file is now the same as the session's, and so is each directory that was made for it.
             self._sent[path] = state_of(path.lstat())
+            for directory in takewhile(lambda each: each != package, path.parents):
+                self._sent.setdefault(directory, state_of(directory.lstat()))
         for text in applied.warnings:
             tell(text)
         container.put_file(engine, made, f"{STATE}/{ANSWERED}", f"{asked}\n".encode())

@@ -226,12 +226,12 @@ class Workspace:
         env = {"UID": str(uid), "GID": str(gid), "TERM": self.request.term, "NERVES_BR_DL_DIR": DOWNLOADS}
         if settings.ssh_agent is not None:
             env["SSH_AUTH_SOCK"] = SSH_AGENT
-        ccache = cache.environment(settings, self._ccache)
+        ccache = cache.environment(settings, self.ccache_dir)
         # The setting `env` may replace TERM. settings.py refuses the other names.
         return [f"{name}={value}" for name, value in {**self.proxies, **env, **ccache, **settings.env}.items()]
 
     @property
-    def _ccache(self) -> str:
+    def ccache_dir(self) -> str:
         """The directory of the compile cache in the container."""
         return posixpath.join(self.home, CCACHE)
 
@@ -264,7 +264,7 @@ class Workspace:
         settings = self.request.settings
         mounts = [Mount("bind", str(mount.source), mount.target, mount.read_only) for mount in settings.mounts]
         if settings.ccache is not None:
-            mounts.append(Mount("bind", str(settings.ccache), self._ccache))
+            mounts.append(Mount("bind", str(settings.ccache), self.ccache_dir))
         return mounts
 
 

@@ -19,7 +19,9 @@ from nerves_docker_port import errors
 Kind: TypeAlias = Literal["package", "platform", "other"]
 
 State: TypeAlias = tuple[int, int, int, int]
-"""A file's mode, size, and mtime and ctime in nanoseconds. They show a change without reading the file."""
+"""A file's mode, size, and mtime and ctime in nanoseconds. They show a change without reading the file.
+
+Of a directory, only the mode counts, and the other three are 0."""
 
 TEMPORARY = ".nerves-docker-port-"
 """The prefix of the temporary names of files that are being written (changes.py, tree.py)."""
@@ -58,25 +60,24 @@ def is_left_out(kind: Kind, parts: tuple[str, ...]) -> bool:
 
 
 def snapshot(trees: tuple[Tree, ...]) -> dict[Path, State]:
-    """Return the state of every file and link of the trees. Raises ``RunnerError`` if a directory cannot be read."""
-    found = ((path, status) for tree in trees for path, _, status in _walk(tree) if not stat.S_ISDIR(status.st_mode))
-    return {path: state_of(status) for path, status in found}
+    """Return the state of every file, link and directory of the trees.
+
+    Raises ``RunnerError`` if a directory cannot be read.
+    """
+    return {path: state_of(status) for tree in trees for path, _, status in _walk(tree)}
 
 
-def fingerprint(trees: tuple[Tree, ...]) -> str:
-    """Return a digest that is different if any file, link or directory of the trees is different, as far as the states
-    show it. Raises ``RunnerError`` if a directory cannot be read."""
-    digest = hashlib.sha256()
-    for tree in trees:
-        for _, name, status in _walk(tree):
-            # The times of a directory change with the files in it that are left out.
-            state = status.st_mode if stat.S_ISDIR(status.st_mode) else state_of(status)
-            digest.update(f"{name}\0{state}\n".encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
+def fingerprint(states: Mapping[Path, State]) -> str:
+    """Return a digest that is different if a state is different, or if another file has it."""
+    lines = (f"{path}\0{state}\n".encode("utf-8", "surrogateescape") for path, state in states.items())
+    return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
 def state_of(status: os.stat_result) -> State:
-    """Return the state of one file."""
+    """Return the state of one file, link or directory."""
+    if stat.S_ISDIR(status.st_mode):
+        # The times of a directory also change with the files in it that are left out.
+        return status.st_mode, 0, 0, 0
     return status.st_mode, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
