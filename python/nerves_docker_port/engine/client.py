@@ -11,7 +11,6 @@ import os
 import re
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from docker.errors import StreamParseError
 from packaging.version import InvalidVersion, Version
 
 from nerves_docker_port import errors, text
+from nerves_docker_port.background import Background
 from nerves_docker_port.engine import tls
 from nerves_docker_port.engine.connection import Client
 from nerves_docker_port.engine.endpoint import Endpoint, SshAddress, TcpAddress, UnixAddress, find_endpoint
@@ -102,26 +102,22 @@ class Engine:
         self._version = version
         self._tunnel = tunnel
         self._lost = False
-        self._info: Mapping[str, Any] | None = None
-        self._info_thread: threading.Thread | None = None
+        self._info: Background[Mapping[str, Any]] | None = None
 
     def ask_capabilities(self) -> None:
         """Send the request that ``capabilities`` needs in a thread, because the engine answers it slowly."""
-        self._info_thread = threading.Thread(target=self._ask_info, name="capabilities", daemon=True)
-        self._info_thread.start()
-
-    def _ask_info(self) -> None:
-        # An error can be ignored here, because `capabilities` sends the request again and raises its error.
-        with suppress(Exception):
-            self._info = self.api.info()
+        self._info = Background(self.api.info)
 
     @cached_property
     def capabilities(self) -> Capabilities:
         """The properties of the engine. They are requested once and only if they are needed. Raises ``RunnerError``."""
         with self.failures("while it was asked about itself"):
-            if self._info_thread is not None:
-                self._info_thread.join()
-            info = self._info or self.api.info()
+            info: Mapping[str, Any] = {}
+            if self._info is not None:
+                # An error can be ignored here, because the request is sent again, which raises its error.
+                with suppress(Exception):
+                    info = self._info.result()
+            info = info or self.api.info()
         security = [str(option) for option in info.get("SecurityOptions") or []]
         # Docker and Podman have "name=rootless" in this list. Podman before 4.6 only has the field "Rootless".
         rootless = any("name=rootless" in option for option in security) or info.get("Rootless") is True

@@ -197,12 +197,11 @@ def start(engine: Engine, container: str) -> None:
 def inspect(engine: Engine, container: str) -> Mapping[str, Any] | None:
     """Return what the engine knows about the container with this name or id, or ``None`` if it does not exist."""
     try:
-        found: Mapping[str, Any] = engine.api.inspect_container(container)
-    except docker.errors.APIError as error:
         # While Podman removes a container, its status is 500: "... does not exist in database: no such container".
-        if error.status_code == 404 or "no such container" in str(error.explanation).lower():
-            return None
-        raise
+        with missing_container_errors():
+            found: Mapping[str, Any] = engine.api.inspect_container(container)
+    except (docker.errors.NotFound, NoContainerError):
+        return None
     return found
 
 
