@@ -30,7 +30,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from nerves_docker_port import errors
+from nerves_docker_port import errors, watcher
 from nerves_docker_port.engine.endpoint import SOCKET_PATH_LIMIT, Endpoint, SshAddress
 
 LOGIN_TIMEOUT = 60
@@ -428,18 +428,11 @@ def _private_directory() -> Path:
 
 def _remove_at_end(directory: Path) -> subprocess.Popen[bytes]:
     """Start a shell that removes the directory when this process ends or closes the pipe to the shell."""
-    return subprocess.Popen(
-        ["/bin/sh", "-c", 'cat >/dev/null; rm -rf -- "$0"', str(directory)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-    )
+    return watcher.start('cat >/dev/null; rm -rf -- "$0"', str(directory))
 
 
 def _version(program: str) -> tuple[int, int]:
-    """The version of OpenSSH that a program says it is of; of one that does not say it, the lowest."""
+    """Return the version of OpenSSH that ``program`` belongs to, or ``(0, 0)`` if the program does not tell it."""
     try:
         said = subprocess.run(
             [program, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=ANSWER_TIMEOUT, check=False

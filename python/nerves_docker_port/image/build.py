@@ -20,7 +20,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from nerves_docker_port import errors
+from nerves_docker_port import errors, watcher
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import credentials, transfer
 from nerves_docker_port.engine.client import LABEL, Engine
@@ -352,22 +352,15 @@ def _terminate(process: subprocess.Popen[bytes]) -> None:
 def _ended_with_helper(group: int) -> Iterator[None]:
     """End the processes of ``group`` if the helper is killed while the body of the `with` runs.
 
-    A shell reads from a pipe whose other end only the helper has. If it reads a line, the body has ended. If it reads
-    the end of the pipe, the helper was killed, and the shell sends TERM and KILL to the group.
+    If the watcher reads a line, the body has ended. If it reads the end of its input, the helper was killed, and the
+    watcher sends TERM and KILL to the group.
     """
     program = 'read -r _ || { kill -s TERM -- "-$0"; sleep "$1"; kill -s KILL -- "-$0"; }'
-    watcher = subprocess.Popen(
-        ["/bin/sh", "-c", program, str(group), str(STOP_GRACE)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        cwd="/",
-        start_new_session=True,
-    )
+    watching = watcher.start(program, str(group), str(STOP_GRACE))
     try:
         yield
     finally:
-        watcher.communicate(b"\n")
+        watching.communicate(b"\n")
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
