@@ -22,6 +22,7 @@ from nerves_docker_port.engine.artifact import fetch
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.port.wire import Atom
 from support.port import PYTHON, Helper, packaged_command
+from support.requests import LIVE_TERMINAL
 
 MIB = 1024 * 1024
 
@@ -61,12 +62,7 @@ def _follow(
     followed = Followed()
     args = place.system(image).args(**changes)
     if live_line:
-        args[Atom("terminal")] = {
-            Atom("interactive"): False,
-            Atom("columns"): 80,
-            Atom("ansi"): True,
-            Atom("status"): True,
-        }
+        args[Atom("terminal")] = LIVE_TERMINAL
     helper.start(op, args, request_id=request_id)
     while True:
         match helper.receive():

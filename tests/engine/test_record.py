@@ -15,10 +15,11 @@ import docker
 import msgpack
 import pytest
 
-from nerves_docker_port.port.wire import Atom, Term
+from nerves_docker_port.port.wire import Atom
 from nerves_docker_port.record import journal
 from nerves_docker_port.record.journal import Build
 from support.port import Conversation
+from support.requests import LIVE_TERMINAL
 from support.system import System, ours
 
 # Two packages, one after the other, with the times that Buildroot notes, and what it says of the configuration. A stamp
@@ -54,7 +55,6 @@ PACKAGES = {
 }
 KILLS = int(os.environ.get("NDP_KILLS", "6"))
 """`make soak` sets it to 100."""
-STATUS: Term = {Atom("interactive"): False, Atom("columns"): 80, Atom("ansi"): True, Atom("status"): True}
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def with_packages(system: System) -> System:
 
 def run(system: System, *make_args: str) -> Conversation:
     with system.helper() as helper:
-        return helper.request("build", {**system.args(make_args=list(make_args)), Atom("terminal"): STATUS})
+        return helper.request("build", {**system.args(make_args=list(make_args)), Atom("terminal"): LIVE_TERMINAL})
 
 
 def journals(system: System) -> list[Build]:
@@ -148,7 +148,7 @@ def test_a_build_without_packages_is_not_asked_for_them(system: System) -> None:
 
 def test_a_first_build_knows_how_many_packages_there_are(buildroot: System) -> None:
     with buildroot.helper() as helper:
-        args = {**buildroot.args(make_args=["HOLD=go"]), Atom("terminal"): STATUS}
+        args = {**buildroot.args(make_args=["HOLD=go"]), Atom("terminal"): LIVE_TERMINAL}
         helper.start("build", args)
         # It is told again every few seconds, although nothing happens.
         conversation = helper.follow(until=lambda so_far: [status["done"] for status in so_far.status].count(1) >= 2)
@@ -215,7 +215,7 @@ def test_a_helper_that_is_killed_at_any_moment_leaves_a_readable_journal(
         # Each round has its own volume: the engine may still be making the container for a helper that was killed.
         system = with_packages(make_system())
         with system.helper() as helper:
-            helper.start("build", {**system.args(make_args=[f"RUN={flood}"]), Atom("terminal"): STATUS})
+            helper.start("build", {**system.args(make_args=[f"RUN={flood}"]), Atom("terminal"): LIVE_TERMINAL})
             helper.follow(until_stage=moments.choice(["preflight", "create_build", "make"]))
             time.sleep(moments.uniform(0, 1))
             helper.process.kill()

@@ -19,11 +19,10 @@ import pytest
 from nerves_docker_port.port.wire import Atom
 from nerves_docker_port.volume import machine
 from support.fake_engine import ARTIFACT, STDERR, STREAM_HEAD, Container, Exchange, Hook, Run, frame
-from support.fault_world import FaultWorld
+from support.fault_world import CUT, LOST, FaultWorld, noted
 from support.port import Conversation, wait_until
 
 MISSING = "builder:missing"
-LOST = "The connection to the output of the build was lost; what it wrote meanwhile is not in the log."
 BROKE_OFF = "The output of the build broke off; the last of it is not in the log."
 STEPS = ["create_build", "make", "note_inputs", "make_system"]
 
@@ -40,11 +39,6 @@ def never(exchange: Exchange) -> None:
 
 def no_such_container(exchange: Exchange) -> None:
     exchange.error(404, "No such container: 0123456789ab")
-
-
-def noted(text: str) -> bytes:
-    """What the log holds in the place of a gap."""
-    return f"\n[nerves_docker_port] {text}\n".encode()
 
 
 def test_by_itself_the_fake_engine_builds(world: FaultWorld) -> None:
@@ -190,12 +184,7 @@ def test_silence_for_much_longer_than_any_request_may_take_is_a_builds_right(wor
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_a_stream_that_is_cut_while_the_container_runs_on_is_taken_up_again(world: FaultWorld, status: int) -> None:
-    def cut_and_wait(container: Container) -> None:
-        container.wait_for_attach()
-        container.cut()
-        container.wait_for_look()
-
-    world.engine.runs["make"] = Run([frame(b"before\n"), cut_and_wait, frame(b"after\n")], status=status)
+    world.engine.runs["make"] = Run([frame(b"before\n"), *CUT, frame(b"after\n")], status=status)
     conversation = world.run()
     assert conversation.warnings == [LOST]
     assert world.log == b"before\n" + noted(LOST) + b"after\n"

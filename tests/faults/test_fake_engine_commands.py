@@ -11,10 +11,9 @@ import pytest
 from nerves_docker_port import errors
 from nerves_docker_port.port.wire import Atom, Term
 from support.fake_engine import Container, Exchange, Run, frame
-from support.fault_world import FaultWorld
+from support.fault_world import CUT, LOST, FaultWorld, noted
 from support.port import Conversation
 
-LOST = "The connection to the output of the build was lost; what it wrote meanwhile is not in the log."
 FOUND = "/home/nerves/project/images"
 """The path in the container of what is copied."""
 
@@ -40,16 +39,11 @@ def log_of_run(world: FaultWorld) -> bytes:
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_a_command_whose_output_is_cut_goes_on_and_ends_with_its_own_status(world: FaultWorld, status: int) -> None:
-    def cut_and_wait(container: Container) -> None:
-        container.wait_for_attach()
-        container.cut()
-        container.wait_for_look()
-
-    world.engine.runs["run"] = Run([frame(b"before\n"), cut_and_wait, frame(b"after\n")], status=status)
+    world.engine.runs["run"] = Run([frame(b"before\n"), *CUT, frame(b"after\n")], status=status)
     conversation = run(world)
     assert conversation.value() == {"status": status}
     assert conversation.warnings == [LOST]
-    assert log_of_run(world).endswith(b"before\n" + f"\n[nerves_docker_port] {LOST}\n".encode() + b"after\n")
+    assert log_of_run(world).endswith(b"before\n" + noted(LOST) + b"after\n")
     assert world.engine.names == []
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from nerves_docker_port.port.wire import Term
-from support.fake_engine import FakeEngine, Hook
+from support.fake_engine import Container, FakeEngine, Hook
 from support.port import Conversation, Helper
 from support.requests import arguments
 
@@ -36,6 +36,17 @@ HASTY: Mapping[str, Any] = {
 }
 """Shorter values for the helper's constants of time. A wait that happens in every test is short. A time limit is long
 enough for a busy machine; a test in which the limit is reached sets a shorter one itself."""
+
+CUT = (Container.wait_for_attach, Container.cut, Container.wait_for_look)
+"""What a container does between two frames: its output is cut, and goes on when the helper has found that it runs."""
+
+LOST = "The connection to the output of the build was lost; what it wrote meanwhile is not in the log."
+"""The warning after that."""
+
+
+def noted(text: str) -> bytes:
+    """Return the line that the log has in the place of a gap."""
+    return f"\n[nerves_docker_port] {text}\n".encode()
 
 
 @dataclass

@@ -26,6 +26,10 @@ def keyword(**values: Term) -> list[Term]:
     return [(Atom(name), value) for name, value in values.items()]
 
 
+LIVE_TERMINAL: Term = {Atom("interactive"): False, Atom("columns"): 80, Atom("ansi"): True, Atom("status"): True}
+"""The terminal of a peer that shows where a build is."""
+
+
 def arguments(
     root: Path,
     *,

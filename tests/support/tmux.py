@@ -129,6 +129,13 @@ class Tmux:
         """Press keys, given by tmux's names for them: ``Enter``, ``C-c``, ``Up``."""
         self._run("send-keys", *keys)
 
+    def interrupt_program(self) -> str:
+        """Run a program in the shell, press Ctrl-C, and return the program's exit status as the shell has it."""
+        self.enter("sleep 1000")
+        self.wait_for("sleep 1000$")
+        self.press("C-c")
+        return self.run("echo $?")
+
     def enter(self, line: str) -> None:
         """Type a line, and press Enter."""
         self.type(line)

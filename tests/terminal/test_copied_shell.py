@@ -25,10 +25,7 @@ def test_what_the_person_changes_comes_back(
     assert "no job control" not in screen
     assert shell.tmux.run("stty size") == "30 100"
     shell.tmux.run("cd /nerves/env/my_system && echo BR2_arm=y > nerves_defconfig")
-    shell.tmux.enter("sleep 1000")
-    shell.tmux.wait_for("sleep 1000$")
-    shell.tmux.press("C-c")
-    assert shell.tmux.run("echo $?") == "130"
+    assert shell.tmux.interrupt_program() == "130"
     shell.tmux.enter("exit 3")
     assert shell.left() == 0
     assert (shell.system.package / "nerves_defconfig").read_text() == "BR2_arm=y\n"
