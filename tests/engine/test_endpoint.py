@@ -388,7 +388,7 @@ def test_the_api_version_can_be_set(world: World, given: str) -> None:
     assert {asked.api_version for asked in world.listeners.asked[-1:]} <= {None}
     engine.api.get(engine.url("/version"))
     engine.close()
-    # As engines know it, whatever else the person has written.
+    # The version is sent in the form that engines know, for example `1.41` for the user's `1.41.0`.
     assert world.listeners.asked[-1].api_version == re.sub(r"^v|\.0$|(?<=\.)0+", "", given)
     assert theirs.asked
 

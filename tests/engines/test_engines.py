@@ -122,7 +122,7 @@ def test_a_shell_is_the_caller_s_and_what_was_changed_in_it_comes_back(
 def test_a_command_runs_in_the_build_directory_and_its_status_is_that_of_mix(
     directory: Path, running_engine: RunningEngine, cell: Cell
 ) -> None:
-    """With Mix itself, as the person who may use the engine."""
+    """Run Mix itself, as the user who may use the engine."""
     leads = running_engine.variables
     # Root's own programs are nobody else's to run.
     path = f"{leads['PATH'].partition(':')[0]}:/usr/bin:/bin" if "PATH" in leads else "/usr/local/bin:/usr/bin:/bin"

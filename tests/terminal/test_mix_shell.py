@@ -192,7 +192,7 @@ def old_shell(root: Path, make_tmux: Callable[..., Tmux], old_world: World) -> I
 
 @pytest.fixture
 def shell_without_proc(root: Path, make_tmux: Callable[..., Tmux], world_without_proc: World) -> Iterator[MixShell]:
-    """The same where there is no /proc."""
+    """A shell in a world without /proc."""
     for make in _shells(root, make_tmux, world_without_proc):
         yield make()
 

@@ -106,7 +106,8 @@ class _SocketPool(UnixHTTPConnectionPool):
         return _SocketConnection(self.base_url, self.socket_path, self.timeout)
 
     def _put_conn(self, conn: Any) -> None:
-        # What is put back last is taken first. A closed one would be opened anew then, although others are open.
+        # The pool hands out first the connection that came back last. If that one is closed, a new connection would be
+        # made although others are open.
         if conn is None or conn.sock is not None:
             super()._put_conn(conn)
 

@@ -78,7 +78,8 @@ def _trust(made: ssl.SSLContext, authority: Path, origin: str) -> None:
         text = authority.read_bytes().decode("ascii", "ignore")
     except OSError as error:
         raise errors.tls_file(str(authority), origin, str(error.strerror)) from error
-    # One by one: as for Go (`AppendCertsFromPEM`), one that cannot be read takes nothing from the others.
+    # The certificates are loaded one by one, so that one that cannot be read does not prevent the use of the others. Go
+    # does the same (`AppendCertsFromPEM`).
     trusted = 0
     for certificate in _CERTIFICATE.findall(text):
         with suppress(ssl.SSLError, ValueError):

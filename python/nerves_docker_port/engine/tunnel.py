@@ -63,7 +63,7 @@ _OPTIONS = (
 )
 
 _SESSION_OPTIONS = ("-o", "SessionType=default", "-o", "StdinNull=no", "-o", "ForkAfterAuthentication=no")
-"""Likewise, but an older ssh does not know these, and refuses what it does not know."""
+"""Further options for each ssh command. An older ssh does not know them, and an unknown option is an error for it."""
 _SESSION_OPTIONS_SINCE = (8, 7)
 """The version of OpenSSH that brought them (https://www.openssh.com/txt/release-8.7)."""
 

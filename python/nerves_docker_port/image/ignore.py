@@ -162,7 +162,7 @@ def component(pattern: str) -> re.Pattern[str]:
         if text.startswith("["):
             inverted = text.startswith("[^")
             ranges = re.findall(rf"({_CHARACTER})(?:-({_CHARACTER}))?", text[2 if inverted else 1 : -1], re.DOTALL)
-            # Where the end of a range stands before its beginning, nothing is in it.
+            # A range whose end is before its beginning is empty.
             ends = [(low[-1], (high or low)[-1]) for low, high in ranges]
             found = [f"{re.escape(low)}-{re.escape(high)}" for low, high in ends if low <= high]
             if not found:

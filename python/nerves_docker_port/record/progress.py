@@ -110,7 +110,7 @@ class Tracker:
     # --- The packages of the build -----------------------------------------------------------------------------
 
     def _find_out(self, look: Callable[[str], bytes | None]) -> None:
-        # Where there is nothing to build, no package begins.
+        # If there is nothing to build, no package begins.
         self._packages_seen.wait()
         if self._closed.wait(_ASK_AFTER):
             return

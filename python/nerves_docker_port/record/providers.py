@@ -337,7 +337,7 @@ def is_of_kernel(header: str) -> bool:
 
 
 def is_of_c_library(header: str) -> bool:
-    """Whether a header file is one that a C library has; not each has all of them."""
+    """Return whether C libraries have this header file. Not every C library has all of these header files."""
     return header.startswith(_OF_C_LIBRARY)
 
 

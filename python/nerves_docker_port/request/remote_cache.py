@@ -64,7 +64,7 @@ def parse(text: str, *, password: str | None, may_have_secrets: bool, read_only:
     if scheme not in _PORTS or not host or parts.query or parts.fragment or re.search(r"[\s\x00-\x1f]", text.strip()):
         raise AddressError(ALLOWED)
     if "@" in parts.path or not all(re.fullmatch("@?[a-z-]+", name) for name, _ in attributes):
-        # What stands before such a character would be taken for the host, and be shown.
+        # With such a character in it, a part of the password would be parsed as the host, and the host is shown.
         raise AddressError(f"{ALLOWED}, with each / | ? and # of a password written as %2F %7C %3F and %23")
     user, secret = unquote(parts.username or ""), parts.password and unquote(parts.password)
     if scheme == "redis" and user and parts.password is None and password is None:

@@ -170,7 +170,7 @@ def from_args(args: Mapping[Term, Term], environ: Mapping[str, str] | None = Non
 
 
 def _variables(env: Mapping[Term, Term]) -> dict[str, str]:
-    """The variables that the shim has sent. What is not UTF-8 arrives as bytes, and must not be left out silently."""
+    """Return the variables that the shim has sent. Raises ``RunnerError`` if one is not UTF-8. It arrives as bytes."""
     found = {}
     for name, value in env.items():
         if not isinstance(name, str) or not isinstance(value, str):

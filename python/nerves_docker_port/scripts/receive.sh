@@ -48,7 +48,7 @@ ndp_make_equal() {
     tar --extract --directory="$3" --preserve-permissions
 }
 
-# The owner is part of what is known: another image can have another build user.
+# The owner is compared, too, because another image can have another build user.
 ndp_known="$ndp_fingerprint $ndp_uid $ndp_gid"
 if [ -z "$ndp_offered" ] && [ ! -e "$ndp_kept/coming" ] && ndp_is "$ndp_kept/known" "$ndp_known" &&
   ndp_is "$ndp_kept/platform" "$(ndp_times platform "$ndp_platform")"; then
