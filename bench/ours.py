@@ -9,17 +9,12 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import docker
-from bench.measure import Sample, timed, usage
+from bench.measure import Sample, usage
 from bench.place import TOOLS, Log, Place, check_log
 from integration.host import WorldError
 
-from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine.artifact import fetch
-from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.port.wire import Atom
 from support.port import PYTHON, Helper, packaged_command
 from support.requests import LIVE_TERMINAL
@@ -138,14 +133,10 @@ def headline_latency(place: Place, count: int, milliseconds: int) -> Sample:
     )
 
 
-def copy(engine: Engine, container: str, source: str, target: Path) -> Sample:
-    """Measure our copy of a file out of a container that has ended: fetched, checked, hashed and synced to the disk."""
-    target.unlink(missing_ok=True)
-
-    def run() -> None:
-        fetch(engine, container, source, target, log="", session="bench", cancellation=Cancellation())
-
-    return Sample(timed(run))
+def copy(place: Place) -> Sample:
+    """Measure our copy of an artifact, which also checks, hashes and syncs it, together with the end of the session."""
+    followed = flow(place, "archive", place.system().image)
+    return Sample(followed.ended - followed.stages["copy"])
 
 
 # --- Start ------------------------------------------------------------------------------------------------
@@ -209,15 +200,3 @@ def hello(how: Installed) -> Sample:
     if len(first) != 4:
         raise WorldError("the helper said no hello")
     return Sample(seconds)
-
-
-def ended_container(place: Place, volume: str) -> tuple[docker.DockerClient, str]:
-    """Return a client and the id of a container that it has made with that build volume and that has ended."""
-    client = docker.DockerClient(base_url=place.host)
-    mount = {"Type": "volume", "Source": volume, "Target": "/home/nerves/project"}
-    made = client.api.create_container_from_config(
-        {"Image": place.system().image, "Cmd": ["true"], "HostConfig": {"Mounts": [mount]}}
-    )
-    client.api.start(made["Id"])
-    client.api.wait(made["Id"])
-    return client, str(made["Id"])

@@ -20,7 +20,7 @@ from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Request, from_args, is_interactive
 
 if TYPE_CHECKING:
-    from nerves_docker_port.engine.artifact import Artifact
+    from nerves_docker_port.flows.artifact import Artifact
 
 _SLOWEST = 10
 """How many of its slowest packages a build reports."""
@@ -62,7 +62,7 @@ class Operations:
     def load_later(self, op: str) -> None:
         """Import the modules that ``op`` needs only at its end. The session calls this while ``op`` waits."""
         if op in ("build", "archive"):
-            import nerves_docker_port.engine.artifact  # noqa: F401
+            import nerves_docker_port.flows.artifact  # noqa: F401
 
     def close(self) -> None:
         """End the session that is kept for a later ``archive``, if there is one."""

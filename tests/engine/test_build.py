@@ -636,6 +636,16 @@ def test_an_archive_that_is_not_whole_never_gets_its_final_name(system: System, 
     assert [path.name for path in system.artifact.parent.iterdir()] == [system.artifact.name]
 
 
+def test_a_program_that_a_step_has_left_running_writes_to_the_log_and_not_into_the_artifact(system: System) -> None:
+    noise = "(while sleep 0.01; do echo noise; echo noise >&2; done) &"
+    system.write("my_system/in_make_system.sh", f"{noise}\nhead -c 20000000 /dev/urandom > built\n")
+    value = system.run("build").value()
+    content = system.artifact.read_bytes()
+    assert value["sha256"] == hashlib.sha256(content).hexdigest()
+    assert len(gzip.decompress(content)) > 20_000_000
+    assert "noise" in system.build_log.read_text()
+
+
 def test_a_headline_that_is_written_in_two_parts_is_shown_once_and_whole(system: System) -> None:
     """Fault 17: the parts come in reads of their own."""
     first = r"printf '>>> cut in'; sleep 0.3; printf ' two\n'"

@@ -24,7 +24,8 @@ from support.port import Conversation, wait_until
 
 MISSING = "builder:missing"
 BROKE_OFF = "The output of the build broke off; the last of it is not in the log."
-STEPS = ["create_build", "make", "note_inputs", "make_system"]
+PACKING = ["note_inputs", "make_system", "copy"]
+STEPS = ["create_build", "make", *PACKING]
 
 
 @pytest.fixture
@@ -154,7 +155,7 @@ def test_an_end_mark_that_arrives_twice_counts_once(world: FaultWorld) -> None:
         for mark in container.marks:
             container.say(mark)
 
-    for step in STEPS[1:]:
+    for step in STEPS[1:-1]:
         world.engine.runs[step] = Run([say_all_again, frame(step.encode() + b"\n")])
     conversation = world.run()
     conversation.value()
@@ -162,12 +163,8 @@ def test_an_end_mark_that_arrives_twice_counts_once(world: FaultWorld) -> None:
     assert world.log == b"make\nnote_inputs\nmake_system\n"
 
 
-def test_a_container_that_is_removed_just_after_its_last_step_is_called_that(world: FaultWorld) -> None:
-    def remove(exchange: Exchange) -> None:
-        world.engine.discard(exchange.container)
-        exchange.as_usual()
-
-    world.engine.on("GET", "/containers/.*/archive", remove)
+def test_a_container_that_is_removed_just_after_the_packing_is_called_that(world: FaultWorld) -> None:
+    world.engine.runs["copy"] = Run([world.engine.discard])
     error = world.fail()
     assert error["code"] == "step_failed"
     assert "was removed by somebody else before it had ended" in error["message"]
@@ -232,6 +229,103 @@ def test_a_stream_that_stays_open_after_its_container_has_ended_is_not_waited_fo
     error = world.fail()
     assert error["code"] == "out_of_memory"
     assert "exit status 137" in error["message"]
+
+
+# --- The copy of the artifact ----------------------------------------------------------------------------------
+
+
+def send_a_part(container: Container) -> None:
+    """Send the beginning of the artifact, so that the helper has read it."""
+    head = f"\x1e{container.token} 0 file 0 {len(ARTIFACT)}\x1e".encode()
+    container.emit_and_let_read(frame(head, STDERR) + frame(ARTIFACT[:40], STDERR))
+
+
+def cut_once(world: FaultWorld, item: Callable[[Container], None]) -> Run:
+    """Do ``item`` and cut the stream in the first copy, and send the artifact in the second one."""
+
+    def first(container: Container) -> None:
+        item(container)
+        world.engine.runs.pop("copy")
+        container.wait_for_attach()
+        container.cut()
+
+    return Run([first])
+
+
+def assert_arrived(world: FaultWorld, conversation: Conversation, *, copied_again: bool) -> None:
+    artifact = Path(conversation.value()["path"])
+    assert artifact.read_bytes() == ARTIFACT
+    assert [path.name for path in artifact.parent.iterdir()] == [artifact.name]
+    assert conversation.finished == ["preflight", "create_build", "make", "make_system", "copy"]
+    assert conversation.warnings == []
+    assert (world.engine.started.count("copy") > 1) is copied_again
+
+
+@pytest.mark.parametrize("item", [send_a_part, lambda _container: None], ids=["in the middle", "before it begins"])
+def test_an_artifact_whose_copy_is_cut_is_copied_again(world: FaultWorld, item: Callable[[Container], None]) -> None:
+    world.engine.runs["copy"] = cut_once(world, item)
+    assert_arrived(world, world.run(), copied_again=True)
+
+
+def test_an_artifact_whose_rest_is_lost_after_the_mark_is_copied_again(world: FaultWorld) -> None:
+    def send_a_part_and_end(container: Container) -> None:
+        send_a_part(container)
+        world.engine.runs["copy"] = Run([Container.send_file])
+        container.mark("copy", 0)
+        container.wait_for_attach()
+        container.cut()
+        container.wait_for_attach()
+        container.marks.pop()
+
+    world.engine.runs["copy"] = Run([send_a_part_and_end])
+    assert_arrived(world, world.run(), copied_again=True)
+
+
+def test_an_artifact_arrives_that_comes_in_pieces_before_and_after_its_mark(world: FaultWorld) -> None:
+    def send_late(container: Container) -> None:
+        send_a_part(container)
+        container.mark("copy", 0)
+        for byte in ARTIFACT[40:]:
+            container.emit(frame(bytes([byte]), STDERR))
+        container.marks.pop()
+
+    world.engine.runs["copy"] = Run([send_late])
+    assert_arrived(world, world.run(), copied_again=False)
+
+
+def test_what_an_earlier_step_writes_late_is_in_the_log_and_not_in_the_artifact(world: FaultWorld) -> None:
+    def send_with_noise(container: Container) -> None:
+        send_a_part(container)
+        container.emit(frame(b"a line from before\n"))
+        container.emit(frame(ARTIFACT[40:], STDERR))
+
+    world.engine.runs["copy"] = Run([send_with_noise])
+    assert_arrived(world, world.run(), copied_again=False)
+    assert world.log == b"a line from before\n"
+
+
+def test_an_artifact_that_no_connection_lasts_for_is_given_up(world: FaultWorld) -> None:
+    def send_a_part_and_cut(container: Container) -> None:
+        send_a_part(container)
+        container.cut()
+        container.wait_for_attach()
+
+    world.engine.runs["copy"] = Run([send_a_part_and_cut])
+    error = world.fail()
+    assert error["code"] == "engine_unreachable"
+    assert "the connection broke each time while a file was copied" in error["message"]
+    assert world.engine.names == []
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [(66, "there is no /home/nerves/project/my_system-portable-"), (65, "became shorter while it was copied")],
+)
+def test_an_artifact_that_cannot_be_copied_is_called_that(world: FaultWorld, status: int, words: str) -> None:
+    world.engine.runs["copy"] = Run(status=status)
+    error = world.fail()
+    assert error["code"] == "artifact_missing"
+    assert words in error["message"]
 
 
 # --- A connection that is lost for a while ---------------------------------------------------------------------
@@ -508,7 +602,6 @@ def test_an_error_of_the_engine_says_what_was_being_done(world: FaultWorld) -> N
         ("GET", "/containers/json"): f"while it listed the users of the volume {world.volume}",
         ("POST", "/containers/.*/attach"): f"while it ran the container {world.session}",
         ("POST", "/containers/.*/start"): f"while it ran the container {world.session}",
-        ("GET", "/containers/.*/archive"): "while it handed over the artifact",
     }
     errors = world.errors(
         (method, path, lambda exchange: exchange.error(500, "the disk fell off")) for method, path in doing
@@ -609,12 +702,11 @@ def test_an_answer_that_never_comes_is_not_waited_for(world: FaultWorld) -> None
                 ("POST", "/containers/create"),
                 ("POST", "/containers/.*/attach"),
                 ("POST", "/containers/.*/start"),
-                ("GET", "/containers/.*/archive"),
             )
         ],
         engine__client__REQUEST_TIMEOUT=1,
     )
-    assert len(errors) == 6
+    assert len(errors) == 5
     for error in errors:
         assert error["code"] == "engine_unreachable"
         assert error["message"].endswith("it did not answer in time")
@@ -1028,7 +1120,7 @@ def test_an_archive_after_a_change_packs_again_in_the_session_that_is_there(worl
         helper.request("build", world.args()).value()
         conversation = helper.request("archive", world.args(), request_id=2)
     conversation.value()
-    assert world.engine.started == [*STEPS, "check_tree", "note_inputs", "make_system"]
+    assert world.engine.started == [*STEPS, "check_tree", *PACKING]
     assert len(world.engine.requests("POST", "/containers/create")) == 1
     assert conversation.finished == ["preflight", "make_system", "copy"]
 
@@ -1043,7 +1135,7 @@ def test_a_connection_that_breaks_while_the_archive_is_asked_for_costs_nothing(
         helper.request("build", world.args()).value()
         world.engine.on(method, f"/containers/.*/{action}", hang_up, times=2)
         helper.request("archive", world.args(), request_id=2).value()
-    packed = ["note_inputs", "make_system"] if changed else []
+    packed = PACKING if changed else []
     assert world.engine.started == [*STEPS, "check_tree", *packed]
 
 
@@ -1058,7 +1150,7 @@ def test_a_session_that_has_ended_since_the_build_is_replaced_by_another(world: 
         parked.stop()
         assert wait_until(lambda: parked.status == "exited" and (world.engine.names == []) is removed, 30)
         helper.request("archive", world.args(), request_id=2).value()
-    assert world.engine.started == [*STEPS, "note_inputs", "make_system"]
+    assert world.engine.started == [*STEPS, *PACKING]
     assert world.engine.names == []
 
 
@@ -1073,7 +1165,7 @@ def test_who_has_taken_the_volume_since_the_build_keeps_it(world: FaultWorld) ->
         assert world.engine.names == [world.session]
         world.engine.discard(other)
         helper.request("archive", world.args(), request_id=3).value()
-    assert world.engine.started == [*STEPS, "note_inputs", "make_system"]
+    assert world.engine.started == [*STEPS, *PACKING]
 
 
 def test_a_clean_takes_a_session_that_waits_for_its_archive_along(world: FaultWorld) -> None:

@@ -9,6 +9,7 @@ clock was set. The shell's cells are in `tests/terminal`, but for the cancel mes
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import signal
@@ -62,7 +63,7 @@ STAGES = [
     Stage("make that ignores SIGTERM", make_args=(f'RUN=sh -c "{IGNORE}"',)),
     Stage("make system", script=("in_make_system.sh", "sleep 600\n")),
     Stage(
-        "copy", sleeps=False, stall="/archive", script=("in_make_system.sh", "head -c 8000000 /dev/urandom > built\n")
+        "copy", sleeps=False, stall="/attach", script=("in_make_system.sh", "head -c 8000000 /dev/urandom > built\n")
     ),
 ]
 
@@ -326,26 +327,47 @@ def test_a_connection_that_is_lost_for_half_of_the_patience_costs_a_gap_in_the_l
     assert ours(client, system.volume) == []
 
 
+@pytest.mark.parametrize("workspace", ["mounted", "copied"])
+def test_a_connection_that_is_lost_while_the_artifact_is_copied_costs_nothing(
+    workspace: str, make_system: Callable[..., System], client: docker.DockerClient, host: str
+) -> None:
+    system = make_system(uid=os.getuid())
+    system.write("my_system/in_make_system.sh", "head -c 3200000 /dev/urandom > built\n")
+    env = {**PATIENT, "NERVES_DOCKER_WORKSPACE": workspace}
+    parts = system.artifact.parent
+    slow = ("/attach", 0.1)
+    with Recorder(system.root, host, slow=slow) as recorder, system.helper(DOCKER_HOST=recorder.host) as helper:
+        helper.start("build", system.args(env=env))
+        assert wait_until(lambda: any(path.stat().st_size > 500_000 for path in parts.glob(".*.part")), 60)
+        recorder.cut()
+        recorder.mend()
+        conversation = helper.follow()
+        archived = helper.request("archive", system.args(env=env), request_id=2)
+    assert conversation.value()["sha256"] == hashlib.sha256(system.artifact.read_bytes()).hexdigest()
+    assert conversation.finished == ["preflight", "create_build", "make", "make_system", "copy"]
+    assert conversation.warnings == []
+    assert archived.headlines[0].startswith("Reusing artifact archive from ")
+    assert [path.name for path in parts.iterdir()] == [system.artifact.name]
+    assert ours(client, system.volume) == []
+
+
 def test_an_artifact_that_takes_longer_than_the_patience_to_arrive_arrives(
     make_system: Callable[..., System], client: docker.DockerClient, host: str
 ) -> None:
-    """Docker takes no signal for a container while it hands over a file of it, so the container ends meanwhile.
-
-    What was asked for arrives all the same, and the archive begins another session, as with a helper of its own.
-    """
+    """Heartbeats reach the container meanwhile, so the session is there for the archive, which is not packed again."""
     system = make_system(uid=os.getuid())
     system.write("my_system/in_make_system.sh", "head -c 3200000 /dev/urandom > built\n")
     # Fifty times 64 KiB, in three times the patience.
-    slow = ("/archive", 3 * PATIENCE / 50)
+    slow = ("/attach", 3 * PATIENCE / 50)
     with Recorder(system.root, host, slow=slow) as recorder, system.helper(DOCKER_HOST=recorder.host) as helper:
         started = time.monotonic()
         conversation = helper.request("build", system.args(env=PATIENT))
         assert conversation.value()["size"] > 3_000_000
         assert time.monotonic() - started > 2 * PATIENCE
         assert conversation.warnings == []
-        (system.package / "in_make_system.sh").unlink()
         archived = helper.request("archive", system.args(env=PATIENT), request_id=2)
         archived.value()
+        assert archived.headlines[0].startswith("Reusing artifact archive from ")
         assert archived.warnings == []
     assert ours(client, system.volume) == []
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING
 
-from nerves_docker_port import scripts
+from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import resources
 from nerves_docker_port.flows import compile_cache
-from nerves_docker_port.flows.job import Job, Prepared, job_on, log_opened_on_use, open_session, prepare
+from nerves_docker_port.flows.job import Job, Prepared, failed_step, job_on, log_opened_on_use, open_session, prepare
 from nerves_docker_port.record import journal
 from nerves_docker_port.record.recorder import Recorder, recorded
 from nerves_docker_port.record.reporter import Reporter, stage
@@ -21,10 +21,17 @@ from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume.session import Session
 from nerves_docker_port.volume.steps import Step
 from nerves_docker_port.workspace import cache
-from nerves_docker_port.workspace.mounted import Workspace
+from nerves_docker_port.workspace.mounted import Workspace, bash
 
 if TYPE_CHECKING:
-    from nerves_docker_port.engine.artifact import Artifact
+    from nerves_docker_port.flows.artifact import Artifact
+
+
+_NOT_COPIED = {
+    65: "{} became shorter while it was copied",
+    66: "there is no {} in the build directory",
+}
+"""The reasons why an archive was not copied, by the exit status of scripts/copy.sh."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +82,7 @@ def build(
         ]
         check = _check(workspace)
         prepared, session = open_session(
-            prepared, "build", cancellation, recorder.warning, steps=steps, final=check, then_bring_back=True
+            prepared, "build", cancellation, recorder.warning, steps=steps, final=check, then=_handing_over
         )
         life = stack.enter_context(ExitStack())
         life.callback(session.end)
@@ -134,7 +141,7 @@ def _archive(
         prepared = prepare(request, environ, recorder, cancellation, needs_tree=True, open_log=open_log)
         packing = _packing(prepared.workspace)
         prepared, session = open_session(
-            prepared, "archive", cancellation, recorder.warning, steps=packing, then_bring_back=True
+            prepared, "archive", cancellation, recorder.warning, steps=packing, then=_handing_over
         )
         stack.callback(session.end)
         job = stack.enter_context(job_on(prepared, session, open_log(), recorder, cancellation))
@@ -148,13 +155,23 @@ def _packing(workspace: Workspace) -> list[Step]:
     return [Step("note_inputs", note), Step("make_system", make_system)]
 
 
+def _copying(workspace: Workspace, token: str) -> Step:
+    """Return the step that copies the archive to the helper. ``token`` is that of the session's marks."""
+    return Step("copy", [*bash("copy", "copy.sh"), token, f"{workspace.workdir}/{workspace.request.names.file}"])
+
+
+def _handing_over(workspace: Workspace, token: str) -> list[Step]:
+    """Return the steps that follow the packing: for the archive, and for the changes in a copied package."""
+    return [_copying(workspace, token), *workspace.bringing_back(token)]
+
+
 def _check(workspace: Workspace) -> Step:
     """Return the step that succeeds if packing again would give the same archive."""
     return Step("check_tree", [*_inputs("check"), *workspace.input_dirs])
 
 
 def _inputs(what: str) -> list[str]:
-    return ["/bin/bash", "-c", scripts.text("inputs.sh"), "nerves-docker-port-inputs", what]
+    return [*bash("inputs", "inputs.sh"), what]
 
 
 def _pack_and_copy(job: Job) -> Artifact:
@@ -165,27 +182,25 @@ def _pack_and_copy(job: Job) -> Artifact:
 def _copy(job: Job) -> Artifact:
     """Copy the archive that `make system` has made to the host, completely or not at all."""
     # This is imported only here, because the helper loads the module while the container starts (operations.py).
-    from nerves_docker_port.engine.artifact import fetch
+    from nerves_docker_port.flows.artifact import Incoming
 
-    names = job.request.names
-    job.reporter.headline("Copying artifact archive to host")
-    with stage(job.reporter, "copy"):
-        artifact = fetch(
-            job.session.engine,
-            job.session.container,
-            f"{job.workspace.workdir}/{names.file}",
-            names.download_path,
-            log=str(job.log.path),
-            session=secrets.token_hex(8),
-            cancellation=job.cancellation,
-        )
+    target, log = job.request.names.download_path, str(job.log.path)
+    step = _copying(job.workspace, job.session.token)
+    with Incoming(target, log=log, session=secrets.token_hex(8), cancellation=job.cancellation) as incoming:
+        failure = job.receive(step, incoming.begin)
+        if failure is None:
+            artifact = incoming.finish()
+        elif failure.status in _NOT_COPIED:
+            raise errors.artifact_missing(str(target), _NOT_COPIED[failure.status].format(step.command[-1]), log)
+        else:
+            raise failed_step(job, step, failure)
     _record(job, artifact)
     return artifact
 
 
 def _reuse(job: Job, parked: ParkedBuild) -> Artifact | None:
     """Return the artifact on the host if packing again would give the same archive, else ``None``."""
-    from nerves_docker_port.engine.artifact import is_whole
+    from nerves_docker_port.flows.artifact import is_whole
 
     if not is_whole(parked.artifact) or not job.finish(_check(job.workspace)):
         return None

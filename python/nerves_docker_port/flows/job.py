@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 from nerves_docker_port import errors
 from nerves_docker_port.background import Background
@@ -34,11 +34,14 @@ from nerves_docker_port.volume.steps import Step, new_token
 from nerves_docker_port.workspace.choose import open_workspace
 from nerves_docker_port.workspace.mounted import Workspace, bash
 
-HEADLINES = {"make_system": "Creating artifact archive"}
+HEADLINES = {"make_system": "Creating artifact archive", "copy": "Copying artifact archive to host"}
 """The headline that the user sees when a step begins, by the name of the step."""
 
 QUIET = frozenset({"note_inputs", "bring_back", "ccache_count"})
 """The names of the steps that are not reported as a stage of the flow."""
+
+
+Listener: TypeAlias = Callable[[bytes], None]
 
 
 @dataclass(frozen=True)
@@ -98,17 +101,31 @@ class Job:
 
     def finish(self, final: Step) -> bool:
         """Run the session's final step. Return whether it succeeded, which ends the session. Raises ``RunnerError``."""
-        return self.attempt([final], is_final=True) is None
+        return self._follow([final], self.session.finish) is None
 
-    def attempt(
-        self, steps: Sequence[Step], on_output: Callable[[bytes], None] | None = None, *, is_final: bool = False
-    ) -> Failure | None:
+    def receive(self, step: Step, begin: Callable[[], Callable[[bytes], None]]) -> Failure | None:
+        """Run a step that copies a file to the helper (``Session.receive``). Return its failure, or ``None``.
+
+        Raises ``RunnerError``.
+        """
+        return self._follow([step], lambda *listeners: self.session.receive(step, begin, *listeners))
+
+    def attempt(self, steps: Sequence[Step], on_output: Callable[[bytes], None] | None = None) -> Failure | None:
         """Run the steps until one fails. Return its failure, or ``None`` if all steps succeed. Raises ``RunnerError``.
 
         The output goes to the log, or to ``on_output`` instead if it is given.
         """
         if not steps:
             return None
+        return self._follow(steps, lambda *listeners: self.session.run(steps, *listeners), on_output)
+
+    def _follow(
+        self,
+        steps: Sequence[Step],
+        run: Callable[[Listener, Callable[[int], None], Callable[[str], None], Cancellation], Failure | None],
+        on_output: Listener | None = None,
+    ) -> Failure | None:
+        """Call ``run``, which runs ``steps`` in the session, and report each step as a stage of the flow."""
         with ExitStack() as under_way:
             self._begin(steps[0], under_way)
 
@@ -118,8 +135,7 @@ class Job:
                 if index + 1 < len(steps):
                     self._begin(steps[index + 1], under_way)
 
-            listeners = (on_output or self.log.write, on_end, self._report_gap, self.cancellation)
-            failure = self.session.finish(*listeners) if is_final else self.session.run(steps, *listeners)
+            failure = run(on_output or self.log.write, on_end, self._report_gap, self.cancellation)
             self.log.end_step()
             if failure is not None:
                 # A stage that fails is not reported as finished.
@@ -247,28 +263,27 @@ def open_session(
     *,
     steps: Sequence[Step] = (),
     final: Step | None = None,
-    then_bring_back: bool = False,
+    then: Callable[[Workspace, str], Sequence[Step]] = lambda _workspace, _token: (),
     spec: Callable[[Workspace, str], Spec] | None = None,
 ) -> tuple[Prepared, Session]:
     """Start a session on the build volume. Return it, and ``prepared`` with the session's workspace.
 
-    ``steps`` are the first steps of the session, and ``final`` is the step that ``Job.finish`` runs. With
-    ``then_bring_back``, the container runs the steps that bring changes in a copied package to the host directly after
-    ``steps``. If ``spec`` is given, it describes the session's container instead. It gets the workspace and the token
-    of the marks.
+    ``steps`` are the first steps of the session, and ``final`` is the step that ``Job.finish`` runs. ``then`` returns
+    the steps that the container runs directly after ``steps``. If ``spec`` is given, it describes the session's
+    container instead. Both get the workspace and the token of the marks.
     If the engine cannot see the directories of this machine, and no setting forbids copies, the workspace that is
     returned has copies of them. ``tell`` gets warnings. The caller must end the session.
     Raises ``RunnerError``, with the code ``:volume_busy`` if another container uses the volume.
     """
     try:
-        return prepared, _open(prepared, flow, cancellation, tell, steps, final, then_bring_back, spec)
+        return prepared, _open(prepared, flow, cancellation, tell, steps, final, then, spec)
     except errors.NotSeenError:
         if prepared.request.settings.workspace != "auto" or prepared.workspace.is_copy:
             raise
     from nerves_docker_port.workspace.copied import CopiedWorkspace
 
     elsewhere = replace(prepared, workspace=CopiedWorkspace.in_place_of(prepared.engine, prepared.workspace))
-    return elsewhere, _open(elsewhere, flow, cancellation, tell, steps, final, then_bring_back, spec)
+    return elsewhere, _open(elsewhere, flow, cancellation, tell, steps, final, then, spec)
 
 
 def _open(
@@ -278,13 +293,12 @@ def _open(
     tell: Callable[[str], None],
     steps: Sequence[Step],
     final: Step | None,
-    then_bring_back: bool,
+    then: Callable[[Workspace, str], Sequence[Step]],
     spec: Callable[[Workspace, str], Spec] | None,
 ) -> Session:
     token = new_token()
     workspace, engine = prepared.workspace, prepared.engine
-    if then_bring_back:
-        steps = [*steps, *workspace.bringing_back(token)]
+    steps = [*steps, *then(workspace, token)]
     made = workspace.session(flow, steps, final, token) if spec is None else spec(workspace, token)
     cancellation.check()
     session = Session(

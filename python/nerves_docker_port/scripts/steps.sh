@@ -21,7 +21,7 @@ ndp_final=("${@:3:$2}")
 shift "$((2 + $2))"
 ndp_state=/nerves-docker-port
 # The messages of bash about its jobs must not be in the output of the build.
-exec 8>&1 2>/dev/null
+exec 8>&1 9>&2 2>/dev/null
 # All processes in the container get TERM. If a step runs, this program goes on until it has written the mark of the
 # step.
 ndp_stopped='' ndp_busy=1
@@ -53,9 +53,12 @@ ndp_run() {
     # turned off again because with job control `wait` also returns when the step is only stopped.
     #
     # Standard output and standard error of a step go through one pipe. Through two pipes, the order of the lines could
-    # change, and a line could arrive after the mark of the step.
+    # change, and a line could arrive after the mark of the step. Only the step `copy` (copy.sh) has the container's
+    # standard error. A program that an earlier step has left running may still write, but it cannot write there.
+    ndp_error=8
+    [ "$ndp_name" != copy ] || ndp_error=9
     set -m
-    "${ndp_words[@]}" </dev/null >&8 2>&8 7<&- 8>&- &
+    "${ndp_words[@]}" </dev/null >&8 2>&"$ndp_error" 7<&- 8>&- 9>&- &
     ndp_step=$!
     set +m
     # If a signal arrives, `wait` returns a status that is not that of the step, so it is called again. It may also

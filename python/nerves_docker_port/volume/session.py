@@ -30,13 +30,16 @@ from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import CommandOutput, NameTakenError, NoContainerError, Output, Spec
 from nerves_docker_port.engine.stream import Stream
 from nerves_docker_port.volume import lock
-from nerves_docker_port.volume.steps import Mark, Splitter, Step, marks_in, to_file
+from nerves_docker_port.volume.steps import FileReceiver, Mark, Splitter, Step, marks_in, to_file
 
 BEAT_INTERVAL = 10.0
 """Seconds between two heartbeats. It is a quarter of the patience if that is less."""
 
 RETRY_INTERVAL = 1.0
 """Seconds between two attempts to reach an engine that does not answer."""
+
+COPY_ATTEMPTS = 5
+"""How often a file is copied whose copy breaks off, because the connection to the engine is lost."""
 
 LOOK_TIMEOUT = 10.0
 """Seconds that the engine may take to read a file that only the journal needs."""
@@ -113,6 +116,7 @@ class Session:
         self._unread_output = b""
         self._marks: list[Mark] = []
         self._splitter = Splitter(token, self._pass_on, self._marks.append)
+        self._files = FileReceiver(token)
         self._has_workspace = False
         # The steps that the container has and that `run` was not called for yet.
         self._given_steps = list(steps)
@@ -136,7 +140,7 @@ class Session:
             free = Background(lambda: lock.check_free(self.engine, self.volume, own=self.container))
             # The output is attached before the start, because the engine keeps no log of it that could be read later.
             if self._console is None:
-                self._output = Output(self.engine, self.container)
+                self._output = self._attach()
             else:
                 self._terminal = container.attach_terminal(self.engine, self.container)
             free.result()
@@ -148,7 +152,7 @@ class Session:
             cancellation.check()
             while not self._has_workspace and self._end_of_program() is None:
                 data = self._output.read() if self._output is not None else self._terminal_read(cancellation)
-                if not data:
+                if data is None:
                     break
                 while data and not self._has_workspace:
                     data = self._splitter.feed(data)
@@ -156,15 +160,18 @@ class Session:
                 self._unread_output = data
             cancellation.check()
 
-    def _terminal_read(self, cancellation: Cancellation) -> bytes:
-        """Wait for output of the terminal and return it. Return no bytes at the end of the stream."""
+    def _attach(self) -> Output:
+        return Output(self.engine, self.container, self._files.feed)
+
+    def _terminal_read(self, cancellation: Cancellation) -> bytes | None:
+        """Wait for output of the terminal and return it. Return ``None`` at the end of the stream."""
         assert self._terminal is not None
         while (data := self._terminal.read()) is None:
             cancellation.check()
             self._heartbeat.check()
             # With TLS, bytes can be in Python's buffer already. They do not make the descriptor ready.
             select.select([self._terminal.read_fd], [], [], RETRY_INTERVAL)
-        return data
+        return data or None
 
     def _answer_questions(self) -> None:
         """Answer the questions that the marks ask, each one once, and remove these marks."""
@@ -205,6 +212,49 @@ class Session:
         if is_given and failure is None:
             self._given_steps = given[len(steps) :]
         return failure
+
+    def receive(
+        self,
+        step: Step,
+        begin: Callable[[], Callable[[bytes], None]],
+        on_output: Callable[[bytes], None],
+        on_end: Callable[[int], None],
+        on_gap: Callable[[str], None],
+        cancellation: Cancellation,
+    ) -> Failure | None:
+        """Run a step that copies a file to the helper by scripts/copy.sh.
+
+        ``begin`` is called when the file begins to arrive, and again each time that it is copied anew because a part of
+        it was lost with a connection. It returns the function that gets the content. The other arguments, the result
+        and the errors are those of ``run``.
+        """
+        self._files.expect(begin)
+        for _ in range(COPY_ATTEMPTS):
+            # What is lost of a file is not lost in the log, so the user is not told about it.
+            failure = self.run([step], on_output, on_end, lambda _: None, cancellation)
+            if failure is not None or self._rest_of_file(cancellation):
+                return failure
+            # The container has run the other steps of its command by now, and it runs no step twice. `run` sends them
+            # again if they are still wanted.
+            rest, self._given_steps = self._given_steps, []
+            if rest:
+                self._run(None, len(rest), on_output, lambda _: None, on_gap, cancellation)
+        with self._failures():
+            raise ConnectionError("the connection broke each time while a file was copied")
+
+    def _rest_of_file(self, cancellation: Cancellation) -> bool:
+        """Wait for the rest of the file that a step has copied. Return ``False`` if a part of it was lost."""
+        assert self._output is not None
+        with self._failures(), cancellation.on_cancel(self._interrupt):
+            while not self._files.has_taken_file():
+                data = None if self._files.is_lost else self._output.read()
+                cancellation.check()
+                if data is None:
+                    self._files.lose()
+                    return False
+                while data:
+                    data = self._splitter.feed(data)
+        return True
 
     def finish(
         self,
@@ -464,8 +514,13 @@ class Session:
 
     def _interrupt(self) -> None:
         """Stop the container. This is called in a separate thread if the flow is cancelled."""
+        # The engine may not stop the container before its output is read, which takes long on a slow connection.
+        timer = threading.Timer(container.STOP_GRACE, self._hang_up)
+        timer.daemon = True
+        timer.start()
         with self.engine.cleaning_up():
             container.stop(self.engine, self.container)
+        timer.cancel()
         # If the container could not be stopped, the flow must not wait for its end. `end` removes it by force.
         self._hang_up()
 
@@ -474,6 +529,7 @@ class Session:
         assert self._output is not None
         whole = self._output.is_whole
         self._output.close()
+        self._files.lose()
         reached = self._retry(self._attach_again, cancellation)
         if isinstance(reached, Failure):
             if not whole:
@@ -487,7 +543,7 @@ class Session:
     def _attach_again(self) -> tuple[Output, list[Mark]]:
         """Attach to the output. Return it with the marks of all steps that have ended by now."""
         self._check_runs()
-        output = Output(self.engine, self.container)
+        output = self._attach()
         try:
             # The file does not exist if the container has only just started.
             return output, marks_in(archive.read_file(self.engine, self.container, f"{STATE}/ended") or b"")

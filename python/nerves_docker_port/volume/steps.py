@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 _LONGEST_NAME = 32
-_MARK = re.compile(rb"([0-9]{1,9}) ([a-z_]{1,%d}) ([0-9]{1,3}) ([0-9]{1,9})" % _LONGEST_NAME)
-_LONGEST_MARK = 9 + 1 + _LONGEST_NAME + 1 + 3 + 1 + 9 + 1
+_MARK = re.compile(rb"([0-9]{1,9}) ([a-z_]{1,%d}) ([0-9]{1,3}) ([0-9]{1,15})" % _LONGEST_NAME)
+_LONGEST_MARK = 9 + 1 + _LONGEST_NAME + 1 + 3 + 1 + 15 + 1
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class Mark:
     status: int
     """The exit status of the step."""
     killed: int
-    """The number of processes that were killed because memory ran out while the step ran."""
+    """The number of processes that were killed because memory ran out while the step ran.
+
+    A mark about the session can have another number here: its sender's process id, or the size of a file.
+    """
 
 
 def new_token() -> str:
@@ -121,6 +124,63 @@ class Splitter:
                 return start
             start = data.find(b"\x1e", start + 1)
         return len(data)
+
+
+class FileReceiver:
+    """Takes the files that scripts/copy.sh writes out of a container's standard error."""
+
+    def __init__(self, token: str) -> None:
+        self._output: list[bytes] = []
+        self._splitter = Splitter(token, self._output.append, self._on_mark)
+        # Content that arrives before `expect` is called.
+        self._early_content: list[bytes] = []
+        self._begin: Callable[[], Callable[[bytes], None]] = lambda: self._early_content.append
+        self._on_content: Callable[[bytes], None] = self._early_content.append
+        # The bytes of the file that are still missing, or None if no file has begun.
+        self._remaining: int | None = None
+        self.is_lost = False
+        """Whether a connection was lost, and no file has begun since then."""
+
+    def expect(self, begin: Callable[[], Callable[[bytes], None]]) -> None:
+        """Call ``begin`` for each file that begins, and pass the content of the file to the function it returns."""
+        self._begin = begin
+        if self._remaining is not None:
+            self._on_content = begin()
+            for data in self._early_content:
+                self._on_content(data)
+        self._early_content.clear()
+
+    def has_taken_file(self) -> bool:
+        """Return whether a file has arrived completely. If it has, further files are ignored until ``expect``."""
+        if self._remaining != 0:
+            return False
+        self._begin = lambda: lambda _data: None
+        self._remaining = None
+        return True
+
+    def lose(self) -> None:
+        """Ignore everything until the next file begins, because a connection was lost and the rest has no beginning."""
+        self._early_content.clear()
+        self._remaining = None
+        self.is_lost = True
+
+    def feed(self, data: bytes) -> bytes:
+        """Take the result of a read of standard error, and return what is not a part of a file."""
+        while data:
+            if self._remaining:
+                content, data = data[: self._remaining], data[self._remaining :]
+                self._remaining -= len(content)
+                self._on_content(content)
+            else:
+                data = self._splitter.feed(data)
+        output = b"".join(self._output)
+        self._output.clear()
+        return b"" if self.is_lost else output
+
+    def _on_mark(self, mark: Mark) -> None:
+        self._remaining = mark.killed
+        self._on_content = self._begin()
+        self.is_lost = False
 
 
 def _mark(match: re.Match[bytes]) -> Mark:

@@ -1,8 +1,7 @@
-"""Copies the artifact from the build directory to the host, and checks that it is complete and undamaged.
+"""Writes the artifact on the host while it arrives, and checks that it is complete and undamaged.
 
-The engine's archive call returns the file as a tar stream. It can read a volume through a container that has ended. One
-pass copies, checks and hashes the file. This works for an engine on another host, too, and the file on the host belongs
-to the user who runs Mix.
+A step of the session sends the file (scripts/copy.sh). One pass writes, checks and hashes it. This works for an engine
+on another host, too, and the file on the host belongs to the user who runs Mix.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import errno
 import glob
 import hashlib
 import os
-import tarfile
 import time
 import zlib
 from collections import deque
@@ -20,20 +18,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Protocol
-
-import requests
+from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
-from nerves_docker_port.engine import archive
-from nerves_docker_port.engine.client import Engine
-from nerves_docker_port.engine.container import NoContainerError
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 _CHUNK = 1 << 20
 
-_MAX_UNCHECKED = 8
-"""Chunks that may be copied before they are checked."""
+_MAX_UNCHECKED = 32
+"""Pieces of the file that may be written before they are checked. A piece has at most 256 KiB."""
 
 _STALE_AFTER = 3600
 """Seconds. If a partial file has not grown for so long, the helper that wrote it is dead."""
@@ -48,36 +44,6 @@ class Artifact:
     """Bytes."""
     sha256: str
     """Hexadecimal."""
-
-
-def fetch(
-    engine: Engine, container: str, source: str, target: Path, *, log: str, session: str, cancellation: Cancellation
-) -> Artifact:
-    """Copy the file ``source`` of the container to ``target`` on the host.
-
-    The file has a temporary name in the same directory until it is complete. ``log`` is the path of the log that an
-    error names. Raises ``RunnerError``: ``:artifact_missing`` if the file does not exist or is damaged, ``:disk_full``,
-    ``:cancelled``, and the error for a directory that cannot be written.
-    """
-    partial = target.with_name(f".{target.name}.{session}.part")
-    _remove_stale_parts(target)
-    try:
-        with (
-            engine.failures("while it handed over the artifact"),
-            _open_source(engine, container, source, target, log, cancellation) as content,
-            _host_failures(target),
-            partial.open("xb") as file,
-        ):
-            artifact = _copy(content, file, target, log, cancellation)
-        with _host_failures(target):
-            partial.replace(target)
-    except errors.RunnerError:
-        # A cancellation closes the connection, which looks like a lost engine. Report the cancellation instead.
-        cancellation.check()
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
-    return artifact
 
 
 def _remove_stale_parts(target: Path) -> None:
@@ -102,51 +68,83 @@ def is_whole(artifact: Artifact) -> bool:
     return digest.hexdigest() == artifact.sha256
 
 
-@contextmanager
-def _open_source(
-    engine: Engine, container: str, source: str, target: Path, log: str, cancellation: Cancellation
-) -> Iterator[IO[bytes]]:
-    """Open the file ``source`` in the container for reading, out of the engine's tar stream."""
-    try:
-        with archive.opened(engine, container, source, cancellation) as content:
-            if content is None:
-                raise errors.artifact_missing(str(target), f"there is no {source} in the build directory", log)
-            yield content
-    except NoContainerError as error:
-        raise errors.container_gone(container[:12]) from error
-    except tarfile.TarError as error:
-        raise errors.artifact_missing(str(target), f"the engine's copy broke off: {error}", log) from error
+class Incoming:
+    """An artifact that is arriving for ``target`` on the host.
 
+    The file has a temporary name in the same directory until it is complete. Every method raises ``RunnerError``:
+    ``:artifact_missing`` if the file is damaged, ``:disk_full``, ``:cancelled``, and the error for a directory that
+    cannot be written.
+    """
 
-def _copy(content: IO[bytes], file: IO[bytes], target: Path, log: str, cancellation: Cancellation) -> Artifact:
-    digest = hashlib.sha256()
-    checker = _new_checker(target.name)
-    size = 0
-    # The check unpacks the file, which takes three times as long as everything else together. zlib releases the GIL, so
-    # the check runs in a second thread. Measured on two busy cores, that takes 0.92 of the time of one thread.
-    with ThreadPoolExecutor(max_workers=1) as check_thread:
-        checks: deque[Future[None]] = deque()
+    def __init__(self, target: Path, *, log: str, session: str, cancellation: Cancellation) -> None:
+        """``log`` is the path of the log that an error names, and ``session`` makes the temporary name unique."""
+        self._target = target
+        self._log = log
+        self._cancellation = cancellation
+        self._partial = target.with_name(f".{target.name}.{session}.part")
+        self._file: IO[bytes] | None = None
+        # The check unpacks the file, which takes three times as long as everything else together. zlib releases the
+        # GIL, so the check runs in a second thread. Measured on two busy cores, that takes 0.92 of the time of one
+        # thread.
+        self._check_thread = ThreadPoolExecutor(max_workers=1)
+        self._checks: deque[Future[None]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._check_thread.shutdown(cancel_futures=True)
+        if self._file is not None:
+            self._file.close()
+            self._partial.unlink(missing_ok=True)
+
+    def begin(self) -> Callable[[bytes], None]:
+        """Begin a new file, also after a part of it has arrived. Return the function that takes its content."""
+        with _host_failures(self._target):
+            if self._file is None:
+                _remove_stale_parts(self._target)
+                self._file = self._partial.open("xb")
+            self._file.seek(0)
+            self._file.truncate()
+        self._checks.clear()
+        self._checker = _new_checker(self._target.name)
+        self._digest = hashlib.sha256()
+        self._size = 0
+        return self._take
+
+    def _take(self, data: bytes) -> None:
+        self._cancellation.check()
+        assert self._file is not None
+        self._checks.append(self._check_thread.submit(self._checker.feed, data))
+        with _host_failures(self._target):
+            self._file.write(data)
+        self._digest.update(data)
+        self._size += len(data)
+        if len(self._checks) > _MAX_UNCHECKED:
+            self._await_check()
+
+    def _await_check(self) -> None:
         try:
-            while data := content.read(_CHUNK):
-                cancellation.check()
-                checks.append(check_thread.submit(checker.feed, data))
-                file.write(data)
-                digest.update(data)
-                size += len(data)
-                if len(checks) > _MAX_UNCHECKED:
-                    checks.popleft().result()
-            cancellation.check()
-            file.flush()
-            # The content must be on the disk before `fetch` renames the file: a power cut could otherwise leave a
-            # file with the final name and without its content.
-            os.fsync(file.fileno())
-            for check in checks:
-                check.result()
-        except checker.damaged as error:
-            raise errors.artifact_missing(str(target), f"it is damaged: {error}", log) from error
-    if not checker.complete:
-        raise errors.artifact_missing(str(target), "it ends in the middle", log)
-    return Artifact(target, size, digest.hexdigest())
+            self._checks.popleft().result()
+        except self._checker.damaged as error:
+            raise errors.artifact_missing(str(self._target), f"it is damaged: {error}", self._log) from error
+
+    def finish(self) -> Artifact:
+        """Give the file its final name, after it has arrived completely."""
+        self._cancellation.check()
+        assert self._file is not None
+        with _host_failures(self._target):
+            self._file.flush()
+            # The content must be on the disk before the file is renamed: a power cut could otherwise leave a file with
+            # the final name and without its content.
+            os.fsync(self._file.fileno())
+        while self._checks:
+            self._await_check()
+        if not self._checker.complete:
+            raise errors.artifact_missing(str(self._target), "it ends in the middle", self._log)
+        with _host_failures(self._target):
+            self._partial.replace(self._target)
+        return Artifact(self._target, self._size, self._digest.hexdigest())
 
 
 class _Checker(Protocol):
@@ -226,8 +224,6 @@ def _host_failures(target: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, requests.RequestException) or error.errno is None:
-            raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.disk_full(f"No space is left on the host for the artifact {target}.") from error
-        raise errors.not_writable(str(target.parent), "The download directory", os.strerror(error.errno)) from error
+        raise errors.not_writable(str(target.parent), "The download directory", str(error.strerror)) from error
