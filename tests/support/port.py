@@ -43,7 +43,7 @@ def packaged_command() -> tuple[str, ...]:
     # Compiled now, as in an installation, because the users who run it cannot write there.
     compileall.compile_dir(copy, quiet=2)
     python = next(path for path in ("/usr/bin/python3", "/usr/local/bin/python3") if Path(path).exists())
-    return (python, "-I", "-X", "utf8", str(Path(copy) / "python"))
+    return (python, "-I", "-S", "-X", "utf8", str(Path(copy) / "python"))
 
 
 @dataclass

@@ -15,7 +15,7 @@ defmodule NervesDockerPort.Command do
   helper ends before it says hello, and the `alternatives/1` are tried: every other `python3` on the PATH, then
   `python3.14` down to `python3.10`, also in the directories of Homebrew and MacPorts.
 
-  The carried helper runs isolated (`-I`), so `PYTHONPATH`, the working directory and the user's own packages do not
+  The carried helper runs isolated (`-I -S`), so `PYTHONPATH`, the working directory and other Python packages do not
   change it. It runs in UTF-8 mode with any locale. Python stores its bytecode beside the source if it may write there.
   """
 
@@ -90,7 +90,7 @@ defmodule NervesDockerPort.Command do
 
     To use one that is somewhere else, name it, for example
 
-      export #{@variable}=#{quoted("/usr/bin/python3.12 -I -X utf8 " <> to_shell([packaged]))}
+      export #{@variable}=#{quoted("/usr/bin/python3.12 -I -S -X utf8 " <> to_shell([packaged]))}
     """
   end
 
@@ -181,7 +181,7 @@ defmodule NervesDockerPort.Command do
 
     %__MODULE__{
       executable: remembered() || first_python() || no_python(directory),
-      arguments: ["-I", "-X", "utf8", directory, @op],
+      arguments: ["-I", "-S", "-X", "utf8", directory, @op],
       origin: :packaged
     }
   end

@@ -58,7 +58,7 @@ defmodule NervesDockerPort.CommandTest do
 
       assert Command.resolve(packaged) == %Command{
                executable: python,
-               arguments: ["-I", "-X", "utf8", packaged, "port"],
+               arguments: ["-I", "-S", "-X", "utf8", packaged, "port"],
                origin: :packaged
              }
     end
@@ -253,7 +253,7 @@ defmodule NervesDockerPort.CommandTest do
         {value, 0} = System.cmd("sh", ["-c", line <> ~s(; printf %s "$#{@variable}")])
         System.put_env(@variable, value)
         command = Command.resolve()
-        assert command.arguments == ["-I", "-X", "utf8", packaged, "port"]
+        assert command.arguments == ["-I", "-S", "-X", "utf8", packaged, "port"]
         command = %{command | arguments: List.insert_at(command.arguments, -2, context.script)}
         assert Helper.request(:clean, %{}, command: command) == "found"
       end
