@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -81,5 +80,5 @@ def write(
     moment = datetime.fromtimestamp(at, timezone.utc).strftime("%Y%m%dT%H%M%S.000Z")
     path = directory / f"{moment}-{flow}-{build_id}{journal.SUFFIX}"
     names = {kind: name for name, kind in journal.KINDS.items()}
-    path.write_bytes(b"".join(msgpack.packb([names[type(each)], time, asdict(each)]) for time, each in records))
+    path.write_bytes(b"".join(msgpack.packb([names[type(each)], time, each._asdict()]) for time, each in records))
     return path

@@ -65,7 +65,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
 
 def test_every_record_has_a_name_in_the_file_and_a_row_in_the_document() -> None:
     document = (Path(__file__).parents[2] / "docs/journal.md").read_text()
-    kinds = {name: set(kind.__dataclass_fields__) for name, kind in journal.KINDS.items()}
+    kinds = {name: set(kind._fields) for name, kind in journal.KINDS.items()}
     rows = {
         cells[1].strip().strip("`"): cells[2]
         for cells in (line.split("|") for line in document.splitlines() if line.startswith("| `"))

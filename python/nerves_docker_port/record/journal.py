@@ -15,10 +15,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Final, TypeAlias, get_type_hints
+from typing import Any, Final, NamedTuple, TypeAlias, get_type_hints
 
 import msgpack
 
@@ -44,8 +44,7 @@ _OLD_FILE: Final = "builds.msgpack"
 # --- The records -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """The first record of each file."""
 
     version: int
@@ -55,8 +54,7 @@ class Opened:
     """The id of this flow: 12 hexadecimal digits."""
 
 
-@dataclass(frozen=True, slots=True)
-class Began:
+class Began(NamedTuple):
     """The request of Mix. It has the names of variables, but not their values, which may be secrets."""
 
     flow: str
@@ -71,11 +69,10 @@ class Began:
     """The path of the log; empty if the flow has none."""
     make_args: tuple[str, ...] = ()
     """The arguments for make. A variable has no value here, except the number of jobs."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = {}
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(NamedTuple):
     """The engine that was found."""
 
     endpoint: str
@@ -87,8 +84,7 @@ class Engine:
     """The engine's memory in bytes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """The image that the build runs in."""
 
     tag: str
@@ -97,8 +93,7 @@ class Image:
     """The registry's digest, ``sha256:...``; ``None`` if the image comes from no registry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Workspace:
+class Workspace(NamedTuple):
     """How the container sees the package, and the volume of the build directory."""
 
     kind: str
@@ -108,44 +103,38 @@ class Workspace:
     """The build directory in the container."""
 
 
-@dataclass(frozen=True, slots=True)
-class StageBegan:
+class StageBegan(NamedTuple):
     """A stage of the flow has begun. docs/protocol.md lists the names of the stages."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class StageEnded:
+class StageEnded(NamedTuple):
     """A stage has succeeded. A stage that failed has no such record."""
 
     name: str
     milliseconds: int
 
 
-@dataclass(frozen=True, slots=True)
-class Announced:
+class Announced(NamedTuple):
     """The runner has announced what it does next."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Headline:
+class Headline(NamedTuple):
     """Headlines of Buildroot as they are shown, one in each line: ``>>> busybox 1.36.1 Building``."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(NamedTuple):
     """The user was warned of a problem that does not stop the flow."""
 
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Configuration:
+class Configuration(NamedTuple):
     """The packages of the configuration, as `make show-info` lists them, and those that were already built."""
 
     sha256: str
@@ -156,8 +145,7 @@ class Configuration:
     """The packages that were already built when this flow began."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackageStep:
+class PackageStep(NamedTuple):
     """One step of one package, from Buildroot's ``build-time.log``, with times of the engine's clock."""
 
     package: str
@@ -169,15 +157,13 @@ class PackageStep:
     """The time of the end, in seconds since 1970; ``None`` if the step failed or was stopped."""
 
 
-@dataclass(frozen=True, slots=True)
-class Clock:
+class Clock(NamedTuple):
     """How many seconds the engine's clock was ahead of this machine's when the package steps were read."""
 
     ahead: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ccache:
+class Ccache(NamedTuple):
     """What the compiler cache did for this flow."""
 
     hits: int
@@ -186,8 +172,7 @@ class Ccache:
     """How many of ``hits`` came from a remote storage; ``None`` if none is configured."""
 
 
-@dataclass(frozen=True, slots=True)
-class Artifact:
+class Artifact(NamedTuple):
     """The artifact that the flow has made."""
 
     path: str
@@ -196,8 +181,7 @@ class Artifact:
     sha256: str
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(NamedTuple):
     """The cause of a failed step, found in the log. The fields are those of ``record.cause.Cause``."""
 
     package: str | None
@@ -207,8 +191,7 @@ class Cause:
     remedy: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
+class Ended(NamedTuple):
     """The flow has ended. This is always the last record. If it is missing, the helper was killed."""
 
     outcome: str
@@ -218,8 +201,7 @@ class Ended:
     hint: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Lost:
+class Lost(NamedTuple):
     """Some records before this one are missing, because the disk was full, for example, or there were too many."""
 
     records: int
@@ -269,7 +251,6 @@ KINDS: Final[Mapping[str, type[Record]]] = {
 """The name of each record in the file."""
 
 _NAMES: Final = {record: name for name, record in KINDS.items()}
-_FIELDS: Final = {record: tuple(each.name for each in fields(record)) for record in _NAMES}
 
 
 # --- Writing ---------------------------------------------------------------------------------------------------
@@ -347,9 +328,8 @@ class Journal:
 
 
 def _packed(at: float, record: Record) -> bytes:
-    values = {name: getattr(record, name) for name in _FIELDS[type(record)]}
     # A path may contain bytes that are not UTF-8 (PEP 383).
-    packed: bytes = msgpack.packb([_NAMES[type(record)], at, values], unicode_errors="surrogateescape")
+    packed: bytes = msgpack.packb([_NAMES[type(record)], at, record._asdict()], unicode_errors="surrogateescape")
     return packed
 
 

@@ -204,7 +204,7 @@ def _of_cause(build: Build) -> Iterator[str]:
         from nerves_docker_port.record import explain
         from nerves_docker_port.record.cause import Cause
 
-        yield explain.render(Cause(**asdict(build.cause)))
+        yield explain.render(Cause(**build.cause._asdict()))
     elif build.ended is not None and build.ended.outcome != "ok":
         yield build.ended.message
         if build.ended.hint:
@@ -338,8 +338,8 @@ def to_json(found: Times) -> str:
             "id": compared.before.opened.id,
             "new": compared.new,
             "gone": compared.gone,
-            "slower": [_plain(each) for each in compared.slower],
-            "faster": [_plain(each) for each in compared.faster],
+            "slower": [asdict(each) for each in compared.slower],
+            "faster": [asdict(each) for each in compared.faster],
         },
     }
     return json.dumps(value)
@@ -362,8 +362,8 @@ def _entry(found: Times) -> dict[str, Any]:
     }
 
 
-def _plain(record: Any) -> Mapping[str, Any] | None:
-    return None if record is None else asdict(record)
+def _plain(record: journal.Record | None) -> Mapping[str, Any] | None:
+    return None if record is None else record._asdict()
 
 
 def _rounded(seconds: float | None) -> float | None:
