@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nerves_docker_port import scripts
-from nerves_docker_port.volume.steps import Mark, Splitter, Step, marks_in, new_token, to_arguments, to_file
+from nerves_docker_port.volume.steps import (
+    FileReceiver,
+    Mark,
+    Splitter,
+    Step,
+    marks_in,
+    new_token,
+    to_arguments,
+    to_file,
+)
 from support.port import wait_until
 from support.script import final_step_in, steps_in, steps_in_file
 
@@ -413,3 +423,53 @@ def test_tokens_differ_and_are_of_one_word() -> None:
     tokens = {new_token() for _ in range(100)}
     assert len(tokens) == 100
     assert all(re.fullmatch("[0-9a-f]{32}", token) for token in tokens)
+
+
+# --- A file that a step copies ---------------------------------------------------------------------------------
+
+
+CONTENT = b"a file with \x1e and " + TOKEN.encode() + b"\n"
+
+
+def cut(data: bytes, cuts: list[int]) -> list[bytes]:
+    places = [0, *sorted(place % (len(data) + 1) for place in cuts), len(data)]
+    return [data[start:end] for start, end in itertools.pairwise(places)]
+
+
+@given(cuts=st.lists(st.integers(0, 500), max_size=8), expected_after=st.integers(0, 8))
+def test_a_file_arrives_whole_wherever_the_reads_are_cut(cuts: list[int], expected_after: int) -> None:
+    """Also if its beginning comes before the helper expects it, and if other output comes before and after it."""
+    sent = b"before\n" + said(Mark(0, "file", 0, len(CONTENT))) + CONTENT + b"after\n"
+    receiver, files, output = FileReceiver(TOKEN), [], b""
+
+    def begin() -> Callable[[bytes], None]:
+        files.append(bytearray())
+        return files[-1].extend
+
+    for number, read in enumerate(cut(sent, cuts)):
+        if number == expected_after:
+            receiver.expect(begin)
+        output += receiver.feed(read)
+    if expected_after > len(cuts):
+        receiver.expect(begin)
+    assert receiver.has_taken_file()
+    assert files == [CONTENT]
+    assert output == b"before\nafter\n"
+
+
+def test_a_file_whose_connection_was_lost_begins_anew_and_its_rest_is_not_output() -> None:
+    receiver, files = FileReceiver(TOKEN), []
+
+    def begin() -> Callable[[bytes], None]:
+        files.append(bytearray())
+        return files[-1].extend
+
+    receiver.expect(begin)
+    mark = said(Mark(0, "file", 0, len(CONTENT)))
+    assert receiver.feed(mark + CONTENT[:5]) == b""
+    receiver.lose()
+    assert receiver.feed(CONTENT[9:]) == b""
+    assert not receiver.has_taken_file()
+    assert receiver.feed(mark + CONTENT) == b""
+    assert receiver.has_taken_file()
+    assert files == [CONTENT[:5], CONTENT]
