@@ -182,3 +182,11 @@ def test_a_line_of_the_ignore_file_that_is_no_pattern_is_named(tmp_path: Path) -
         with pytest.raises(RunnerError) as caught:
             doing()
         assert caught.value.message == f"{tmp_path}/.dockerignore cannot be used: syntax error in pattern '[b-'"
+
+
+def test_a_script_of_unicode_in_the_ignore_file_is_named(tmp_path: Path) -> None:
+    """The CLI knows the scripts, but Python does not, so no file may be chosen by a guess."""
+    (tmp_path / "Dockerfile").write_text("FROM x\nCOPY . /\n")
+    (tmp_path / ".dockerignore").write_text("\\p{Greek}*\n")
+    with pytest.raises(RunnerError, match=r"\\p\{Greek\} is not supported: only general categories"):
+        Context(tmp_path / "Dockerfile").packed()

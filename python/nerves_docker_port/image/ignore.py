@@ -10,13 +10,17 @@ from __future__ import annotations
 import os
 import posixpath
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from itertools import groupby
 from pathlib import Path
 
 _SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
 _TRIM = re.compile(f"^[{_SPACE}]+|[{_SPACE}]+$")
+
+_BYTE_ORDER_MARK = "\ufeff"
 
 _POSIX_CLASSES = {
     "alnum": "0-9A-Za-z",
@@ -73,7 +77,8 @@ class Pattern:
                 return rf"^{start}{re.escape(suffix.removeprefix('/'))}\Z"
             if text.endswith("**") and len(after) == 1:
                 return rf"^{re.escape(before)}(?s:.*)\Z"
-        return _for_python(f"^{_translated(text)}$")
+        # patternmatcher reads such a pattern with Go's text/scanner, which ignores a byte order mark at the beginning.
+        return _for_python(f"^{_translated(text.removeprefix(_BYTE_ORDER_MARK))}$")
 
 
 class Ignore:
@@ -269,6 +274,9 @@ _LARGEST_REPEAT = 1000
 _NUMBER = re.compile(r"\\(?:([1-7][0-7]{1,2}|0[0-7]{0,2})|x([0-9A-Fa-f]{2})|x\{([0-9A-Fa-f]+)\})")
 _NAMED = {"a": "\a", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
 _PERL_CLASSES = {"d": "0-9", "s": r"\t\n\f\r ", "w": "0-9A-Za-z_"}
+_UNICODE_CLASS = re.compile(r"\\([pP])(?:\{(\^?)([^}]*)\}|([^{]))", re.DOTALL)
+_CATEGORIES = re.compile(r"L[lmotu]?|M[cen]?|N[dlo]?|P[cdefios]?|S[ckmo]?|Z[lps]?|C[cfos]?")
+"""The general categories of Unicode that Go's regular expressions know."""
 _LAST_CHARACTER = 0x10FFFF
 
 
@@ -328,6 +336,9 @@ def _escape(expression: str, position: int) -> tuple[str, int]:
         return f"\\{following}", position + 2
     if following == "z":
         return r"\Z", position + 2
+    if following in ("p", "P"):
+        content, position = _unicode_class(expression, position)
+        return f"[{content}]", position
     if following.lower() in _PERL_CLASSES:
         return f"[{'^' if following.isupper() else ''}{_PERL_CLASSES[following.lower()]}]", position + 2
     character, position = _escaped(expression, position)
@@ -343,7 +354,7 @@ def _escaped(expression: str, position: int) -> tuple[str, int]:
             raise re.error(f"invalid escape sequence {number[0]}")
         return chr(code), number.end()
     following = expression[position + 1 : position + 2]
-    # Go accepts no other letters and digits, except `p` for the names of Unicode's classes, which we do not support.
+    # Go accepts no other letters and digits here.
     if following in _NAMED:
         return _NAMED[following], position + 2
     if not following or (following.isascii() and following.isalnum()) or not following.isascii():
@@ -371,6 +382,9 @@ def _class(expression: str, position: int) -> tuple[str, int]:
             content = _PERL_CLASSES[perl[1].lower()]
             found += _inverted(content) if perl[1].isupper() else content
             position = perl.end()
+        elif expression.startswith(("\\p", "\\P"), position):
+            content, position = _unicode_class(expression, position)
+            found += content
         else:
             low, position = _member(expression, position)
             high = low
@@ -397,3 +411,33 @@ def _inverted(content: str) -> str:
     # The classes have only ASCII characters.
     others = (chr(code) for code in range(0x80) if not inside.match(chr(code)))
     return "".join(map(re.escape, others)) + f"\x80-{chr(_LAST_CHARACTER)}"
+
+
+def _unicode_class(expression: str, position: int) -> tuple[str, int]:
+    r"""Return the content of the class ``\p{L}``, ``\pL`` or ``\P{L}`` at ``position``, and the position after it.
+
+    Raises ``re.error``, and ``PatternError`` for the name of a script, because Python does not know the scripts.
+    """
+    found = _UNICODE_CLASS.match(expression, position)
+    if found is None:
+        raise re.error("a name of a class is missing")
+    name = found[4] or found[3]
+    if name != "Any" and not _CATEGORIES.fullmatch(name):
+        raise PatternError(f"{found[0]} is not supported: only general categories of Unicode are, such as \\p{{L}}")
+    inverted = (found[1] == "P") != bool(found[2])
+    return _category("" if name == "Any" else name, inverted=inverted), found.end()
+
+
+@cache
+def _category(name: str, *, inverted: bool) -> str:
+    """Return the content of the class of the characters whose category begins with ``name``, or of all others."""
+
+    def belongs(code: int) -> bool:
+        # A byte of a name that is not UTF-8 is a lone surrogate in Python, and U+FFFD in Go.
+        category = unicodedata.category("\ufffd" if 0xD800 <= code < 0xE000 else chr(code))
+        # Characters that are not assigned have no category in Go.
+        return (name == "" or (category != "Cn" and category.startswith(name))) != inverted
+
+    ranges = [list(codes) for inside, codes in groupby(range(_LAST_CHARACTER + 1), belongs) if inside]
+    # Python has no empty class. This lone surrogate does not occur in a name.
+    return "".join(f"{re.escape(chr(codes[0]))}-{re.escape(chr(codes[-1]))}" for codes in ranges) or "\ud800"
