@@ -159,7 +159,7 @@ SHAPES = (
     "foo\n\n\n  \nbar.txt",
     "\ufefffoo\nbar.txt",
     "\ufeff# comment\nfoo",
-    "\ufeff\ufefffoo",
+    "\ufeff\ufefffo?",
     "a\n\ufefffo?",
     "foo\nfoo\n!foo\nfoo",
     "foo\x0bbar.txt",

@@ -206,6 +206,8 @@ def reached(where: Reached) -> str:
         ("tcp://localhost:{plain}/a//b/./c/../d", "plain"),
         ("tcp://%31%32%37.0.0.1:{plain}", "nobody"),
         ("tcp://user:secret@127.0.0.1:{plain}", "plain"),
+        ("tcp://a b@127.0.0.1:{plain}", "nobody"),
+        ("fd://user@127.0.0.1:{plain}", "nobody"),
         ("tcp://127.0.0.1:{plain}?query=x", "plain"),
         ("tcp://127.0.0.1:{closed}", "nobody"),
         ("tcp://", "nobody"),
@@ -358,6 +360,10 @@ NEAR = {"DOCKER_HOST": "tcp://127.0.0.1:{plain}", "HTTP_PROXY": "http://127.0.0.
         (FAR, "proxy"),
         ({**FAR, "HTTP_PROXY": "127.0.0.1:{proxy}"}, "proxy"),
         ({**FAR, "HTTP_PROXY": "http://me:secret@127.0.0.1:{proxy}/"}, "proxy"),
+        ({**FAR, "HTTP_PROXY": "http://me@127.0.0.1:{proxy}"}, "proxy"),
+        ({**FAR, "HTTP_PROXY": "http://:secret@127.0.0.1:{proxy}"}, "proxy"),
+        ({**FAR, "HTTP_PROXY": "http://m%40e:%C3%A4%3A@127.0.0.1:{proxy}"}, "proxy"),
+        ({**FAR_TLS, "HTTPS_PROXY": "http://me:%C3%A4@127.0.0.1:{proxy}"}, "proxy"),
         ({**FAR, "HTTP_PROXY": "http://:{proxy}"}, "proxy"),
         ({**FAR, "HTTP_PROXY": ":{proxy}"}, "proxy"),
         ({**FAR, "HTTP_PROXY": "", "http_proxy": "http://127.0.0.1:{proxy}"}, "proxy"),
@@ -374,7 +380,10 @@ NEAR = {"DOCKER_HOST": "tcp://127.0.0.1:{plain}", "HTTP_PROXY": "http://127.0.0.
     ],
 )
 def test_a_proxy_is_used_where_the_cli_uses_it(world: World, variables: dict[str, str], where: str) -> None:
+    before = len(world.listeners.asked)
     assert reached(same(world, variables)) == where
+    # A proxy gets the same user name and password from both.
+    assert len({asked.headers.get("Proxy-Authorization") for asked in world.listeners.asked[before:]}) == 1
 
 
 # --- API version and headers ---------------------------------------------------------------------------------------
@@ -394,12 +403,12 @@ def test_the_api_version_can_be_set(world: World, given: str) -> None:
 
 
 def test_headers_of_the_configuration_are_sent(world: World) -> None:
-    world.write_config({"HttpHeaders": {"X-Team": "firmware", "User-Agent": "mine"}})
+    world.write_config({"HttpHeaders": {"X-Team": "ü€", "User-Agent": "mine"}})
     for find in (world.by_cli, world.by_us):
         before = len(world.listeners.asked)
         find({"DOCKER_HOST": "unix://{unix}"})
         sent = world.listeners.asked[before].headers
-        assert sent["X-Team"] == "firmware"
+        assert sent["X-Team"].encode("latin-1").decode() == "ü€"
         assert sent["User-Agent"] != "mine"
 
 
@@ -432,6 +441,8 @@ ALL = {file: f"{{certificates}}/{file}" for file in ("ca.pem", "cert.pem", "key.
         (docker_endpoint("tcp://127.0.0.1:{tls}"), {"ca.pem": "{strange}/ca.pem"}, "nobody"),
         (docker_endpoint("tcp://127.0.0.1:{tls}"), {}, "nobody"),
         (docker_endpoint("tcp://127.0.0.1:{plain}"), ALL, "nobody"),
+        (docker_endpoint("http://127.0.0.1:{plain}/base"), None, "nobody"),
+        (docker_endpoint("http://me@127.0.0.1:{plain}"), None, "nobody"),
         (docker_endpoint("127.0.0.1:{plain}"), None, "nobody"),
         (docker_endpoint("nonsense"), None, "nobody"),
         (docker_endpoint(5), None, "nobody"),
@@ -449,6 +460,11 @@ ALL = {file: f"{{certificates}}/{file}" for file in ("ca.pem", "cert.pem", "key.
             None,
             "e.sock",
         ),
+        ({**docker_endpoint("unix://{unix}"), "Name": 5}, None, "nobody"),
+        ({**docker_endpoint("unix://{unix}"), "Metadata": "text"}, None, "nobody"),
+        ({**docker_endpoint("unix://{unix}"), "Metadata": None}, None, "e.sock"),
+        ({"Endpoints": {"other": 5, "docker": {"Host": "unix://{unix}"}}}, None, "nobody"),
+        ({"Endpoints": {"other": None, "docker": {"Host": "unix://{unix}"}}}, None, "e.sock"),
         ("", None, "nobody"),
         ("[]", None, "nobody"),
         ('{"Endpoints": {"docker": {"Host": "unix://{unix}"}}, "Endpoints": {"kubernetes": {}}}', None, "e.sock"),

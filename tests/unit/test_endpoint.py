@@ -170,6 +170,9 @@ def test_a_proxy_that_does_not_speak_http_is_refused(home: Path, proxy: str) -> 
         ("192.0.2.1", "192.0.2.1", False),
         ("192.0.2.1", "192.0.2.0/24", False),
         ("192.0.2.1", "192.0.2.0/255.255.255.0", True),
+        ("192.0.2.1", "::ffff:192.0.2.0/120", False),
+        ("192.0.2.1", "::ffff:192.0.3.0/120", True),
+        ("192.0.2.1", "::/0", True),
         ("192.0.2.1", "192.0.2.1:2375", False),
         ("192.0.2.1", "192.0.2.1:2376", True),
         ("192.0.2.1", "10.0.0.0/8, 192.0.2.1", False),
@@ -212,12 +215,12 @@ def test_headers_can_be_replaced_by_the_environment(home: Path) -> None:
     found = find(home)
     assert found.headers == {"X-One": "1", "X-Two": "2"}
     assert '"HttpHeaders": "A B"' in found.config.warnings[0]
-    given = 'X-Three=3, X-Four = 4,"X-Five=a,b",user-agent=me'
-    assert find(home, DOCKER_CUSTOM_HEADERS=given).headers == {"X-Three": "3", "X-Four": "4", "X-Five": "a,b"}
+    given = 'X-Three=3, X-Four = é€,"X-Five=a,b",user-agent=me'
+    assert find(home, DOCKER_CUSTOM_HEADERS=given).headers == {"X-Three": "3", "X-Four": "é€", "X-Five": "a,b"}
     # The first line counts, as for the CLI; and what the HTTP client decides itself is not to be given.
     for given in ("A=1\nB=2", "\nA=1\r\n", "A=1,Content-Length=5,host=x,Transfer-Encoding=chunked"):
         assert find(home, DOCKER_CUSTOM_HEADERS=given).headers == {"A": "1"}
-    for wrong in ("novalue", "=x", "A B=c", "A=é€", "\n", " ", "A=" + "x" * 200_000):
+    for wrong in ("novalue", "=x", "A B=c", "A=\x01", "\n", " ", "A=" + "x" * 200_000):
         assert "DOCKER_CUSTOM_HEADERS wants NAME=VALUE" in refused(home, DOCKER_CUSTOM_HEADERS=wrong).message
 
 

@@ -29,9 +29,9 @@ _PROXIES = {
 _KEYS = ("currentContext", "auths", "credsStore", "credHelpers", "proxies", "HttpHeaders", "aliases")
 _ACCOUNT = ("username", "password", "auth", "email", "identitytoken", "registrytoken")
 
-# The name of a header is a token of RFC 9110 (5.6.2). Its value must not contain a character that ends the header.
+# The name of a header is a token of RFC 9110 (5.6.2). Its value must not contain a control character (5.5).
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,11 @@ This module uses the internals of the SDK and of requests. It must not know wher
 
 from __future__ import annotations
 
+import base64
 import socket
 import ssl
 from typing import Any
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import docker
 import requests
@@ -46,7 +48,9 @@ class Client(docker.APIClient):
         self._proxy_configs = ProxyConfig()
         self._auth_configs = AuthConfig({})
         self.credstore_env = None
-        self.headers.update({"User-Agent": DEFAULT_USER_AGENT, **endpoint.headers})
+        # Go's HTTP client sends the text of a header as UTF-8, Python's would send it as ISO 8859-1.
+        headers = {name: value.encode("utf-8", "surrogateescape") for name, value in endpoint.headers.items()}
+        self.headers.update({"User-Agent": DEFAULT_USER_AGENT, **headers})
         if socket_path is not None:
             self._mount_socket(socket_path)
         else:
@@ -65,6 +69,7 @@ class Client(docker.APIClient):
 
     def _mount_tcp(self, endpoint: Endpoint, address: TcpAddress) -> None:
         scheme = "http" if endpoint.tls is None else "https"
+        self.mount("http://", _TcpAdapter())
         if endpoint.tls is not None:
             self.tls_context = tls.context(endpoint.tls)
             self.mount("https://", _TlsAdapter(self.tls_context))
@@ -124,7 +129,18 @@ class _SocketConnection(UnixHTTPConnection):
         self.sock = connection
 
 
-class _TlsAdapter(HTTPAdapter):
+class _TcpAdapter(HTTPAdapter):
+    """Sends a proxy the user name and password of its URL, also if one of them is empty, as Go's HTTP client does."""
+
+    def proxy_headers(self, proxy: str) -> dict[str, str]:
+        """Return the headers for the proxy with this URL."""
+        account, at, _host = urlsplit(proxy).netloc.rpartition("@")
+        name, _colon, password = account.partition(":")
+        both = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
+        return {"Proxy-Authorization": f"Basic {base64.b64encode(both).decode()}"} if at else {}
+
+
+class _TlsAdapter(_TcpAdapter):
     """Makes connections that are secured only by the context, without the certificates that requests would add."""
 
     def __init__(self, context: ssl.SSLContext) -> None:

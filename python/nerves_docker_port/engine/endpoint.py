@@ -288,12 +288,16 @@ def _context_endpoint(store: Path, name: str, source: str) -> tuple[str, Tls | N
 
 def _docker_endpoint(text: str) -> tuple[str, bool]:
     """Return ``Host`` and ``SkipTLSVerify`` of a context's ``meta.json``. Raises ``ValueError``."""
-    content = config_file.strict_json(text)
-    endpoints = config_file.field_of(_object(content, "it"), "Endpoints")
-    endpoint = _object(endpoints, '"Endpoints"').get("docker")
-    if endpoint is None:
+    content = _object(config_file.strict_json(text), "it")
+    if not isinstance(config_file.field_of(content, "Name") or "", str):
+        raise ValueError('"Name" is not a string')  # noqa: TRY004  # as in `_object`
+    _object(config_file.field_of(content, "Metadata"), '"Metadata"')
+    endpoints = _object(config_file.field_of(content, "Endpoints"), '"Endpoints"')
+    for name, each in endpoints.items():
+        _object(each, f'the endpoint "{name}"')
+    found = endpoints.get("docker")
+    if found is None:
         raise ValueError('it has no endpoint "docker"')
-    found = _object(endpoint, 'the endpoint "docker"')
     host, skip = config_file.field_of(found, "Host"), config_file.field_of(found, "SkipTLSVerify")
     if host is not None and not isinstance(host, str):
         raise ValueError('"Host" is not a string')
@@ -368,6 +372,9 @@ def _address(url: str, *, secure: bool) -> UnixAddress | TcpAddress | SshAddress
     if scheme == "npipe":
         raise ValueError("named pipes are there on Windows only")
     if scheme != "tcp":
+        # The CLI looks for a host with the whole rest as its name.
+        if "@" in rest or "/" in rest:
+            raise ValueError(f"{rest} is no host")
         host, path = rest, ""
     name, port = _split_host_port(host) or (host.strip("[]"), "")
     number = int(port or (443 if secure else 80))
@@ -408,6 +415,8 @@ def _ssh_address(url: str) -> SshAddress:
 
 # The characters that Go's net/url allows in a host without percent-encoding (net/url, shouldEscape for encodeHost).
 _HOST = re.compile(r"[^\x00-\x20#/?@\\^`{|}\x7f]*")
+# The characters that Go's net/url allows before the `@` (net/url, validUserinfo).
+_ACCOUNT = re.compile(r"[A-Za-z0-9._:~!$&'()*+,;=%@-]*")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
 # In a host, the only ASCII character that may be percent-encoded is the percent sign itself (net/url, unescape).
 _HOST_ESCAPE = re.compile(r"%(?!25|[89A-Fa-f][0-9A-Fa-f])")
@@ -421,7 +430,9 @@ def _parse_url(url: str) -> tuple[str, str]:
     rest, _hash, fragment = rest.partition("#")
     rest = rest.partition("?")[0]
     authority, slash, path = rest.partition("/")
-    host = authority.rpartition("@")[2]
+    account, _at, host = authority.rpartition("@")
+    if not _ACCOUNT.fullmatch(account):
+        raise ValueError(f"{account} cannot be a user name")
     for part in (authority, path, fragment):
         if _ESCAPE.search(part):
             raise ValueError("a % is not followed by two hexadecimal digits")
@@ -495,6 +506,9 @@ def _matches(entry: str, host: str, port: str, ip: _Ip | None) -> bool:
             network = ipaddress.ip_network(entry, strict=False)
         except ValueError:
             return False
+        mapped = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+        if mapped is not None:
+            network = ipaddress.ip_network(f"{mapped}/{network.prefixlen - 96}")
         # After the slash, Python also accepts a netmask, but Go only accepts a length.
         return entry.rpartition("/")[2].isdecimal() and ip is not None and ip in network
     name, wanted_port = _split_host_port(entry) or (entry, "")
