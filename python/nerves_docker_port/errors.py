@@ -181,6 +181,16 @@ def proxy_unusable(variable: str, proxy: str, host: str) -> RunnerError:
     )
 
 
+def proxy_invalid(variable: str, proxy: str) -> RunnerError:
+    """The URL of the proxy for a TCP endpoint is wrong. ``proxy`` is the URL without user name and password."""
+    return RunnerError(
+        Code.ENGINE_UNREACHABLE,
+        f"{variable} names the proxy {proxy}, which is no URL that can be used.",
+        hint="Write it as http://HOST:PORT or http://USER:PASSWORD@HOST:PORT. In the user name and the password, write "
+        "special characters percent-encoded: a blank as %20, @ as %40, : as %3A, / as %2F, # as %23, % as %25.",
+    )
+
+
 def custom_headers_invalid(pair: str) -> RunnerError:
     """``DOCKER_CUSTOM_HEADERS`` contains a ``pair`` that is not a header."""
     return RunnerError(

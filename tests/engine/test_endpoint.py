@@ -149,6 +149,7 @@ def shared() -> Iterator[tuple[Listeners, dict[str, Any]]]:
             names["proxy"] = listeners.tcp("proxy")
             names["tls"] = listeners.tcp("tls", authority.server(server))
             names["strict"] = listeners.tcp("strict", authority.server(server, wants_certificate=True))
+            names["six"] = listeners.tcp("six", address="::1")
             names["misnamed"] = listeners.tcp("misnamed", authority.server(elsewhere))
             yield listeners, names
 
@@ -209,6 +210,8 @@ def reached(where: Reached) -> str:
         ("tcp://a b@127.0.0.1:{plain}", "nobody"),
         ("fd://user@127.0.0.1:{plain}", "nobody"),
         ("tcp://127.0.0.1:{plain}?query=x", "plain"),
+        ("tcp://[::1]:{six}", "six"),
+        ("tcp://[::1%25lo]:{six}", "nobody"),
         ("tcp://127.0.0.1:{closed}", "nobody"),
         ("tcp://", "nobody"),
         ("localhost", "nobody"),
@@ -370,6 +373,10 @@ NEAR = {"DOCKER_HOST": "tcp://127.0.0.1:{plain}", "HTTP_PROXY": "http://127.0.0.
         ({**FAR, "NO_PROXY": "192.0.2.2,example.org,192.0.3.0/24,192.0.2.1:2376"}, "proxy"),
         ({**FAR, "DOCKER_HOST": "tcp://engine.example:2375"}, "proxy"),
         ({**FAR, "DOCKER_HOST": "tcp://engine.example:2375", "NO_PROXY": "ample,engine.exam,.engine.example"}, "proxy"),
+        ({**FAR, "HTTP_PROXY": "http://me:a b@127.0.0.1:{proxy}"}, "nobody"),
+        ({**FAR, "HTTP_PROXY": "http://me:a#b@127.0.0.1:{proxy}"}, "nobody"),
+        ({**NEAR, "DOCKER_HOST": "tcp://LOCALHOST:{plain}", "HTTP_PROXY": " http://127.0.0.1:{proxy}"}, "plain"),
+        ({**NEAR, "DOCKER_HOST": "tcp://LOCALHOST:{plain}", "HTTP_PROXY": "%zz"}, "plain"),
         (FAR_TLS, "proxy"),
         (NEAR, "plain"),
         ({**NEAR, "DOCKER_HOST": "tcp://localhost:{plain}"}, "plain"),
@@ -383,7 +390,7 @@ def test_a_proxy_is_used_where_the_cli_uses_it(world: World, variables: dict[str
     before = len(world.listeners.asked)
     assert reached(same(world, variables)) == where
     # A proxy gets the same user name and password from both.
-    assert len({asked.headers.get("Proxy-Authorization") for asked in world.listeners.asked[before:]}) == 1
+    assert len({asked.headers.get("Proxy-Authorization") for asked in world.listeners.asked[before:]}) <= 1
 
 
 # --- API version and headers ---------------------------------------------------------------------------------------
@@ -429,6 +436,9 @@ ALL = {file: f"{{certificates}}/{file}" for file in ("ca.pem", "cert.pem", "key.
         (docker_endpoint("tcp://127.0.0.1:{plain}", SkipTLSVerify=False), None, "plain"),
         (docker_endpoint("tcp://127.0.0.1:{plain}/base"), None, "plain"),
         (docker_endpoint("http://127.0.0.1:{plain}"), None, "plain"),
+        (docker_endpoint("tcp://[::1]:{six}"), None, "six"),
+        (docker_endpoint("tcp://[::1%251]:{six}"), None, "six"),
+        (docker_endpoint("tcp://[::1%lo]:{six}"), None, "nobody"),
         (docker_endpoint("tcp://127.0.0.1:{tls}"), ALL, "tls"),
         (docker_endpoint("tcp://127.0.0.1:{strict}"), ALL, "strict"),
         (docker_endpoint("tcp://127.0.0.1:{tls}", SkipTLSVerify=True), None, "tls"),

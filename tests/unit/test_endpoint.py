@@ -163,6 +163,14 @@ def test_a_proxy_that_does_not_speak_http_is_refused(home: Path, proxy: str) -> 
     assert "export NO_PROXY=192.0.2.1" in (error.hint or "")
 
 
+@pytest.mark.parametrize("password", ["secret x", "secret#x", "secret%", "secret?", "secret/@"])
+def test_a_proxy_that_is_no_url_is_refused_without_its_password(home: Path, password: str) -> None:
+    error = refused(home, DOCKER_HOST="tcp://192.0.2.1:2375", HTTP_PROXY=f"http://me:{password}@proxy:3128")
+    assert error.message.startswith("HTTP_PROXY names the proxy http://proxy:3128, which is no URL that can be used.")
+    assert "secret" not in error.message
+    assert "percent-encoded" in (error.hint or "")
+
+
 @pytest.mark.parametrize(
     ("host", "excepted", "used"),
     [

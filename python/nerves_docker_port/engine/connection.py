@@ -139,6 +139,14 @@ class _TcpAdapter(HTTPAdapter):
         both = unquote_to_bytes(name) + b":" + unquote_to_bytes(password)
         return {"Proxy-Authorization": f"Basic {base64.b64encode(both).decode()}"} if at else {}
 
+    def build_connection_pool_key_attributes(
+        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
+    ) -> Any:
+        """Return the host to connect to. urllib3 reads the zone of an IPv6 address only if it is in brackets."""
+        host, certificates = super().build_connection_pool_key_attributes(request, verify, cert)
+        name = host["host"]
+        return {**host, "host": f"[{name}]" if name and ":" in name else name}, certificates
+
 
 class _TlsAdapter(_TcpAdapter):
     """Makes connections that are secured only by the context, without the certificates that requests would add."""
@@ -158,7 +166,7 @@ class _TlsAdapter(_TcpAdapter):
     ) -> Any:
         """Return the host to connect to, without the options for certificates that requests would add."""
         host, _certificates = super().build_connection_pool_key_attributes(request, verify, cert)
-        return dict(host), {}
+        return host, {}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Do nothing. The context is complete, and requests would load its own certificates into it."""

@@ -432,7 +432,7 @@ def _parse_url(url: str) -> tuple[str, str]:
     authority, slash, path = rest.partition("/")
     account, _at, host = authority.rpartition("@")
     if not _ACCOUNT.fullmatch(account):
-        raise ValueError(f"{account} cannot be a user name")
+        raise ValueError("before the @ is a character that has to be percent-encoded")
     for part in (authority, path, fragment):
         if _ESCAPE.search(part):
             raise ValueError("a % is not followed by two hexadecimal digits")
@@ -477,7 +477,15 @@ def _proxy(environ: Mapping[str, str], address: TcpAddress, *, secure: bool) -> 
     excepted = environ.get("NO_PROXY") or environ.get("no_proxy") or ""
     if not proxy or not _needs_proxy(address.host, str(address.port), excepted):
         return variable, None
-    url = proxy if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]", proxy) else f"http://{proxy}"
+    is_url = bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]", proxy))
+    url = proxy if is_url else f"http://{proxy}"
+    try:
+        _parse_url(url)
+    except ValueError as error:
+        if is_url:
+            raise errors.proxy_invalid(variable, _without_password(url)) from error
+        # Go ignores what is no URL.
+        return variable, None
     # Without a host, a port is one of this machine's.
     url = re.sub(r"^(https?://(?:[^/@]*@)?)(?=:\d)", r"\1localhost", url, flags=re.IGNORECASE)
     if not re.match(r"https?://", url, re.IGNORECASE):
@@ -533,7 +541,8 @@ def _ip(text: str) -> _Ip | None:
 
 
 def _without_password(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", url)
+    # A password may have any character if the URL is wrong. So the last `@` counts.
+    return re.sub(r"//.*@", "//", url)
 
 
 # --- headers -------------------------------------------------------------------------------------------------------
