@@ -69,15 +69,17 @@ class Client(docker.APIClient):
 
     def _mount_tcp(self, endpoint: Endpoint, address: TcpAddress) -> None:
         scheme = "http" if endpoint.tls is None else "https"
-        self.mount("http://", _TcpAdapter())
         if endpoint.tls is not None:
             self.tls_context = tls.context(endpoint.tls)
-            self.mount("https://", _TlsAdapter(self.tls_context))
             if not endpoint.tls.verify:
                 # The user has asked for no verification. Otherwise each request would print a warning on the terminal.
                 urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
+        context: ssl.SSLContext | None = self.tls_context
         if endpoint.proxy is not None:
             self.proxies = {scheme: endpoint.proxy}
+            if context is None and endpoint.proxy.lower().startswith("https:"):
+                context = ssl.create_default_context()
+        self.mount(f"{scheme}://", _TcpAdapter(context))
         # The zone of an IPv6 address is written with %25 in a URL (RFC 6874).
         host = f"[{address.host.replace('%', '%25')}]" if ":" in address.host else address.host
         self.base_url = f"{scheme}://{host}:{address.port}{address.path}"
@@ -130,7 +132,21 @@ class _SocketConnection(UnixHTTPConnection):
 
 
 class _TcpAdapter(HTTPAdapter):
-    """Sends a proxy the user name and password of its URL, also if one of them is empty, as Go's HTTP client does."""
+    """Makes connections that only the given context secures, without the certificates that requests would add.
+
+    It sends a proxy the user name and password of its URL, also if one of them is empty, as Go's HTTP client does.
+    """
+
+    def __init__(self, context: ssl.SSLContext | None) -> None:
+        self._context = context
+        super().__init__(pool_maxsize=DEFAULT_MAX_POOL_SIZE)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
+
+    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
+        # A proxy with an https:// URL is checked with the same context as the engine. Go's HTTP client does this, too.
+        return super().proxy_manager_for(*args, **kwargs, ssl_context=self._context, proxy_ssl_context=self._context)
 
     def proxy_headers(self, proxy: str) -> dict[str, str]:
         """Return the headers for the proxy with this URL."""
@@ -142,31 +158,13 @@ class _TcpAdapter(HTTPAdapter):
     def build_connection_pool_key_attributes(
         self, request: requests.PreparedRequest, verify: Any, cert: Any = None
     ) -> Any:
-        """Return the host to connect to. urllib3 reads the zone of an IPv6 address only if it is in brackets."""
-        host, certificates = super().build_connection_pool_key_attributes(request, verify, cert)
-        name = host["host"]
-        return {**host, "host": f"[{name}]" if name and ":" in name else name}, certificates
+        """Return the host to connect to, without the options for certificates that requests would add.
 
-
-class _TlsAdapter(_TcpAdapter):
-    """Makes connections that are secured only by the context, without the certificates that requests would add."""
-
-    def __init__(self, context: ssl.SSLContext) -> None:
-        self._context = context
-        super().__init__(pool_maxsize=DEFAULT_MAX_POOL_SIZE)
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs, ssl_context=self._context)
-
-    def proxy_manager_for(self, *args: Any, **kwargs: Any) -> Any:
-        return super().proxy_manager_for(*args, **kwargs, ssl_context=self._context)
-
-    def build_connection_pool_key_attributes(
-        self, request: requests.PreparedRequest, verify: Any, cert: Any = None
-    ) -> Any:
-        """Return the host to connect to, without the options for certificates that requests would add."""
+        urllib3 reads the zone of an IPv6 address only if the address is in brackets.
+        """
         host, _certificates = super().build_connection_pool_key_attributes(request, verify, cert)
-        return host, {}
+        name = host["host"]
+        return {**host, "host": f"[{name}]" if name and ":" in name else name}, {}
 
     def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
         """Do nothing. The context is complete, and requests would load its own certificates into it."""
