@@ -705,11 +705,13 @@ ANSWERS = """
 read server
 case "$1 $server" in
     "get reg.example") echo '{"Username": "kept", "Secret": "secret"}' ;;
+    "get number.example") echo '{"Username": 5, "Secret": null}' ;;
     "get token.example") echo '{"Username": "<token>", "Secret": "t0ken"}' ;;
     "get "*) echo "credentials not found in native keychain"; exit 1 ;;
 esac
 """
 UP, KEPT = {"username": "u", "password": "p"}, {"username": "kept", "password": "secret"}
+TOKEN = {"registrytoken": "t"}
 AUTH = {"auth": basic("u:p")}
 IMAGE = "reg.example/x"
 HUB = "https://index.docker.io/v1/"
@@ -737,6 +739,19 @@ HUB = "https://index.docker.io/v1/"
         ({"credsStore": "works"}, IMAGE, KEPT),
         ({"credsStore": "works"}, "token.example/x", {"identitytoken": "t0ken"}),
         ({"credsStore": "works"}, "other.example/x", {}),
+        ({"credsStore": "works", "auths": {"reg.example": {**UP, "identitytoken": "t"}}}, IMAGE, KEPT),
+        ({"credsStore": "works", "auths": {"token.example": AUTH}}, "token.example/x", {"identitytoken": "t0ken"}),
+        ({"credsStore": "works", "auths": {"other.example": AUTH}}, "other.example/x", {}),
+        ({"credsStore": "works", "auths": {"other.example": TOKEN}}, "other.example/x", TOKEN),
+        ({"credsStore": "missing", "auths": {"reg.example": AUTH}}, IMAGE, UP),
+        ({"credHelpers": {"reg.example": "missing"}, "auths": {"reg.example": AUTH}}, IMAGE, UP),
+        ({"credsStore": "missing", "auths": {"reg.example": {}}}, IMAGE, {}),
+        ('{"auths": {"reg.example": {"auth": "dTpw"}, "reg.example": null}}', IMAGE, {}),
+        ('{"auths": {"reg.example": {"auth": "dTpw"}, "reg.example": {"registrytoken": "t"}}}', IMAGE, TOKEN),
+        ('{"auths": {"reg.example": {"auth": "dTpw"}}, "auths": {"other.example": {}}}', IMAGE, UP),
+        ('{"auths": {"reg.example": {"auth": "dTpw"}}, "Auths": null}', IMAGE, {}),
+        ('{"auths": null, "Auths": {"reg.example": {"auth": "dTpw", "Auth": null}}}', IMAGE, UP),
+        ({"credsStore": "works"}, "number.example/x", {}),
         ({"credHelpers": {"reg.example": "works"}}, IMAGE, KEPT),
         ({"credHelpers": {"other.example": "missing"}, "auths": {"reg.example": AUTH}}, IMAGE, UP),
         ({"credHelpers": {"other.example": "missing"}, "credsStore": "works"}, IMAGE, KEPT),
@@ -788,6 +803,23 @@ def test_a_container_is_given_the_proxies_that_docker_run_gives_it(world: World,
     with connected(world) as engine:
         added = engine.proxy_environment([pair.partition("=")[0] for pair in given])
     assert sorted([*given, *(f"{name}={value}" for name, value in added.items())]) == sorted(theirs)
+
+
+@pytest.mark.parametrize(
+    "proxies",
+    [
+        '{"default": {"httpProxy": "p"}}, "proxies": null',
+        '{"default": {"httpProxy": "p"}}, "proxies": {"default": {"noProxy": "n"}}',
+        '{"default": {"httpProxy": "p", "HTTPPROXY": "q"}, "default": null}',
+        '{"default": {"httpProxy": "p", "httpproxy": null, "noProxy": ""}}, "Proxies": {"other": {}}',
+    ],
+)  # fmt: skip
+def test_proxies_that_are_given_twice_are_read_as_by_the_cli(world: World, proxies: str) -> None:
+    world.write_config(f'{{"proxies": {proxies}}}')
+    theirs = json.loads(posted_by_cli(world, "create", "image").body)["Env"] or []
+    with connected(world) as engine:
+        added = engine.proxy_environment()
+    assert sorted(f"{name}={value}" for name, value in added.items()) == sorted(theirs)
 
 
 def test_an_entry_for_the_engine_goes_before_the_default_one(world: World) -> None:

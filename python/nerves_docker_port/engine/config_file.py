@@ -119,23 +119,23 @@ class _Object(dict[str, Any]):
     """A JSON object that also has its fields as pairs, because a name can occur several times."""
 
     def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__()
+        super().__init__(pairs)
         self.pairs = pairs
-        for name, value in pairs:
-            if value is not None or name not in self:
-                self[name] = value
 
 
 def field_of(value: Mapping[str, Any], name: str) -> Any:
     """Return a field of a JSON object by Go's rule: the last one that is not ``null``, with the name in any case.
 
-    If the name occurs twice, two objects are merged into one. A number or a list replaces only a value of its own type.
+    If the name occurs twice, two objects are merged into one, and a ``null`` discards an object before it. A number or
+    a list replaces only a value of its own type.
     """
     found: Any = None
     for key, item in value.pairs if isinstance(value, _Object) else value.items():
-        if key.lower() != name.lower() or item is None:
+        if key.lower() != name.lower():
             continue
-        if isinstance(found, dict) and isinstance(item, dict):
+        if item is None:
+            found = None if isinstance(found, dict) else found
+        elif isinstance(found, dict) and isinstance(item, dict):
             found = {**found, **item}
         elif found is None or isinstance(item, (str, dict, type(found))):
             found = item

@@ -97,14 +97,29 @@ def _read(helper: str, config: ConfigFile, key: str, cancellation: Cancellation)
     if not helper:
         return from_file
     try:
+        return _read_helper(helper, from_file, key, cancellation)
+    except BrokenError:
+        # The CLI also uses the file if the helper fails.
+        if not from_file:
+            raise
+        return from_file
+
+
+def _read_helper(helper: str, from_file: Mapping[str, str], key: str, cancellation: Cancellation) -> Mapping[str, str]:
+    """Return a registry's credentials from ``helper``. Raises ``BrokenError``."""
+    # The file's own user name, password and identity token do not count beside a helper.
+    others = {name: value for name, value in from_file.items() if name not in ("username", "password", "identitytoken")}
+    try:
         answer = _ask_helper(helper, lambda store: store.get(key), cancellation)
-        name, secret = str(answer["Username"]), str(answer["Secret"])
+        name, secret = answer["Username"], answer["Secret"]
     except CredentialsNotFound:
-        return {}
+        return others
     except (LookupError, TypeError) as error:
         raise BrokenError(_WRONG_ANSWER) from error
+    if not isinstance(name, str) or not isinstance(secret, str):
+        raise BrokenError(_WRONG_ANSWER)
     from_helper = {"identitytoken": secret} if name == _TOKEN else {"username": name, "password": secret}
-    return {**from_file, **from_helper, "serveraddress": key}
+    return {**others, **from_helper, "serveraddress": key}
 
 
 def _read_file(config: ConfigFile, key: str) -> Mapping[str, str]:
