@@ -61,22 +61,107 @@ class NotSeenError(RunnerError):
 
 def engine_unreachable(endpoint: str, origin: str, reason: str) -> RunnerError:
     """No engine answers at ``endpoint``, which comes from ``origin`` (a variable or a context)."""
+    return _no_engine(
+        endpoint,
+        origin,
+        reason,
+        "Start the engine (Linux: `sudo systemctl start docker`; otherwise start Docker Desktop or your podman "
+        "machine; if it runs already, restart it), or point DOCKER_HOST or `docker context use` at one that runs. "
+        "`docker version` tests it.",
+    )
+
+
+def _no_engine(endpoint: str, origin: str, reason: str, hint: str) -> RunnerError:
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         "Nerves Docker build_runner is unable to connect to docker daemon\n\n"
         f"No engine answers at {endpoint} ({origin}): {reason}",
-        hint="Start the engine (Linux: `sudo systemctl start docker`; otherwise start Docker Desktop or your podman "
-        "machine), or point DOCKER_HOST or `docker context use` at one that runs. `docker version` tests it.",
+        hint=hint,
     )
 
 
-def engine_permission(endpoint: str, origin: str) -> RunnerError:
-    """The engine's socket exists, but this user may not open it."""
+_LOCAL_AGAIN = "`unset DOCKER_HOST` and `docker context use default` lead to this machine's own engine."
+
+
+def engine_host_unknown(endpoint: str, origin: str, host: str, reason: str) -> RunnerError:
+    """The name of the engine's ``host`` has no address."""
+    return _no_engine(
+        endpoint,
+        origin,
+        reason,
+        f"Check the name {host}, and whether this machine is in the network that knows it: `ping {host}` must find an "
+        f"address. A `Host` of ~/.ssh/config is known to ssh only: ssh://{host}. {_LOCAL_AGAIN}",
+    )
+
+
+def engine_port_unreachable(endpoint: str, origin: str, host: str, port: int, reason: str) -> RunnerError:
+    """Nothing can be reached at the engine's host and port."""
+    return _no_engine(
+        endpoint,
+        origin,
+        reason,
+        f"See on {host} whether the engine runs, whether it listens on port {port} (it does so only if `--host` of "
+        "dockerd says so), and whether a firewall is between. An engine on another machine can be reached without such "
+        f"a port, too: DOCKER_HOST=ssh://USER@HOST. {_LOCAL_AGAIN}",
+    )
+
+
+def not_an_engine(endpoint: str, origin: str, reason: str) -> RunnerError:
+    """What answers at ``endpoint`` does not answer as an engine."""
+    return _no_engine(
+        endpoint,
+        origin,
+        reason,
+        "Check the address, its port and its path: another program may answer there. If it is the engine, "
+        f"{_ENGINE_LOG}. `docker version` tests the address. {_LOCAL_AGAIN}",
+    )
+
+
+def engine_redirects(endpoint: str, origin: str, target: str) -> RunnerError:
+    """What answers at ``endpoint`` redirects the request to ``target``. The API of an engine has no redirects."""
+    return _no_engine(
+        endpoint,
+        origin,
+        f"what answers there is not a Docker engine; it redirects to {target}",
+        "If the engine is at that address, name it as tcp://HOST:PORT (for https: with DOCKER_TLS_VERIFY=1). If it is "
+        f"a page to log in, another program answers there, or the network wants a login. {_LOCAL_AGAIN}",
+    )
+
+
+def _proxy(endpoint: str, origin: str, host: str, reason: str, more: str = "") -> RunnerError:
+    return _no_engine(
+        endpoint,
+        origin,
+        reason,
+        f"{more}If this machine reaches the engine without the proxy, except its host: "
+        f'`export NO_PROXY="$NO_PROXY,{host}"`.',
+    )
+
+
+def proxy_refused(endpoint: str, origin: str, host: str, reason: str, *, wants_login: bool) -> RunnerError:
+    """The HTTP proxy answered that it does not pass a request on to the engine at ``host``."""
+    login = "The proxy wants a login: write its variable as http://USER:PASSWORD@HOST:PORT. " if wants_login else ""
+    return _proxy(endpoint, origin, host, f"the proxy refuses the connection: {reason}", login)
+
+
+def proxy_failed(endpoint: str, origin: str, host: str, reason: str) -> RunnerError:
+    """There is no connection to the HTTP proxy, or it breaks before the proxy has passed on a request."""
+    return _proxy(
+        endpoint,
+        origin,
+        host,
+        f"no connection through the proxy: {reason}",
+        "See whether the address of the proxy is right, and whether it runs. ",
+    )
+
+
+def engine_permission(endpoint: str, origin: str, group: str | None) -> RunnerError:
+    """The engine's socket exists, but this user may not open it. Members of ``group`` may, if that is not ``None``."""
     return RunnerError(
         Code.ENGINE_PERMISSION,
         f"Permission denied: the engine's socket {endpoint} ({origin}) may not be opened by this user.",
-        hint="Add yourself to the socket's group (`sudo usermod -aG docker $USER`), then log out and in again; "
-        "or use a rootless engine.",
+        hint=f"Add yourself to the socket's group (`sudo usermod -aG {group or 'docker'} $USER`), then log out and in "
+        "again; or use a rootless engine.",
     )
 
 
@@ -120,14 +205,20 @@ def api_version_unusable(given: str, oldest: str, newest: str) -> RunnerError:
     )
 
 
-def engine_forbidden(endpoint: str, doing: str, reason: str) -> RunnerError:
-    """The engine, or a proxy in front of it, forbids a request (status 401 or 403)."""
+def engine_forbidden(endpoint: str, doing: str, reason: str, *, wants_login: bool = False) -> RunnerError:
+    """The engine, or a proxy in front of it, forbids a request (status 403), or wants a login (status 401)."""
+    login = (
+        "It wants a login. Put that into the docker CLI's config.json: "
+        '`"HttpHeaders": {"Authorization": "Basic ..."}`, '
+        "with what `printf %s USER:PASSWORD | base64` prints, or with the token that it wants (`Bearer ...`). "
+    )
     return RunnerError(
         Code.ENGINE_PERMISSION,
         f"The engine at {endpoint} forbids a request {doing}: {reason}",
-        hint="A proxy before the engine's socket, or an authorization plug-in of the engine, allows some requests "
-        "only. The build runner needs version, info, ping, containers (with attach, exec, archive, start, stop, kill, "
-        "wait, rename), images, build, volumes, networks and system/df, and POST, PUT and DELETE for them. With "
+        hint=(login if wants_login else "")
+        + "A proxy before the engine's socket, or an authorization plug-in of the engine, allows some requests only. "
+        "The build runner needs version, info, ping, containers (with attach, exec, archive, start, stop, kill, wait, "
+        "rename), images, build, volumes, networks and system/df, and POST, PUT and DELETE for them. With "
         "docker-socket-proxy: CONTAINERS=1 IMAGES=1 BUILD=1 VOLUMES=1 NETWORKS=1 EXEC=1 INFO=1 SYSTEM=1 POST=1. Or "
         "point DOCKER_HOST at the engine itself.",
     )
@@ -409,6 +500,7 @@ def ssh_no_engine(endpoint: str, origin: str, host: str, path: str, words: str) 
 NO_ANSWER = "it did not answer in time"
 HUNG_UP = "it closed the connection without an answer"
 ANSWER_CUT = "its answer broke off"
+NOT_HTTP = "it does not answer as an HTTP proxy does"
 NOT_AN_ENGINE = "what answers there is not a Docker engine"
 """The reasons for ``engine_unreachable`` and ``engine_lost`` for which the operating system has no message."""
 

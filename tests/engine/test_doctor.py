@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import socket
@@ -197,17 +198,20 @@ def test_no_engine(root: Path, arguments: list[str]) -> None:
         assert "ok       host disk" in printed
 
 
-def test_an_engine_without_permission(make_system: MakeSystem, root: Path) -> None:
+@pytest.mark.parametrize("has_group", [False, True])
+def test_an_engine_without_permission(make_system: MakeSystem, root: Path, has_group: bool) -> None:
+    group = next(entry for entry in grp.getgrall() if entry.gr_gid)
     path = root / "closed.sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()
-        path.chmod(0o600)
+        path.chmod(0o660 if has_group else 0o600)
+        os.chown(path, 0, group.gr_gid)
         report = examine(make_system(uid=1000, host=f"unix://{path}"))
     (problem,) = report.problems
     assert problem["topic"] == "engine"
     assert problem["text"].startswith(f"Permission denied: the engine's socket unix://{path}")
-    assert "usermod -aG docker" in problem["remedy"]
+    assert f"usermod -aG {group.gr_name if has_group else 'docker'} $USER" in problem["remedy"]
 
 
 def test_an_old_engine(root: Path) -> None:

@@ -6,16 +6,19 @@ The module ``endpoint`` finds the engine, and ``connection`` makes the SDK's cli
 from __future__ import annotations
 
 import errno
+import grp
 import http.client
 import os
 import re
 import socket
 import ssl
+import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import docker
@@ -54,8 +57,16 @@ lost (tcp(7)). ``TCP_KEEPALIVE`` is the name of the first option on macOS."""
 PROBE_INTERVAL = 30
 """Seconds without an event of a transfer after which the helper asks the engine whether it still answers."""
 
-FORBIDDEN = (401, 403)
+_LOGIN = 401
+FORBIDDEN = (_LOGIN, 403)
 """The HTTP statuses with which a proxy in front of the engine, or its authorization plug-in, forbids a request."""
+
+_PROXY_LOGIN = 407
+_BAD_GATEWAY = (502, 503, 504)
+"""The HTTP statuses of a proxy that cannot connect to the engine (RFC 9110, 15.6)."""
+
+# The message of Python's http.client if a proxy refuses to connect with the engine for TLS.
+_TUNNEL_REFUSED = re.compile(r"Tunnel connection failed: (.*)", re.DOTALL)
 
 _HUNG_UP = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, http.client.RemoteDisconnected)
 
@@ -298,7 +309,7 @@ def _api_version(endpoint: Endpoint, version: Mapping[str, Any]) -> str:
         newest = Version(str(version["ApiVersion"]))
         oldest = Version(str(version.get("MinAPIVersion") or MINIMUM_API))
     except (KeyError, TypeError, AttributeError, InvalidVersion) as error:
-        raise errors.engine_unreachable(endpoint.url, endpoint.origin, errors.NOT_AN_ENGINE) from error
+        raise errors.not_an_engine(endpoint.url, endpoint.origin, errors.NOT_AN_ENGINE) from error
     ours = Version(DEFAULT_DOCKER_API_VERSION)
     if newest < MINIMUM_API:
         raise errors.engine_too_old(str(newest), str(MINIMUM_API))
@@ -339,32 +350,76 @@ def label(things: Mapping[str, Any] | None, name: str) -> str | None:
 
 
 def _connect_error(endpoint: Endpoint, api: Client, error: Exception) -> errors.RunnerError:
+    """Return the error for a first request that failed with ``error``."""
     url, origin, address = endpoint.url, endpoint.origin, endpoint.address
+    refusal, status = _refusal(error), _status(error)
+    if isinstance(address, TcpAddress) and endpoint.proxy is not None:
+        failed = _proxy_error(endpoint, address, api, error)
+        if failed is not None:
+            return failed
     if api.tls_context is not None:
         failed = tls.failure(endpoint, api.tls_context, _causes(error))
         if failed is not None:
             return failed
     cause = _os_error(error)
     if cause is not None and cause.errno in (errno.EACCES, errno.EPERM) and not isinstance(address, TcpAddress):
-        return errors.engine_permission(url, origin)
-    refusal, status = _refusal(error), _status(error)
+        group = _group_of(address.path) if isinstance(address, UnixAddress) else None
+        return errors.engine_permission(url, origin, group)
     if refusal is not None and "HTTP request" in refusal and "HTTPS" in refusal:
         # Go: "Client sent an HTTP request to an HTTPS server."; nginx: "The plain HTTP request was sent to HTTPS port".
         return errors.tls_wanted(url, origin)
     if refusal is not None and status in FORBIDDEN:
-        return errors.engine_forbidden(url, "to say what it is", refusal)
+        return errors.engine_forbidden(url, "to say what it is", refusal, wants_login=status == _LOGIN)
     if refusal is not None:
-        return errors.engine_unreachable(url, origin, refusal)
+        return errors.not_an_engine(url, origin, refusal)
+    if api.redirected_to:
+        return errors.engine_redirects(url, origin, api.redirected_to)
     if isinstance(error, requests.JSONDecodeError) or _is_not_http(error):
         if isinstance(address, TcpAddress) and any(_is_tls(cause) for cause in _causes(error)):
             return errors.tls_wanted(url, origin)
-        return errors.engine_unreachable(url, origin, errors.NOT_AN_ENGINE)
+        return errors.not_an_engine(url, origin, errors.NOT_AN_ENGINE)
     reason = _reason(error)
-    if isinstance(address, TcpAddress) and any(isinstance(cause, _HUNG_UP) for cause in _causes(error)):
+    if not isinstance(address, TcpAddress):
+        return errors.engine_unreachable(url, origin, reason)
+    if any(isinstance(cause, _HUNG_UP) for cause in _causes(error)):
         if endpoint.tls is None:
             return errors.tls_perhaps_wanted(url, origin, reason)
         return errors.tls_failed(url, origin, reason)
-    return errors.engine_unreachable(url, origin, reason)
+    if isinstance(cause, socket.gaierror):
+        return errors.engine_host_unknown(url, origin, address.host, reason)
+    return errors.engine_port_unreachable(url, origin, address.host, address.port, reason)
+
+
+def _proxy_error(endpoint: Endpoint, address: TcpAddress, api: Client, error: Exception) -> errors.RunnerError | None:
+    """Return the error for a first request that the HTTP proxy did not pass on to the engine, or ``None``."""
+    where = endpoint.url, endpoint.origin, address.host
+    causes = list(_causes(error))
+    for cause in causes:
+        refused = _TUNNEL_REFUSED.fullmatch(str(cause))
+        if refused is not None:
+            return errors.proxy_refused(*where, refused[1], wants_login=refused[1].startswith(str(_PROXY_LOGIN)))
+    status, refusal = _status(error), _refusal(error)
+    if refusal is not None:
+        passed_on = status not in (*FORBIDDEN, _PROXY_LOGIN, *_BAD_GATEWAY)
+        return None if passed_on else errors.proxy_refused(*where, refusal, wants_login=status == _PROXY_LOGIN)
+    if any(isinstance(cause, requests.JSONDecodeError) for cause in causes):
+        return None
+    # A failure of TLS is one of the engine's, except in the handshake with a proxy that has an https:// URL.
+    with_engine = any(isinstance(cause, ssl.SSLError) for cause in causes) or (
+        api.tls_context is not None and api.tls_context.has_shaken_hands
+    )
+    if with_engine and endpoint.tls and not any(isinstance(cause, urllib3.exceptions.ProxyError) for cause in causes):
+        return None
+    return errors.proxy_failed(*where, errors.NOT_HTTP if _is_not_http(error) else _reason(error))
+
+
+def _group_of(path: str) -> str | None:
+    """Return the name of the group whose members may use the socket ``path``, or ``None`` if there is none."""
+    try:
+        found = Path(path).stat()
+        return grp.getgrgid(found.st_gid).gr_name if found.st_mode & stat.S_IWGRP and found.st_gid else None
+    except (OSError, KeyError):
+        return None
 
 
 def _is_tls(error: BaseException) -> bool:
@@ -412,6 +467,8 @@ def _reason(error: BaseException) -> str:
     under = list(_causes(error))
     secured = next((cause for cause in under if isinstance(cause, ssl.SSLError)), None)
     if secured is not None:
+        if isinstance(secured, ssl.SSLCertVerificationError):
+            return f"its certificate is not accepted ({secured.verify_message})"
         return errors.HUNG_UP if isinstance(secured, ssl.SSLEOFError) else secured.reason or str(secured)
     # While a body is read, requests reports urllib3's timeout as a ConnectionError.
     if any(isinstance(cause, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)) for cause in under):

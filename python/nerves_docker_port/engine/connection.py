@@ -6,6 +6,8 @@ This module uses the internals of the SDK and of requests. It must not know wher
 from __future__ import annotations
 
 import base64
+import errno
+import os
 import socket
 import ssl
 from typing import Any
@@ -38,6 +40,8 @@ class Client(docker.APIClient):
         ``timeout`` is in seconds, for each request. Raises ``RunnerError`` if the files for TLS are unusable.
         """
         requests.Session.__init__(self)
+        self.redirected_to: str | None = None
+        """The address that the last answer pointed to, if it was a redirect."""
         self.tls_context: tls.Context | None = None
         # Only the endpoint decides about proxies, certificates and passwords; ~/.netrc and the environment do not.
         self.trust_env = False
@@ -84,8 +88,9 @@ class Client(docker.APIClient):
         host = f"[{address.host.replace('%', '%25')}]" if ":" in address.host else address.host
         self.base_url = f"{scheme}://{host}:{address.port}{address.path}"
 
-    def get_redirect_target(self, resp: requests.Response) -> str | None:  # noqa: ARG002
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Return ``None``, so that no redirect is followed. An engine never redirects a request."""
+        self.redirected_to = super().get_redirect_target(resp)
         return None
 
 
@@ -125,8 +130,11 @@ class _SocketConnection(UnixHTTPConnection):
         try:
             connection.settimeout(self.timeout)
             connection.connect(self.unix_socket)
-        except BaseException:
+        except BaseException as error:
             connection.close()
+            if isinstance(error, OSError) and error.errno == errno.EPROTOTYPE:
+                # The socket is one for datagrams. urllib3 would go on after this error.
+                raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED)) from error
             raise
         self.sock = connection
 
