@@ -404,7 +404,33 @@ def tls_failed(endpoint: str, origin: str, reason: str) -> RunnerError:
 
 # --- ssh -----------------------------------------------------------------------------------------------------------
 
+SSH_NO_SHELL = "the far side runs no commands for this user"
+"""The reason for ``ssh_failed`` if ssh logs in, but the command does not run."""
+
 _SSH_HINTS = (
+    (
+        SSH_NO_SHELL,
+        (
+            "`ssh {host} true` must end without an error. Give that user a login shell there (`chsh`), take away a "
+            "`ForceCommand` of its sshd_config or a `command=` of the authorized_keys, or log in as another user: "
+            "ssh://USER@HOST."
+        ),
+    ),
+    (
+        r"bad configuration option|terminating, \d+ bad",
+        "Correct that line of the configuration of ssh. `ssh -G {host}` tests it.",
+    ),
+    (
+        r"bad permissions|unprotected private key",
+        "Make the key readable for you alone: `chmod 600` and the path of the key.",
+    ),
+    (
+        r"unable to negotiate",
+        (
+            "One of the two sides is too old for the other. Update it, or allow in ~/.ssh/config what the far side "
+            "offers (`HostKeyAlgorithms`, `KexAlgorithms`, `Ciphers`, each with a + before the name)."
+        ),
+    ),
     (
         r"host key verification failed|host identification has changed|no .* host key is known",
         (
@@ -431,10 +457,15 @@ _SSH_HINTS = (
             "~/.ssh/config)."
         ),
     ),
+    (
+        r"kex_exchange_identification|connection closed|connection reset",
+        (
+            "Check the port: another program may answer there. If a `ProxyJump` or `ProxyCommand` of ~/.ssh/config "
+            "leads there, test that host or command alone. Else the log of the ssh server there tells why "
+            "(`sudo journalctl -u ssh`, `-u sshd`)."
+        ),
+    ),
 )
-
-SSH_NO_SHELL = "the far side runs no commands for this user"
-"""The reason for ``ssh_failed`` if ssh logs in but prints nothing."""
 
 
 def ssh_missing(endpoint: str, origin: str) -> RunnerError:
@@ -466,7 +497,7 @@ def ssh_no_socket(endpoint: str, origin: str, host: str, looked_at: Iterable[str
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"ssh reaches the host of {endpoint} ({origin}), but there is no engine's socket there: {', '.join(looked_at)}",
-        hint=f"Start the engine there (`ssh {host} sudo systemctl start docker`), or name its socket in the URL: "
+        hint=f"Start the engine there (`ssh -t {host} sudo systemctl start docker`), or name its socket in the URL: "
         "ssh://HOST/path/to/docker.sock.",
     )
 
@@ -477,8 +508,8 @@ def ssh_socket_forbidden(endpoint: str, origin: str, host: str, user: str, path:
         Code.ENGINE_PERMISSION,
         f"Permission denied: ssh reaches the host of {endpoint} ({origin}), but the user {user} may not open the "
         f"engine's socket {path} there.",
-        hint=f"Add that user to the socket's group there (`ssh {host} sudo usermod -aG docker {user}`), or log in as "
-        "another one: ssh://USER@HOST.",
+        hint=f"Add that user to the socket's group there (`ssh -t {host} sudo usermod -aG docker {user}`), or log in "
+        "as another one: ssh://USER@HOST.",
     )
 
 
@@ -491,9 +522,9 @@ def ssh_no_engine(endpoint: str, origin: str, host: str, path: str, words: str) 
     return RunnerError(
         Code.ENGINE_UNREACHABLE,
         f"ssh reaches the host of {endpoint} ({origin}), but no engine answers at {path} there{said}",
-        hint=f"Either no engine listens at that socket (`ssh {host} sudo systemctl status docker`), or the ssh server "
-        "there forbids to forward sockets: then set `AllowStreamLocalForwarding yes` in its sshd_config, or install "
-        "the docker CLI there, through which connections go where they cannot be forwarded.",
+        hint=f"Either no engine listens at that socket (`ssh -t {host} sudo systemctl status docker`), or the ssh "
+        "server there forbids to forward sockets: then set `AllowStreamLocalForwarding yes` in its sshd_config, or "
+        "install the docker CLI there, through which connections go where they cannot be forwarded.",
     )
 
 

@@ -315,6 +315,61 @@ def test_a_refused_key_is_told_in_sshs_words(server: Sshd, near: Path, far_socke
     wait_until(lambda: left(near) == [], "everything of the tunnel is gone")
 
 
+@pytest.mark.parametrize(
+    ("shell", "told"),
+    [("/usr/sbin/nologin", ": This account is currently not available."), ("/bin/false", "")],
+)
+def test_a_user_who_may_run_nothing_is_told_so(near: Path, shell: str, told: str) -> None:
+    with Sshd() as server:
+        user = server.add_user("mute")
+        subprocess.run(["usermod", "--shell", shell, user], check=True)
+        error = refused({**server.client(near), "DOCKER_HOST": f"ssh://{user}@127.0.0.1:{server.port}"})
+    assert error.message.endswith(f"the far side runs no commands for this user{told}")
+    assert f"`ssh -p {server.port} {user}@127.0.0.1 true` must end without an error" in (error.hint or "")
+
+
+def test_a_forced_command_is_told_with_what_it_says(near: Path) -> None:
+    with Sshd(ForceCommand="echo only git here") as server:
+        error = refused({**server.client(near), "DOCKER_HOST": root(server)})
+    assert error.message.endswith("the far side runs no commands for this user: only git here")
+    assert "ForceCommand" in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("config", "told", "remedy"),
+    [
+        ("Nonsense yes", "Bad configuration option: nonsense", "Correct that line"),
+        ("Host *\nKexAlgorithms diffie-hellman-group1-sha1", "Unable to negotiate", "KexAlgorithms"),
+        ("Host *\nProxyCommand false", "Connection closed", "test that host or command alone"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_told_with_its_remedy(
+    server: Sshd, near: Path, config: str, told: str, remedy: str
+) -> None:
+    error = refused({**server.client(near, config=config), "DOCKER_HOST": root(server)})
+    assert told in error.message
+    assert remedy in (error.hint or "")
+
+
+def test_a_key_that_others_may_read_is_told_with_its_remedy(server: Sshd, near: Path) -> None:
+    environ = server.client(near, key="open")
+    shutil.copy(server.directory / "client", server.directory / "open")
+    (server.directory / "open").chmod(0o644)
+    assert "chmod 600" in (refused({**environ, "DOCKER_HOST": root(server)}).hint or "")
+
+
+def test_a_remedy_quotes_what_a_shell_would_read_otherwise(server: Sshd, near: Path) -> None:
+    error = refused({**server.client(near), "DOCKER_HOST": f"ssh://FIRM%5Cme@127.0.0.1:{server.port}"})
+    assert f"-p {server.port} 'FIRM\\me@127.0.0.1' true`" in (error.hint or "")
+
+
+def test_an_ssh_that_does_not_start_is_told(near: Path) -> None:
+    (near / "ssh").write_text("#!/no/such/interpreter\n")
+    (near / "ssh").chmod(0o755)
+    error = refused({"PATH": f"{near}:{os.environ['PATH']}", "HOME": str(near), "DOCKER_HOST": "ssh://far"})
+    assert error.message.endswith(f"{near}/ssh does not start: No such file or directory")
+
+
 def test_a_host_that_is_not_there_is_told_in_sshs_words(server: Sshd, near: Path) -> None:
     environ = server.client(near / "me")
     error = refused({**environ, "DOCKER_HOST": "ssh://nowhere.invalid"})

@@ -48,6 +48,9 @@ STOP_TIMEOUT = 5
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 5.0
 """Seconds between two attempts to connect again. Each pause is twice as long as the one before."""
 
+_SSH_FAILED = 255
+"""The exit status of ssh for its own errors. Any other status is that of the command on the far side (ssh(1))."""
+
 _MARK = "nerves-docker-port"
 _UP = f"{_MARK} up"
 
@@ -151,10 +154,17 @@ class Tunnel:
         """Start ssh and wait until it is logged in. Raises ``RunnerError``."""
         (self._directory / _CONTROL).unlink(missing_ok=True)
         # The login shell may print something before the line `up`. `exec cat` ends when the pipe to ssh is closed.
-        self._master = _Master(self._command("-M", command=f"echo {_UP}; exec cat"), self._environ)
+        try:
+            self._master = _Master(self._command("-M", command=f"echo {_UP}; exec cat"), self._environ)
+        except OSError as error:
+            raise self._failed(f"{self._ssh} does not start: {error.strerror}") from error
         if not self._master.wait_until_up(LOGIN_TIMEOUT):
+            status = self._master.status
             self._master.stop()
-            raise self._failed(self._master.words() or errors.NO_ANSWER)
+            words = self._master.words()
+            if status not in (None, _SSH_FAILED):
+                words = ": ".join(filter(None, (errors.SSH_NO_SHELL, words)))
+            raise self._failed(words or errors.NO_ANSWER)
 
     def _find_engine(self) -> None:
         """Find an engine on the far side, and connect the local socket with it. Raises ``RunnerError``."""
@@ -196,7 +206,7 @@ class Tunnel:
         """Return the first arguments of each error: endpoint, origin, and the host as it is typed after `ssh`."""
         user = f"{self._address.user}@" if self._address.user else ""
         port = f"-p {self._address.port} " if self._address.port else ""
-        return self._endpoint.url, self._endpoint.origin, f"{port}{user}{self._address.host}"
+        return self._endpoint.url, self._endpoint.origin, port + shlex.quote(f"{user}{self._address.host}")
 
     def _use_dial_stdio(self) -> None:
         host = f" --host {shlex.quote(f'unix://{self._address.path}')}" if self._address.path else ""
@@ -294,6 +304,7 @@ class _Master:
     def __init__(self, command: Sequence[str], environ: Mapping[str, str]) -> None:
         self._up, self._spoken = threading.Event(), threading.Condition()
         self._words: collections.deque[str] = collections.deque(maxlen=20)
+        self._output: collections.deque[str] = collections.deque(maxlen=20)
         self._process = subprocess.Popen(
             command,
             env=dict(environ),
@@ -317,10 +328,16 @@ class _Master:
         """Wait for the end of ssh."""
         self._process.wait()
 
+    @property
+    def status(self) -> int | None:
+        """The exit status of ssh, or ``None`` while it runs."""
+        return self._process.poll()
+
     def words(self) -> str:
-        """Return what ssh printed on standard error before it ended."""
-        self._readers[1].join(STOP_TIMEOUT)
-        return "\n".join(self._words)
+        """Return what ssh, and the far side before the login was complete, printed before ssh ended."""
+        for reader in self._readers:
+            reader.join(STOP_TIMEOUT)
+        return "\n".join([*self._words, *self._output])
 
     def refusal(self) -> str:
         """Return what ssh printed about a connection that it could not open on the far side. Wait a moment for that."""
@@ -352,6 +369,8 @@ class _Master:
             for line in lines:
                 if line.strip() == _UP:
                     self._up.set()
+                elif not self._up.is_set():
+                    self._output.append(line.rstrip())
         # Wake the thread that waits for the login. It sees by the status of the process that ssh has ended.
         self._process.wait()
         self._up.set()
