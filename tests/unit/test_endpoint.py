@@ -111,6 +111,7 @@ def test_a_context_without_a_port_means_that_of_http(home: Path, host: str, secu
         ("ssh://host/run/user/1000/docker.sock", SshAddress("host", path="/run/user/1000/docker.sock")),
         ("ssh://me@host:2222/a%20b.sock", SshAddress("host", "me", "2222", "/a b.sock")),
         ("ssh://host/", SshAddress("host")),
+        ("ssh://host/a.sock?#", SshAddress("host", path="/a.sock")),
         ("ssh://[::1]:22", SshAddress("::1", port="22")),
         ("ssh://[fe80::1%25eth0]", SshAddress("fe80::1%eth0")),
     ],

@@ -390,11 +390,13 @@ def _ssh_address(url: str) -> SshAddress:
 
     Raises ``ValueError``.
     """
-    if "#" in url:
+    rest, _hash, fragment = url.removeprefix("ssh://").partition("#")
+    rest, _question, query = rest.partition("?")
+    if fragment:
         raise ValueError("a fragment (#) has no meaning there")
-    if "?" in url:
+    if query:
         raise ValueError("a query (?) has no meaning there")
-    authority, slash, path = url.removeprefix("ssh://").partition("/")
+    authority, slash, path = rest.partition("/")
     account, _at, host = authority.rpartition("@")
     user, colon, _password = account.partition(":")
     if colon:
