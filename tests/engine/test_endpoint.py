@@ -78,6 +78,7 @@ class World:
             stored = self.config / "contexts" / "tls" / identifier / "docker"
             stored.mkdir(parents=True)
             for file, source in files.items():
+                (stored / file).parent.mkdir(exist_ok=True)
                 (stored / file).write_bytes(Path(self.fill(source)).read_bytes())
 
     def both(self, variables: dict[str, str]) -> tuple[Reached, Reached]:
@@ -453,6 +454,7 @@ ALL = {file: f"{{certificates}}/{file}" for file in ("ca.pem", "cert.pem", "key.
         (docker_endpoint("tcp://127.0.0.1:{strict}"), {k: v for k, v in ALL.items() if k != "key.pem"}, "nobody"),
         (docker_endpoint("tcp://127.0.0.1:{tls}"), {"ca.pem": "{strange}/ca.pem"}, "nobody"),
         (docker_endpoint("tcp://127.0.0.1:{tls}"), {}, "nobody"),
+        (docker_endpoint("unix://{unix}"), {"ca.pem/inner": "{certificates}/ca.pem"}, "e.sock"),
         (docker_endpoint("tcp://127.0.0.1:{plain}"), ALL, "nobody"),
         (docker_endpoint("http://127.0.0.1:{plain}/base"), None, "nobody"),
         (docker_endpoint("http://me@127.0.0.1:{plain}"), None, "nobody"),
@@ -638,6 +640,8 @@ def test_a_configuration_that_says_nothing_is_the_default_socket(world: World, c
     assert not theirs.asked
     assert not ours.asked
     assert theirs.aimed_at == ours.aimed_at
+    # What was not understood is told, because it may be the reason why nobody was reached.
+    assert warned_of in ours.said
     # DOCKER_HOST works all the same, and what was not understood is told.
     engine = Engine.connect(world.environ({"DOCKER_HOST": "unix://{unix}"}))
     engine.close()

@@ -181,6 +181,15 @@ class Engine:
         ``:engine_too_new``.
         """
         endpoint = find_endpoint(environ)
+        try:
+            return cls._connect_to(endpoint, environ)
+        except errors.RunnerError as error:
+            # A part of config.json that cannot be understood may be the reason why this endpoint was chosen.
+            error.message = "\n".join([error.message, *endpoint.config.warnings])
+            raise
+
+    @classmethod
+    def _connect_to(cls, endpoint: Endpoint, environ: Mapping[str, str]) -> Engine:
         if not isinstance(endpoint.address, SshAddress):
             return cls._connect(endpoint, None)
         # This is imported only here, because most engines are not reached over ssh.

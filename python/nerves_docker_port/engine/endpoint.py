@@ -317,7 +317,8 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 def _context_tls(files: Path, origin: str, *, verify: bool) -> Tls | None:
     """Return TLS with the files that exist. A directory without any file also turns TLS on, as for the CLI."""
     try:
-        names = {entry.name for entry in files.iterdir()}
+        with os.scandir(files) as entries:
+            names = {entry.name for entry in entries if not entry.is_dir(follow_symlinks=False)}
     except (FileNotFoundError, NotADirectoryError):
         return None if verify else Tls(verify, origin=origin)
     except OSError as error:
