@@ -80,7 +80,10 @@ def _no_engine(endpoint: str, origin: str, reason: str, hint: str) -> RunnerErro
     )
 
 
-_LOCAL_AGAIN = "`unset DOCKER_HOST` and `docker context use default` lead to this machine's own engine."
+_LOCAL_AGAIN = (
+    "`unset DOCKER_HOST DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_TLS` and `docker context use default` lead to this "
+    "machine's own engine."
+)
 
 
 def engine_host_unknown(endpoint: str, origin: str, host: str, reason: str) -> RunnerError:
@@ -324,15 +327,26 @@ def tls_unknown_authority(endpoint: str, origin: str, authority: str | None, rea
     )
 
 
-def tls_wrong_name(endpoint: str, origin: str, host: str) -> RunnerError:
-    """The engine's certificate is for other hosts than the host in the endpoint."""
+def tls_wrong_name(endpoint: str, origin: str, host: str, peer: str) -> RunnerError:
+    """The engine's certificate is for other hosts than the host in the endpoint. ``peer`` is ``HOST:PORT``."""
+    kind = "IP" if ":" in host or host.replace(".", "").isdecimal() else "DNS"
     return _tls(
         endpoint,
         origin,
         f"the engine's certificate is not made for the host {host}.",
-        "Use a host name or an address that is in the certificate (`openssl s_client -connect HOST:PORT </dev/null | "
-        f"openssl x509 -noout -ext subjectAltName`), or make one with subjectAltName={host}. The common name does not "
-        "count.",
+        f"Use a host name or an address that is in the certificate (`openssl s_client -connect {peer} </dev/null | "
+        f"openssl x509 -noout -ext subjectAltName`), or make one with subjectAltName={kind}:{host}. The common name "
+        "does not count.",
+    )
+
+
+def tls_too_old(endpoint: str, origin: str) -> RunnerError:
+    """The engine, or what answers in its place, knows no version of TLS that this machine's OpenSSL accepts."""
+    return _tls(
+        endpoint,
+        origin,
+        "there is no version of TLS that the engine and this machine have in common.",
+        "Update the engine, or the proxy in front of it: it must know TLS 1.2 or later.",
     )
 
 
@@ -391,13 +405,13 @@ def tls_perhaps_wanted(endpoint: str, origin: str, reason: str) -> RunnerError:
     return failed
 
 
-def tls_failed(endpoint: str, origin: str, reason: str) -> RunnerError:
-    """The TLS handshake failed for a ``reason`` without an error of its own."""
+def tls_failed(endpoint: str, origin: str, peer: str, reason: str) -> RunnerError:
+    """The TLS handshake with ``peer`` (``HOST:PORT``) failed for a ``reason`` without an error of its own."""
     return _tls(
         endpoint,
         origin,
         reason,
-        "`openssl s_client -connect HOST:PORT -CAfile ca.pem -cert cert.pem -key key.pem`, with the files in the "
+        f"`openssl s_client -connect {peer} -CAfile ca.pem -cert cert.pem -key key.pem`, with the files in the "
         "directory that DOCKER_CERT_PATH names, tells more.",
     )
 

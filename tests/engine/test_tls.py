@@ -85,7 +85,8 @@ def test_the_wrong_authority_is_named_with_its_file(world: World) -> None:
 def test_the_wrong_name_is_named(world: World, port: str, host: str) -> None:
     error = refused(variables(getattr(world, port), world.client, host))
     assert f"the engine's certificate is not made for the host {host}." in error.message
-    assert "subjectAltName" in (error.hint or "")
+    assert f"subjectAltName={'DNS' if host == 'localhost' else 'IP'}:{host}" in (error.hint or "")
+    assert f"`openssl s_client -connect {host}:{getattr(world, port)} </dev/null" in (error.hint or "")
 
 
 def test_a_common_name_is_no_name(world: World) -> None:
@@ -139,6 +140,18 @@ def test_plain_http_to_what_wants_tls(world: World, answer: bytes) -> None:
         error = refused({**variables(port, world.client), "DOCKER_TLS_VERIFY": ""})
     assert "what answers there speaks TLS, and plain HTTP was sent." in error.message
     assert "DOCKER_TLS_VERIFY=1" in (error.hint or "")
+
+
+def test_a_version_of_tls_that_is_too_old_is_no_refused_certificate(world: World) -> None:
+    with answering(ALERT) as port:
+        error = refused(variables(port, world.client))
+    assert "there is no version of TLS that the engine and this machine have in common." in error.message
+    assert "TLS 1.2 or later" in (error.hint or "")
+
+
+def test_without_a_host_the_variable_that_leads_to_tls_is_named(world: World) -> None:
+    error = refused({**variables(1, world.client), "DOCKER_HOST": ""})
+    assert "at tcp://localhost:2376 (DOCKER_TLS_VERIFY)" in error.message
 
 
 def test_plain_http_to_what_hangs_up_mentions_tls(world: World) -> None:

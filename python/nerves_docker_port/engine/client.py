@@ -393,7 +393,7 @@ def _connect_error(endpoint: Endpoint, api: Client, error: Exception) -> errors.
     if any(isinstance(cause, _HUNG_UP) for cause in _causes(error)):
         if endpoint.tls is None:
             return errors.tls_perhaps_wanted(url, origin, reason)
-        return errors.tls_failed(url, origin, reason)
+        return errors.tls_failed(url, origin, address.peer, reason)
     if isinstance(cause, socket.gaierror):
         return errors.engine_host_unknown(url, origin, address.host, reason)
     return errors.engine_port_unreachable(url, origin, address.host, address.port, reason)

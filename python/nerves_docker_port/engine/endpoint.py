@@ -77,6 +77,11 @@ class TcpAddress:
     port: int
     path: str = ""
 
+    @property
+    def peer(self) -> str:
+        """Host and port as programs take them in one argument."""
+        return _join_host_port(self.host, str(self.port))
+
 
 @dataclass(frozen=True)
 class SshAddress:
@@ -206,8 +211,9 @@ def _default_endpoint(environ: Mapping[str, str], directory: Path) -> tuple[str,
     tls = _environment_tls(environ, directory)
     host = given.strip()
     if not host:
-        url = f"tcp://localhost:{_TLS_PORT}" if tls is not None else f"unix://{DEFAULT_SOCKET}"
-        return url, "DOCKER_HOST" if given else "default", tls
+        if tls is not None:
+            return f"tcp://localhost:{_TLS_PORT}", tls.origin, tls
+        return f"unix://{DEFAULT_SOCKET}", "DOCKER_HOST" if given else "default", tls
     try:
         return _normalise_host(host), "DOCKER_HOST", tls
     except ValueError as error:

@@ -134,13 +134,15 @@ def failure(endpoint: Endpoint, used: Context, causes: Iterable[BaseException]) 
         return _verification(endpoint, tls, address, error)
     certificate = None if tls.certificate is None else str(tls.certificate)
     reason = (error.reason or str(error)) if error is not None else ""
+    if "PROTOCOL_VERSION" in reason or reason == "UNSUPPORTED_PROTOCOL":
+        return errors.tls_too_old(endpoint.url, endpoint.origin)
     if "ALERT" in reason:
         return errors.tls_refused(endpoint.url, endpoint.origin, certificate, reason.lower().replace("_", " "))
     if used.has_shaken_hands and any(isinstance(cause, _HUNG_UP) for cause in every):
         return errors.tls_refused(endpoint.url, endpoint.origin, certificate, "it hung up after the handshake")
     if reason in _NOT_TLS or isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError)):
         return errors.tls_not_spoken(endpoint.url, endpoint.origin, tls.origin)
-    return None if error is None else errors.tls_failed(endpoint.url, endpoint.origin, reason)
+    return None if error is None else errors.tls_failed(endpoint.url, endpoint.origin, address.peer, reason)
 
 
 def _verification(
@@ -148,10 +150,10 @@ def _verification(
 ) -> errors.RunnerError:
     authority = None if tls.authority is None else str(tls.authority)
     if error.verify_code in _WRONG_NAME:
-        return errors.tls_wrong_name(endpoint.url, endpoint.origin, address.host)
+        return errors.tls_wrong_name(endpoint.url, endpoint.origin, address.host, address.peer)
     if error.verify_code in (_NOT_YET_VALID, _EXPIRED):
         what = "has expired" if error.verify_code == _EXPIRED else "is not valid yet"
         return errors.tls_wrong_time(endpoint.url, endpoint.origin, what)
     if error.verify_code in _UNKNOWN_AUTHORITY:
         return errors.tls_unknown_authority(endpoint.url, endpoint.origin, authority, error.verify_message)
-    return errors.tls_failed(endpoint.url, endpoint.origin, error.verify_message)
+    return errors.tls_failed(endpoint.url, endpoint.origin, address.peer, error.verify_message)
