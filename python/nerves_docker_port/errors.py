@@ -1583,6 +1583,24 @@ def log_unreadable(path: str, reason: str) -> RunnerError:
     )
 
 
+def log_not_kept(log: str, directory: str, reason: str) -> RunnerError:
+    """A log that comes through a pipe cannot be copied to the directory for temporary files."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"The log {log} comes through a pipe, and it cannot be copied to {directory}: {reason}.",
+        hint="Write the log to a file and give the path of that, or name another directory in TMPDIR.",
+    )
+
+
+def log_not_plain(log: str, what: str, command: str) -> RunnerError:
+    """The log for ``explain`` is compressed or in another encoding; ``command`` writes it as plain text."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"The log {log} is {what}.",
+        hint=f"Give it as plain text: `{command} {shlex.quote(log)} | python -m nerves_docker_port explain -`.",
+    )
+
+
 def not_writable(path: str, what: str, reason: str) -> RunnerError:
     """A directory or file on the host cannot be written."""
     return RunnerError(

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
+import gzip
 import io
 import json
 import lzma
+import os
 import re
+import resource
 import subprocess
 import sys
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -617,6 +622,65 @@ def test_the_command_prints_one_json_object_on_one_line() -> None:
 def test_the_command_reads_standard_input_from_a_pipe() -> None:
     ended = run("--json", "-", text=(BUILDROOT / "wrong-hash.build.log").read_bytes())
     assert json.loads(ended.stdout)["package"] == "host-gperf"
+
+
+@pytest.mark.parametrize("name", ["-", "/dev/stdin"])
+def test_standard_input_can_be_a_file_or_a_pipe(name: str) -> None:
+    log = BUILDROOT / "wrong-hash.build.log"
+    piped = run("--json", name, text=log.read_bytes())
+    with log.open("rb") as file:
+        redirected = subprocess.run(
+            [sys.executable, "-m", "nerves_docker_port", "explain", "--json", name], stdin=file, capture_output=True
+        )
+    assert json.loads(piped.stdout)["package"] == json.loads(redirected.stdout)["package"] == "host-gperf"
+
+
+def test_a_named_pipe_is_read_as_a_file_is(tmp_path: Path) -> None:
+    pipe = tmp_path / "log"
+    os.mkfifo(pipe)
+    writer = subprocess.Popen(["cp", str(BUILDROOT / "wrong-hash.build.log"), str(pipe)])
+    ended = run("--json", str(pipe))
+    assert writer.wait() == 0
+    assert json.loads(ended.stdout)["package"] == "host-gperf"
+
+
+def test_a_pipe_that_does_not_fit_on_the_disk_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+
+    monkeypatch.setenv("TMPDIR", "/var/tmp")
+    ended = subprocess.run(
+        [sys.executable, "-m", "nerves_docker_port", "explain", "-"],
+        input=b"x" * 100_000,
+        capture_output=True,
+        preexec_fn=limited,
+    )
+    assert ended.returncode == 1
+    assert b"cannot be copied to /var/tmp: File too large" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("write", "command"),
+    [
+        (gzip.compress, "gzip -dc"),
+        (lzma.compress, "xz -dc"),
+        (bz2.compress, "bzip2 -dc"),
+        (lambda log: log.decode().encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
+    ],
+    ids=["gzip", "xz", "bzip2", "utf-16"],
+)
+def test_a_log_that_is_no_plain_text_is_told_with_what_makes_it_one(
+    write: Callable[[bytes], bytes], command: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "a log"
+    log.write_bytes(write((BUILDROOT / "wrong-hash.build.log").read_bytes()))
+    ended = run(str(log))
+    assert (ended.returncode, ended.stdout) == (1, b"")
+    advice = re.search(r"`(.*) \| python -m nerves_docker_port explain -`", ended.stderr.decode())
+    assert advice is not None
+    assert advice[1].startswith(command)
+    text = subprocess.run(advice[1], shell=True, capture_output=True, check=True).stdout
+    assert json.loads(run("--json", "-", text=text).stdout)["package"] == "host-gperf"
 
 
 def test_a_log_without_a_failure_is_null_and_no_error(tmp_path: Path) -> None:

@@ -31,6 +31,19 @@ usage: python -m nerves_docker_port explain [--json] LOG
 """
 EX_USAGE = 64
 
+_PIECE = 1 << 20
+"""Bytes of one read from a pipe."""
+_NOT_PLAIN = (
+    (b"\x1f\x8b", "compressed with gzip", "gzip -dc"),
+    (b"\xfd7zXZ", "compressed with xz", "xz -dc"),
+    (b"BZh", "compressed with bzip2", "bzip2 -dc"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "zstd -dc"),
+    (b"PK\x03\x04", "a zip archive", "unzip -p"),
+    (b"\xff\xfe", "UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
+    (b"\xfe\xff", "UTF-16 text", "iconv -f UTF-16 -t UTF-8"),
+)
+"""How a file begins that is a log in another form, what it is, and the command that writes the log from it."""
+_LONGEST_MARK = max(len(mark) for mark, _, _ in _NOT_PLAIN)
 _TAIL = 64 * 1024
 """Bytes at the end of a log in which the failure of a step without make is looked for."""
 _MOST_LINES, _WIDTH = 20, 100
@@ -65,11 +78,34 @@ def explain(path: Path) -> Cause | None:
     Reads the file once, a second for 400 MB, and keeps a few megabytes of it. Raises ``RunnerError`` if it cannot be
     read.
     """
+    return _explain(str(path), path)
+
+
+def _explain(name: str, source: Path | int) -> Cause | None:
     try:
-        with path.open("rb", buffering=0) as log:
-            return explain_file(log)
+        with open(source, "rb", buffering=0, closefd=isinstance(source, Path)) as log:
+            return _explain_opened(name, log)
     except OSError as error:
-        raise errors.log_unreadable(str(path), str(error.strerror)) from error
+        raise errors.log_unreadable(name, str(error.strerror)) from error
+
+
+def _explain_opened(name: str, log: BinaryIO) -> Cause | None:
+    """What comes through a pipe is kept in a file, because it is read in two places. Raises ``OSError``."""
+    if not log.seekable():
+        with tempfile.TemporaryFile() as kept:
+            try:
+                shutil.copyfileobj(log, kept, _PIECE)
+                kept.seek(0)
+            except OSError as error:
+                raise errors.log_not_kept(name, tempfile.gettempdir(), str(error.strerror)) from error
+            return _explain_opened(name, kept)
+    log.seek(0)
+    begin = log.read(_LONGEST_MARK)
+    for mark, what, command in _NOT_PLAIN:
+        if begin.startswith(mark):
+            raise errors.log_not_plain(name, what, command)
+    log.seek(0)
+    return explain_file(log)
 
 
 def explain_file(log: BinaryIO) -> Cause | None:
@@ -144,7 +180,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(USAGE)
         return EX_USAGE
     try:
-        cause = _explain_input() if words[0] == "-" else explain(Path(words[0]))
+        cause = _explain("standard input", 0) if words[0] == "-" else explain(Path(words[0]))
     except errors.RunnerError as error:
         sys.stderr.write(f"nerves_docker_port: {error.message}\n\n{error.hint}\n")
         return 1
@@ -158,14 +194,3 @@ def main(arguments: Sequence[str]) -> int:
         # Whoever reads has gone (`| head`). The interpreter would complain when it flushes once more at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def _explain_input() -> Cause | None:
-    """Standard input's cause. What comes through a pipe is kept in a file, because it is read in two places."""
-    try:
-        with tempfile.TemporaryFile() as kept:
-            shutil.copyfileobj(sys.stdin.buffer, kept, 1 << 20)
-            kept.seek(0)
-            return explain_file(kept)
-    except OSError as error:
-        raise errors.log_unreadable("standard input", str(error.strerror)) from error
