@@ -34,6 +34,12 @@ _BURST = 25
 """The most lines between two error lines of one burst: other jobs print their lines in between."""
 _ABOVE = 400
 """Lines above the decisive one in which a patch's name, an address or a hash file is looked for."""
+_OF_CALLERS = frozenset(
+    ("python", "perl", "elixir", "compile-rust", "compile-other", "configure-cmake", "configure-meson", "command")
+)
+"""The kinds of a program that may have run a make itself: ``** (Mix) Could not compile with "make"``."""
+_REPORTED = 15
+"""The most lines between a failed make and the words of the program that ran it."""
 _TRACEBACK = 80
 """The most lines that a Python traceback has above its last line."""
 _AMID = 8
@@ -76,7 +82,7 @@ _LINE_END = re.compile(rb"\r*\n|\r")
 # A compiler's explanations around an error: they do not count as distance.
 _EXPLANATION = re.compile(
     r"\s*$|\s*\d* ?\||\S+:\d+(?::\d+)?: note: |\S+:\d+(?::\d+)?:\s+(?:required|instantiated|recursively) |\s+from |"
-    r"In file included from |\S+: (?:In |At )|\s+(?:=|-->|\^|~)|\s{4}"
+    r"In file included from |\S+: (?:In |At )|\s+(?:=|-->|\^|~)|\s{4}(?!\s*\S+:\d+:\d+: (?:fatal )?error: )"
 )
 _MAKE = re.compile(r"(?:^|\W)\w*make(?:\[\d+\])?: \*\*\* ")
 _DIRECTORY = re.compile(r"make(?:\[\d+\])?: (?:Entering|Leaving) directory ")
@@ -174,7 +180,7 @@ class _Search:
             # Nothing more should be said when a make has failed, unless the package ignored that.
             later = _Search(self._log, replace(place, begin=place.inner.end, end=place.outer.offset, inner=place.outer))
             hit = later._choose()
-            if hit and hit.sign.rank <= Rank.CAUSE:
+            if hit and hit.sign.rank <= Rank.CAUSE and not self._is_reported(later, hit):
                 return later._complete(hit)
         if not place.inner.status:
             return self._in_makefile(own)
@@ -184,6 +190,16 @@ class _Search:
         if own and own[0].rank <= Rank.CAUSE and (hit is None or hit.sign.rank > Rank.CAUSE):
             return self._in_makefile(own)
         return self._complete(hit) if hit else self._last_lines()
+
+    def _is_reported(self, later: _Search, hit: Hit) -> bool:
+        """Whether ``hit``, after the failed make, is how the program that ran that make reports its failure."""
+        if hit.sign.kind not in _OF_CALLERS:
+            return False
+        between = [line for line in later._plain[: hit.index] if _is_said(line) and not _EXPLANATION.match(line)]
+        if len(between) > _REPORTED:
+            return False
+        own = self._choose()
+        return not self._place.inner.status or (own is not None and own.sign.rank <= Rank.LIKELY)
 
     # Choosing the line
 

@@ -194,10 +194,25 @@ _NETWORK = (
     "See whether the container reaches {host} (network, DNS, proxy, VPN), or put the file into the download directory.",
     "See whether the container has a network (DNS, proxy, VPN), or put the file into the download directory.",
 )
+_BRING_ALONG = "let {package} bring along what it fetches: Buildroot downloads in the step Downloading only."
+_NOT_IN_DOWNLOADING = (
+    f"See whether the container reaches {{host}} (network, DNS, proxy, VPN), or {_BRING_ALONG}",
+    f"See whether the container has a network (DNS, proxy, VPN), or {_BRING_ALONG}",
+)
 _HUNK = ("Refresh {patch} for this version of {package}, or drop it.", "Refresh {patch} for this version, or drop it.")
-_GCC = r"^(?P<file>[^\s:][^:\n]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: "
+# Cargo and pip indent what a compiler prints, and npm puts its own word before it.
+_CALLER = r"(?:\s{2,8}|\s*cargo:warning=|npm (?:ERR!|error) )?"
+_GCC = rf"^{_CALLER}(?P<file>[^\s:][^:\n]*):(?P<line>\d+):(?:\d+:)? (?:fatal )?error: "
 _IN = (
-    r"^(?:In file included from |\s+from |\S+: In |\S+: At |\S+:\d+(?::\d+)?:\s+(?:required|instantiated|recursively) )"
+    rf"^{_CALLER}(?:In file included from |\s+from |\S+: In |\S+: At |"
+    r"\S+:\d+(?::\d+)?:\s+(?:required|instantiated|recursively) )"
+)
+
+_NO_NETWORK = (
+    r"(?:unable to resolve host address '?(?P<host>[^\s']+?)'?$|"
+    r"Could not resolve host(?:name |: )'?(?P<host2>[\w.-]+)|Temporary failure in name resolution|"
+    r"Name or service not known|Network is unreachable|No route to host|ENOTFOUND|EAI_AGAIN|"
+    r"lookup \S+.*: (?:no such host|i/o timeout|server misbehaving|Temporary)|dns error: |[nN]etwork unreachable)"
 )
 
 # The order matters: the first that matches a line counts.
@@ -573,11 +588,13 @@ SIGNS: tuple[Sign, ...] = (
         r"svn: E1[67]\d+: .*(?:not found|non-existent)|scp: \S+: No such file|abort: .*not found!?$|HTTP Error 404)",
         "Correct the version or the site of {package}: {url} is not there.",
         "Correct the version or the site of {package}: the file is not there.",
+        steps=("Downloading",),
     ),
     _sign(
         "download-403",
         CAUSE,
-        r"(?:ERROR 40[13]|HTTP/\S+ 40[13]|returned error: 40[13]|Permission denied \(publickey|"
+        r"(?:ERROR 40[13]|Username/Password Authentication Failed|"
+        r"HTTP/\S+ 40[13]|returned error: 40[13]|Permission denied \(publickey|"
         r"Authentication failed for|could not read (?:Username|Password) for|Host key verification failed|"
         r"HTTP Error 40[13]|Authorization failed)",
         "The server refuses the download: see whether the address is right, and whether the container has the "
@@ -593,15 +610,8 @@ SIGNS: tuple[Sign, ...] = (
         "latter belongs into the build image's certificates.",
         after=3,
     ),
-    _sign(
-        "download-no-network",
-        CAUSE,
-        r"(?:unable to resolve host address '?(?P<host>[^\s']+?)'?$|"
-        r"Could not resolve host(?:name |: )'?(?P<host2>[\w.-]+)|Temporary failure in name resolution|"
-        r"Name or service not known|Network is unreachable|No route to host|ENOTFOUND|EAI_AGAIN|"
-        r"lookup \S+.*: (?:no such host|i/o timeout|server misbehaving|Temporary)|dns error: |[nN]etwork unreachable)",
-        *_NETWORK,
-    ),
+    _sign("download-no-network", CAUSE, _NO_NETWORK, *_NETWORK, steps=("Downloading",)),
+    _sign("download-no-network", CAUSE, _NO_NETWORK, *_NOT_IN_DOWNLOADING),
     _sign(
         "download-no-network",
         CAUSE,
@@ -629,6 +639,7 @@ SIGNS: tuple[Sign, ...] = (
         r"no such ref|ambiguous argument|not a tree object)|^error: pathspec '|"
         r"did not match any file\(s\) known to git|^abort: unknown revision|svn: E\d+: No such revision",
         "Correct {plain_variable}_VERSION: the repository does not have it.",
+        steps=("Downloading",),
     ),
     _sign(
         "download-git",
@@ -636,6 +647,7 @@ SIGNS: tuple[Sign, ...] = (
         r"(?:^fatal: repository '?(?P<url>\S+?)'? (?:not found|does not exist)|remote: Repository not found|"
         r"does not appear to be a git repository)",
         "Correct {plain_variable}_SITE: there is no such repository, or it is not public.",
+        steps=("Downloading",),
     ),
     _sign(
         "download-git",
@@ -679,9 +691,16 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "download",
         CAUSE,
+        r"Scheme missing\.|Unsupported scheme|not a valid URL|Invalid URL",
+        "Correct the address that the line names ({plain_variable}_SITE, or a site of the defconfig).",
+        steps=("Downloading",),
+    ),
+    _sign(
+        "download",
+        CAUSE,
         r"ERROR \d{3}: |^curl: \(\d+\) |^svn: E\d+: |^abort: |^hg: |lost connection$|wget: .*(?:error|"
         r"failed)|^fatal: unable to access|^bzr: ERROR|^cvs \[\w+ aborted\]|Unable to establish SSL connection|"
-        r"not a valid URL|: Unsupported scheme|Invalid URL|^ssh: |^scp: |^sftp: |Couldn't (?:stat|read) ",
+        r"^ssh: |^scp: |^sftp: |Couldn't (?:stat|read) ",
         before=r"^(?:GnuTLS|OpenSSL): ",
         steps=("Downloading",),
     ),
@@ -708,6 +727,13 @@ SIGNS: tuple[Sign, ...] = (
     ),
     # Archives.
     _sign(
+        "package",
+        CAUSE,
+        r": line \d+: (?P<path>/\S+\.\w+): (?:Permission denied|cannot execute.*|Is a directory)$",
+        "Set {variable}_EXTRACT_CMDS: Buildroot knows only compressed tar archives, and {path} is not called like one.",
+        steps=("Extracting",),
+    ),
+    _sign(
         "extract-corrupt",
         CAUSE,
         r"(?:(?:gzip|zcat|gunzip): (?P<path>/\S+)?.*(?:not in gzip format|unexpected end of file|"
@@ -730,11 +756,17 @@ SIGNS: tuple[Sign, ...] = (
     ),
     # Patches.
     _sign(
+        "patch-hunk",
+        CAUSE,
+        r"git binary diffs are not supported",
+        "Take the binary file out of {patch}: GNU patch cannot apply git's binary differences.",
+        before=r"^(?:Applying |patching file )",
+    ),
+    _sign(
         "patch-malformed",
         CAUSE,
         r"^(?:patch: )?\*\*\*\* +(?:malformed patch|Only garbage|unexpected end of file in patch|misordered|"
-        r"replacement text or line numbers mangled)|^error: (?:corrupt patch|patch fragment without header)|"
-        r"git binary diffs are not supported",
+        r"replacement text or line numbers mangled)|^error: (?:corrupt patch|patch fragment without header)",
         "Make {patch} anew: it is damaged (a context line that lost its leading space, a cut end, wrong line counts).",
         before=r"^(?:Applying |patching file )",
     ),
@@ -1039,6 +1071,7 @@ SIGNS: tuple[Sign, ...] = (
         "Add the host package that has the m4 file for {macro} to {variable}_DEPENDENCIES.",
         after=2,
     ),
+    _sign("missing-tool", CAUSE, r"^Can't exec \"(?P<tool>[^\"/]+)\": No such file", *_ADD_TOOL),
     _sign(
         "autotools",
         CAUSE,
@@ -1050,7 +1083,7 @@ SIGNS: tuple[Sign, ...] = (
         "autotools",
         CAUSE,
         r"^(?:(?:\S*/)?configure\.(?:ac|in)|\S*\.m4|(?:\S*/)?Makefile\.am)(?::\d+)*: error: |^(?:automake|aclocal|"
-        r"autom4te|autoheader|autoconf|autopoint|libtoolize|autoreconf)[\d.-]*: (?:error: |cannot )|^Can't exec \"|"
+        r"autom4te|autoheader|autoconf|autopoint|libtoolize|autoreconf)[\d.-]*: (?:error: |cannot )|"
         r": (?:required file '.*' not found|error: required file)|macro directory '.*' does not exist|"
         r"error: (?:Autoconf|Automake) version|error: Libtool library used but 'LIBTOOL'|^\*\*\* (?:No|"
         r"Warning).*libtool|'(?:aclocal|automake|autoconf)-?[\d.]*' is (?:needed|missing) ",
@@ -1097,6 +1130,16 @@ SIGNS: tuple[Sign, ...] = (
         *_ADD_LIBRARY,
         before=r"^CMake Error|^--   ?(?:No package|Package) '",
         after=5,
+        under="CMake Error",
+    ),
+    _sign(
+        "configure-cmake",
+        CAUSE,
+        r"^\s+Could not find a configuration file for package \"(?P<library>[^\"]+)\" that is compatible",
+        "Use another version of {library} or of {package}: the lines below name the one that is wanted and those that "
+        "are there.",
+        before=r"^CMake Error",
+        after=7,
         under="CMake Error",
     ),
     _sign(
@@ -1147,6 +1190,12 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "configure-meson",
         CAUSE,
+        r"ERROR: Value '?\"?.*? for \w+ option \"(?P<option>[^\"]+)\" is not one of the choices",
+        "Correct {option} in {variable}_CONF_OPTS: the line names its choices.",
+    ),
+    _sign(
+        "configure-meson",
+        CAUSE,
         r"Automatic wrap-based subproject downloading is disabled",
         "Add the package that provides the subproject to {variable}_DEPENDENCIES: Buildroot lets Meson download "
         "nothing.",
@@ -1177,14 +1226,36 @@ SIGNS: tuple[Sign, ...] = (
         "Use an older version of the crate or a newer Rust: this one needs what the line names.",
     ),
     _sign(
+        "host-too-old",
+        CAUSE,
+        r"feature '(?P<feature>edition\d+)' is required$|is older than the '(?P<feature2>\d+)' edition|"
+        r"(?P<feature3>lock file version \S+) (?:requires '-Z|was found, but this version of Cargo)",
+        "Use a newer Rust, or an older version of {package}: this Cargo does not know {feature}.",
+        before=r"^error: failed to parse|^Caused by:|^$",
+        after=3,
+    ),
+    _sign(
+        "missing-tool",
+        CAUSE,
+        r"^error: linker '(?P<linker>[^']+)' not found",
+        "Correct the linker that Cargo's configuration or RUSTFLAGS name: there is no {linker}.",
+        after=3,
+    ),
+    _sign(
         "compile-rust",
         CAUSE,
-        r"error: the lock file .* needs to be updated|error: cannot update the lock file|"
-        r"lock file version '?\d+'? (?:was found|requires)",
+        r"^error\[E0463\]: can't find crate for '(?:std|core)'",
+        "Use a Rust that has the standard library of the target that the note names.",
+        after=3,
+    ),
+    _sign(
+        "compile-rust",
+        CAUSE,
+        r"error: the lock file .* needs to be updated|error: cannot update the lock file",
         "Bring Cargo.lock in step with Cargo.toml (`cargo update`) by a patch: Buildroot builds with --locked.",
         after=3,
     ),
-    _sign("compile-rust", CAUSE, r"error: failed to (?:parse|load) manifest", after=9),
+    _sign("compile-rust", CAUSE, r"error: failed to (?:parse|load) manifest", after=9, opens=True),
     _sign("link", CAUSE, r"^error: linking with '[^']+' failed", after=4, opens=True),
     _sign(
         "compile-rust",
@@ -1219,6 +1290,7 @@ SIGNS: tuple[Sign, ...] = (
         "build itself downloads nothing.",
         after=4,
     ),
+    _sign("compile-go", CAUSE, r"^\s+imports .*: import cycle not allowed"),
     _sign(
         "host-too-old",
         CAUSE,
@@ -1417,10 +1489,23 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "compiler-option",
         CAUSE,
+        r"error: (?:bad|unknown|invalid) value \(?'(?P<value>[^']+)'\)? (?:for|in) '(?P<option>-m[^']*)'|"
+        r"error: unrecognized (?:command[- ]line )?option '(?P<option2>-m[^']+)'",
+        "Let the package's build use the target's compiler for the target's code and the build machine's for its own "
+        "programs, or correct {option}: this compiler does not know it.",
+    ),
+    _sign(
+        "compiler-option",
+        CAUSE,
+        r"error: (?:bad|unknown|invalid) value \(?'(?P<value>[^']+)'\)? (?:for|in) '(?P<option>[^']+)'",
+        "Correct {option}: this compiler does not know the value {value}.",
+    ),
+    _sign(
+        "compiler-option",
+        CAUSE,
         r"error: unrecognized (?:command[- ]line )?option '(?P<option>[^']+)'|"
         r"unknown argument:? '(?P<option2>[^']+)'|error: unsupported (?:option|argument) '(?P<option3>[^']+)'|(?:as|"
-        r"ld|ar|\S+-ld|\S+-as): unrecognized option '(?P<option4>[^']+)'|"
-        r"error: bad value \('[^']+'\) for '(?P<option5>[^']+)'|error: unknown value '[^']*' for '(?P<option6>[^']+)'",
+        r"ld|ar|\S+-ld|\S+-as): unrecognized option '(?P<option4>[^']+)'",
         "Take {option} out of the options of the compiler or linker, which does not know it.",
     ),
     _sign(
@@ -1556,7 +1641,7 @@ SIGNS: tuple[Sign, ...] = (
         r"(?:failed to run command '|: line \d+: |^exec: )(?P<tool>[\w.+-]+)(?:': No such file or directory|"
         r": command not found|: not found)$",
         "Use a build image with {tool} in it.",
-        steps=("Downloading",),
+        steps=("Downloading", "Extracting"),
     ),
     _sign(
         "missing-host-tool",
@@ -1594,7 +1679,8 @@ SIGNS: tuple[Sign, ...] = (
         r"exec: \"(?P<tool4>[^\"]+)\": executable file not found|^(?:which|type): no (?P<tool5>\S+) in|^(?:sudo|"
         r"xargs|nice|time|timeout|nohup|strace|"
         r"fakeroot): (?:failed to run command )?'?(?P<tool6>[^\s':]+)'?: No such file|"
-        r"^Could not find the program \['(?P<tool7>[^']+)'|^unable to execute '(?P<tool8>[^']+)': No such file",
+        r"^Could not find the program \['(?P<tool7>[^']+)'|^unable to execute '(?P<tool8>[^']+)': No such file|"
+        r"^error: command '(?P<tool9>[^']+)' failed: No such file",
         *_ADD_TOOL,
     ),
     _sign(
@@ -1655,7 +1741,9 @@ SIGNS: tuple[Sign, ...] = (
     # Shells, small tools, and any other tool that marks its line as an error.
     _sign("command", LIKELY, r"^scons: \*\*\* (?!\[)"),
     _sign(
-        "command", CAUSE, r"\bsh: .*(?:[Ss]yntax error|unexpected EOF|unterminated)|: (?:line )?\d+: [Ss]yntax error"
+        "command",
+        CAUSE,
+        r"(?:^|/)\w*sh: .*(?:[Ss]yntax error|unexpected EOF|unterminated)|: (?:line )?\d+: [Ss]yntax error",
     ),
     _sign("command", LIKELY, r"^\S+: (?:line )?\d+: .*(?:unbound variable|parameter (?:null or )?not set)$"),
     _sign(
