@@ -40,6 +40,8 @@ _OF_CALLERS = frozenset(
 """The kinds of a program that may have run a make itself: ``** (Mix) Could not compile with "make"``."""
 _REPORTED = 15
 """The most lines between a failed make and the words of the program that ran it."""
+_MOST_BEFORE = 5
+"""The most lines that ``Sign.before`` adds."""
 _TRACEBACK = 80
 """The most lines that a Python traceback has above its last line."""
 _AMID = 8
@@ -310,7 +312,7 @@ class _Search:
         first = last = hit.index
         if hit.sign.under:
             first = next(at for at in range(first - 1, -1, -1) if self._plain[at].startswith(hit.sign.under))
-        while hit.sign.before and first and hit.index - first < 3 and hit.sign.before.search(self._plain[first - 1]):
+        while hit.sign.before and first and hit.index - first < _MOST_BEFORE and hit.sign.before.search(self._plain[first - 1]):
             first -= 1
         while last - hit.index < hit.sign.after and last + 1 < len(self._plain) and self._goes_on(last + 1):
             last += 1

@@ -1231,7 +1231,7 @@ SIGNS: tuple[Sign, ...] = (
         r"feature '(?P<feature>edition\d+)' is required$|is older than the '(?P<feature2>\d+)' edition|"
         r"(?P<feature3>lock file version \S+) (?:requires '-Z|was found, but this version of Cargo)",
         "Use a newer Rust, or an older version of {package}: this Cargo does not know {feature}.",
-        before=r"^error: failed to parse|^Caused by:|^$",
+        before=r"^error: failed to parse|^  failed to parse|^Caused by:|^$",
         after=3,
     ),
     _sign(
