@@ -312,7 +312,12 @@ class _Search:
         first = last = hit.index
         if hit.sign.under:
             first = next(at for at in range(first - 1, -1, -1) if self._plain[at].startswith(hit.sign.under))
-        while hit.sign.before and first and hit.index - first < _MOST_BEFORE and hit.sign.before.search(self._plain[first - 1]):
+        while (
+            hit.sign.before
+            and first
+            and hit.index - first < _MOST_BEFORE
+            and hit.sign.before.search(self._plain[first - 1])
+        ):
             first -= 1
         while last - hit.index < hit.sign.after and last + 1 < len(self._plain) and self._goes_on(last + 1):
             last += 1
@@ -365,7 +370,7 @@ class _Search:
         said = [line for line, plain in zip(self._lines, self._plain, strict=True) if _is_said(plain)][-3:]
         kind, remedy = "unknown", None
         if place.inner.status in ("Error 137", "Killed"):
-            kind = "out-of-memory"
+            kind = "killed"
             remedy = fill(next(sign for sign in SIGNS if sign.kind == kind).remedies, {})
         elif self._step.startswith("Executing"):
             kind, remedy = "post-script", self._remedy_of_script(said)

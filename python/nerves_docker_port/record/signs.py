@@ -61,6 +61,7 @@ KINDS = {
     "interrupted": "the build was interrupted",
     "kconfig": "a kernel-style configuration fails",
     "kconfig-syntax": "a Config.in or Kconfig file is wrong",
+    "killed": "a program was killed, usually because memory ran out",
     "kernel": "the kernel cannot be linked or its modules not be installed",
     "license-file": "a licence file is not in the source",
     "license-hash": "a licence file is not the one that its hash describes",
@@ -186,6 +187,10 @@ _MEMORY = (
     "Give the container (with Docker Desktop or Podman: its virtual machine) more memory, or build with fewer jobs at "
     "once (BR2_JLEVEL in the defconfig)."
 )
+_KILLED = (
+    "See in the kernel's log whether memory ran out (`dmesg`, in the virtual machine with Docker Desktop). If so, give "
+    "the container more, or build with fewer jobs at once (BR2_JLEVEL in the defconfig); if not, build again."
+)
 _DISK = (
     "Free space on the disk where the engine keeps its volumes (`docker system df` tells who uses it), or enlarge it; "
     "then build again: it continues where it was."
@@ -250,9 +255,15 @@ SIGNS: tuple[Sign, ...] = (
         ENVIRONMENT,
         r"(?:Killed signal terminated program|Killed \(program \w+\)|terminated with signal 9 \[Killed\]|"
         r"virtual memory exhausted|: memory exhausted|out of memory|Out of memory|JavaScript heap out of memory|"
-        r"std::bad_alloc|^MemoryError|: Cannot allocate memory|signal: 9, SIGKILL|: signal: killed|^Killed$|"
-        r": line \d+: +\d+ Killed\b|LLVM ERROR: out of memory|cannot allocate \d+ bytes)",
+        r"std::bad_alloc|^MemoryError|: Cannot allocate memory|signal: 9, SIGKILL|: signal: killed|"
+        r"LLVM ERROR: out of memory|cannot allocate \d+ bytes)",
         _MEMORY,
+    ),
+    _sign(
+        "killed",
+        ENVIRONMENT,
+        r"^Killed$|: line \d+: +\d+ Killed\b",
+        _KILLED,
     ),
     _sign(
         "engine-limit",
@@ -907,7 +918,14 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "image-too-big",
         CAUSE,
-        r"Could not allocate (?:block|inode) in ext2 filesystem|Not enough space to build proposed filesystem|"
+        r"Could not allocate inode in ext2 filesystem",
+        "Raise BR2_TARGET_ROOTFS_EXT2_INODES in the defconfig; if it is 0, raise BR2_TARGET_ROOTFS_EXT2_SIZE.",
+        after=2,
+    ),
+    _sign(
+        "image-too-big",
+        CAUSE,
+        r"Could not allocate block in ext2 filesystem|Not enough space to build proposed filesystem|"
         r"mke?2?fs\S*: .*(?:too small|No free|Ext2 inode)",
         "Raise BR2_TARGET_ROOTFS_EXT2_SIZE in the defconfig, or make the root file system smaller.",
         after=2,
@@ -927,6 +945,12 @@ SIGNS: tuple[Sign, ...] = (
         "Raise the size of {image} in the genimage configuration, or put less into it.",
         "Raise the image's size in its configuration, or put less into it.",
         after=2,
+    ),
+    _sign(
+        "image",
+        CAUSE,
+        r"^mkfs\.ext\d: invalid blocks '(?P<size>[^']*)'",
+        "Correct BR2_TARGET_ROOTFS_EXT2_SIZE in the defconfig: {size} is no size.",
     ),
     _sign(
         "image",
@@ -1504,8 +1528,8 @@ SIGNS: tuple[Sign, ...] = (
         "compiler-option",
         CAUSE,
         r"error: unrecognized (?:command[- ]line )?option '(?P<option>[^']+)'|"
-        r"unknown argument:? '(?P<option2>[^']+)'|error: unsupported (?:option|argument) '(?P<option3>[^']+)'|(?:as|"
-        r"ld|ar|\S+-ld|\S+-as): unrecognized option '(?P<option4>[^']+)'",
+        r"unknown argument:? '(?P<option2>[^']+)'|error: unsupported (?:option|argument) '(?P<option3>[^']+)'|"
+        r"(?:^|[/ ])(?:[\w.]+-)*(?:as|ld|ar)(?:\.\w+)?: unrecognized option '(?P<option4>[^']+)'",
         "Take {option} out of the options of the compiler or linker, which does not know it.",
     ),
     _sign(
@@ -1715,6 +1739,14 @@ SIGNS: tuple[Sign, ...] = (
         r"\*\*\* No targets specified and no makefile found|\*\*\* .*: No such file or directory\.  Stop",
     ),
     # Files.
+    _sign(
+        "missing-file",
+        CAUSE,
+        r"^cat: (?P<path>\S+): No such file or directory$",
+        "Correct the option of the defconfig that names {path} (BR2_ROOTFS_USERS_TABLES, BR2_ROOTFS_DEVICE_TABLE or "
+        "BR2_ROOTFS_STATIC_DEVICE_TABLE): it does not exist.",
+        steps=("Generating root filesystems common",),
+    ),
     _sign(
         "permission",
         LIKELY,
