@@ -194,6 +194,18 @@ def test_how_the_log_is_written_does_not_matter(one: Expected, change: object) -
     assert any(one.decisive in line for line in cause.lines)
 
 
+@pytest.mark.parametrize("one", [one for one in FAILED if one.package or one.step], ids=by_name)
+@pytest.mark.parametrize(
+    "prefix",
+    ["builder-1  | ", "build\tMix\t2026-11-25T14:09:{0}.1Z ", "14:09:{0}  ", "Nov 25 14:09:{0} ci docker[{0}]: "],
+)
+def test_what_a_ci_service_writes_before_each_line_does_not_matter(one: Expected, prefix: str) -> None:
+    lines = content(one.path).splitlines(keepends=True)
+    cause = found(b"".join(prefix.format(10 + at % 50).encode() + line for at, line in enumerate(lines)))
+    assert (cause.package, cause.step) == (one.package, one.step)
+    assert any(line.endswith(one.decisive) for line in cause.lines)
+
+
 @pytest.mark.parametrize("one", FAILED, ids=by_name)
 def test_a_failure_that_a_later_run_mended_is_none(one: Expected) -> None:
     assert cause_of(content(one.path) + PASSED[0]) is None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO
 
 from nerves_docker_port.record import providers
-from nerves_docker_port.record.failure import Place
+from nerves_docker_port.record.failure import MakeError, Place
 from nerves_docker_port.record.signs import SIGNS, Rank, Sign
 
 MOST_LINES = 10
@@ -40,6 +40,10 @@ _OF_CALLERS = frozenset(
 """The kinds of a program that may have run a make itself: ``** (Mix) Could not compile with "make"``."""
 _REPORTED = 15
 """The most lines between a failed make and the words of the program that ran it."""
+_LONGEST_PREFIX = 256
+"""Bytes of what a CI service writes before each line."""
+_NOT_PREFIXED = 0.1
+"""The part of the lines that may lack the prefix that the others have."""
 _MOST_BEFORE = 5
 """The most lines that ``Sign.before`` adds."""
 _TRACEBACK = 80
@@ -78,7 +82,7 @@ class Hit:
 _ESCAPE = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[()].|[@-Z\\^_=>78])")
 # In a UTF-8 locale, compilers use the typographic quotation marks U+2018 and U+2019 (double: U+201C, U+201D).
 _QUOTES = str.maketrans({"`": "'", "\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
-_TIMESTAMP = re.compile(r"^\[?(?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]? ")
+_TIMESTAMP = re.compile(r"^\[?(?:\d{4}-\d\d-\d\d[T ])?\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?\]?(?: |$)")
 _LINE_END = re.compile(rb"\r*\n|\r")
 
 # A compiler's explanations around an error: they do not count as distance.
@@ -170,7 +174,7 @@ class _Search:
         self._place = place
         self._step = place.step or ""
         self._lines = _lines_before(log, place.begin, place.end)
-        self._plain = [to_plain(line) for line in self._lines]
+        self._plain = _without_prefix([to_plain(line) for line in self._lines], _prefix(log, place.last))
 
     def cause(self) -> Cause:
         """Look from the most certain to the least."""
@@ -640,6 +644,26 @@ def _is_said(plain: str) -> bool:
 def to_plain(line: str) -> str:
     """``line`` as the patterns want it: no escape sequences, one sort of quotation mark, no time before it."""
     return _TIMESTAMP.sub("", without_escapes(line).translate(_QUOTES).rstrip())
+
+
+def _prefix(log: BinaryIO, error: MakeError) -> str:
+    """What stands before make's own words in a line: a CI service may write its own before every line of a log."""
+    before = split_lines(_read(log, max(0, error.offset - _LONGEST_PREFIX), error.offset))
+    return to_plain(f"{before[-1]}|")[:-1] if before and error.offset else ""
+
+
+def _without_prefix(plain: Sequence[str], prefix: str) -> list[str]:
+    """The lines without ``prefix``, whose numbers may be others in each line, if almost all of them begin with it."""
+    if not prefix:
+        return [*plain]
+    shown = prefix.rstrip()
+    numbered = re.sub(r"\d+", r"\\d+", re.escape(shown))
+    begin = re.compile(f"{numbered}(?:$|{re.escape(prefix[len(shown) :])})")
+    shortened = [begin.sub("", line, count=1) if begin.match(line) else None for line in plain]
+    # The first line begins at a headline, behind its prefix.
+    if shortened[1:].count(None) > _NOT_PREFIXED * len(plain):
+        return [*plain]
+    return [line if line is not None else whole for line, whole in zip(shortened, plain, strict=True)]
 
 
 def without_escapes(text: str) -> str:
