@@ -44,7 +44,7 @@ _LONGEST_PREFIX = 256
 """Bytes of what a CI service writes before each line."""
 _NOT_PREFIXED = 0.1
 """The part of the lines that may lack the prefix that the others have."""
-_MOST_BEFORE = 5
+_MOST_BEFORE = 8
 """The most lines that ``Sign.before`` adds."""
 _TRACEBACK = 80
 """The most lines that a Python traceback has above its last line."""

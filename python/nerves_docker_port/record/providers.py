@@ -200,6 +200,18 @@ setuptools-scm: setuptools_scm
 cython: Cython
 click: click
 attrs: attr
+hatchling: hatchling
+hatch-vcs: hatch_vcs
+poetry-core: poetry
+pdm-backend: pdm
+meson-python: mesonpy
+maturin: maturin
+setuptools-rust: setuptools_rust
+pathspec: pathspec
+pluggy: pluggy
+trove-classifiers: trove_classifiers
+typing-extensions: typing_extensions
+psutil: psutil
 """
 # Functions whose library or header C programs often do not name: the linker's options, and the package of the library.
 _SYMBOLS = {

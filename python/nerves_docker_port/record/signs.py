@@ -810,12 +810,19 @@ SIGNS: tuple[Sign, ...] = (
         "patch-hunk",
         CAUSE,
         r"^The next patch would (?:create|delete) the file|"
-        r"^(?:\d+ out of \d+ hunks? (?:FAILED|ignored))|^Aborting\.  |^error: patch failed|^Patch failed!|"
+        r"^(?:\d+ out of \d+ hunks? (?:FAILED|ignored))|^error: patch failed|^Patch failed!|"
         r"^patch: \*\*\*\* ",
         *_HUNK,
         before=r"^(?:Applying |patching file )",
         after=4,
     ),
+    _sign(
+        "patch-hunk",
+        CAUSE,
+        r"^Aborting\.  '(?P<path>[^']+)' is not a directory",
+        "Correct the option or the variable that names {path}: there is no such directory.",
+    ),
+    _sign("patch-hunk", CAUSE, r"^Aborting\.  "),
     _sign(
         "patch-hunk",
         CAUSE,
@@ -1584,6 +1591,14 @@ SIGNS: tuple[Sign, ...] = (
     ),
     _sign(
         "python",
+        CAUSE,
+        r"^ERROR Unmet dependencies",
+        "Let Buildroot have versions of the named Python modules that {package} takes, or patch what it demands.",
+        after=6,
+    ),
+    _sign("compile-other", CAUSE, r"^[^\s:]+\.(?:pyx|pxd|pxi):\d+:\d+: (?![Ww]arning|.*[Pp]erformance hint)"),
+    _sign(
+        "python",
         LIKELY,
         r"^(?:[a-z]\w*\.)*(?:[A-Z]\w*(?:Error|Exception|Exit|Interrupt|NotFound|Failure)|SystemExit|StopIteration|"
         r"AssertionError)(?::|$)",
@@ -1620,6 +1635,13 @@ SIGNS: tuple[Sign, ...] = (
         "perl",
         LIKELY,
         r"^(?!Use of uninit|Useless use|Subroutine \S+ redefined).* at \S+\.(?:p[lm]|PL|in|t) line \d+\.$",
+    ),
+    _sign(
+        "elixir",
+        CAUSE,
+        r"^Compilation failed due to warnings while using the --warnings-as-errors option",
+        "Correct what the compiler warns of, or compile without --warnings-as-errors.",
+        before=r"^\s*warning: |^\s*\d* +\u2502|^\s+\u2514|^\s+\S+\.exs?:\d+|^$",
     ),
     _sign(
         "elixir",
