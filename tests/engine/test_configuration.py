@@ -17,6 +17,7 @@ import pytest
 from integration.host import apt_install
 
 from nerves_docker_port.port.wire import Atom, Term
+from support import hostile
 from support.images import NEW, OLD
 from support.port import Conversation
 from support.requests import keyword
@@ -91,6 +92,20 @@ def test_env_may_have_the_names_that_a_script_would_take(
     config = keyword(env=keyword(**dict.fromkeys(names, "mine")))
     probe = "".join(f'echo "{name}=${name}"\n' for name in names)
     assert said(system, probe, config) == [f"{name}=mine" for name in names]
+
+
+@pytest.mark.parametrize(("image", "version"), [(NEW, "1.34.0"), (OLD, "1.27.0")], ids=["new", "old"])
+def test_a_build_ends_well_whatever_the_environment_says(make_system: MakeSystem, image: str, version: str) -> None:
+    system = make_system(image=image, platform_version=version)
+    variables = hostile.VARIABLES if image == NEW else hostile.HARMLESS_FOR_STOCK
+    # The tar of the build itself would fail.
+    config = keyword(env=keyword(**{name: value for name, value in variables.items() if name != "TAR_OPTIONS"}))
+    with system.helper() as helper:
+        conversation = helper.request("build", system.args(runner_config=config))
+        assert system.built_by() == 1000
+        again = helper.request("archive", system.args(runner_config=config))
+    assert conversation.error is None
+    assert again.headlines[-1].startswith("Reusing artifact archive")
 
 
 def test_pass_env_brings_variables_of_the_host(system: System) -> None:

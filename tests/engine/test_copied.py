@@ -20,9 +20,11 @@ import pytest
 from docker.models.containers import Container
 from integration.blind import NAME, BlindEngine, blind_engine
 
+from support import hostile
 from support.images import NEW, OLD
 from support.port import wait_until
 from support.recorder import Recorder
+from support.requests import keyword
 from support.system import System, ours, owner
 
 MakeSystem = Callable[..., System]
@@ -84,6 +86,20 @@ def test_build_and_archive_work_and_reuse_as_on_an_engine_that_sees_our_files(fa
         f"{system.volume}-package",
         f"{system.volume}-platform",
     }
+
+
+@pytest.mark.parametrize(("image", "version"), [(NEW, "1.34.0"), (OLD, "1.27.0")], ids=["new", "old"])
+def test_copies_come_and_go_whatever_the_environment_says(
+    far: Far, make_system: MakeSystem, image: str, version: str
+) -> None:
+    system = make_system(host=far.host, image=image, platform_version=version)
+    variables = hostile.VARIABLES if image == NEW else hostile.HARMLESS_FOR_STOCK
+    # The tar of the build itself would fail.
+    config = keyword(env=keyword(**{name: value for name, value in variables.items() if name != "TAR_OPTIONS"}))
+    system.run("build", runner_config=config).value()
+    assert system.artifact.exists()
+    # create-build.sh has made this file.
+    assert (system.package / "Config.in").exists()
 
 
 CHOSEN = {"NERVES_DOCKER_WORKSPACE": "copied"}

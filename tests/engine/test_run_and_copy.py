@@ -16,8 +16,10 @@ import docker
 import pytest
 
 from nerves_docker_port.port.wire import Atom, Term
+from support import hostile
 from support.images import NEW, OLD
 from support.port import Conversation, Helper, wait_until
+from support.requests import keyword
 from support.system import System, at_work, owner
 
 PERSON = 12345
@@ -70,6 +72,40 @@ def sh(system: System, script: str) -> bytes:
     conversation, written = run(system, "sh", "-c", script)
     assert conversation.value() == {"status": 0}, written
     return written
+
+
+def seen_by_docker_run(client: docker.DockerClient, system: System, env: list[str]) -> list[bytes]:
+    """The environment that `docker run --env` gives to a program in the image."""
+    options: dict[str, Any] = {"remove": True, "stderr": False, "working_dir": _workdir(system)}
+    written: bytes = client.containers.run(system.image, ["env"], environment=env, **options)
+    # The entrypoint of the old image writes lines of its own.
+    return _variables(written.rpartition(b"Switching user\n")[2])
+
+
+def _workdir(system: System) -> str:
+    return "/home/nerves/project" if system.image == NEW else "/nerves/build"
+
+
+def _variables(environ: bytes) -> list[bytes]:
+    return sorted(each for each in environ.splitlines() if not each.startswith((b"HOSTNAME=", b"ERROR: ld.so")))
+
+
+@pytest.mark.parametrize("image", [NEW, OLD])
+@pytest.mark.parametrize("name", ["none", "all", "BASH_FUNC_printf%%", "FUNCNEST"])
+def test_a_command_sees_the_environment_that_docker_run_would_give_it(
+    make_system: Callable[..., System], client: docker.DockerClient, image: str, name: str
+) -> None:
+    given = {} if name == "none" else hostile.VARIABLES if name == "all" else {name: hostile.VARIABLES[name]}
+    if image == OLD:
+        given = {name: value for name, value in given.items() if name in hostile.HARMLESS_FOR_STOCK}
+    system = make_system(image=image, platform_version="1.34.0" if image == NEW else "1.27.0")
+    system.write("my_system/hostile.sh", "exit 9\n")
+    config = keyword(env=keyword(**given))
+    conversation, written = run(system, "env", runner_config=config)
+    assert conversation.value() == {"status": 0}, written
+    ours = ["UID=1000", "GID=1000", "TERM=xterm-256color", "NERVES_BR_DL_DIR=/nerves/dl"]
+    expected = seen_by_docker_run(client, system, [*ours, *(f"{name}={value}" for name, value in given.items())])
+    assert _variables(written) == expected
 
 
 def copy(system: System, source: str | bytes, target: Path | str) -> Conversation:
@@ -135,7 +171,7 @@ def test_words_arrive_as_they_are(new_system: System) -> None:
 def test_a_program_that_is_not_there(new_system: System) -> None:
     conversation, written = run(new_system, "no-such-program")
     assert conversation.value() == {"status": 127}
-    assert b"no-such-program: command not found" in written
+    assert b"'no-such-program': No such file or directory" in written
 
 
 def test_what_a_command_writes_is_not_looked_through(new_system: System) -> None:

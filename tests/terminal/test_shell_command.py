@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING
 import docker
 import pytest
 
+from support import hostile
 from support.images import NEW, NEW_1_28_0, OLD
 from support.port import packaged_command, wait_until
 from support.recorder import Recorder
+from support.requests import keyword
 from support.system import System
 from support.tmux import OUTER, PATIENCE
 
@@ -60,6 +62,16 @@ def test_it_is_in_the_build_directory_as_the_caller(shell: Shell) -> None:
     shell.tmux.run("cd /nerves/env/my_system && echo BR2_arm=y > nerves_defconfig")
     assert (shell.system.package / "nerves_defconfig").read_text() == "BR2_arm=y\n"
     shell.tmux.wait_for(r"^ Nerves  my_system > $|^ Nerves  my_system >$")
+
+
+def test_it_opens_whatever_the_environment_says_and_the_person_sees_that_environment(shell: Shell) -> None:
+    names = ("BASH_FUNC_printf%%", "EXECIGNORE", "FUNCNEST", "LC_ALL", "LD_PRELOAD", "PATH", "TMPDIR", "ndp_state")
+    shell.open(runner_config=keyword(env=keyword(**{name: hostile.VARIABLES[name] for name in names})))
+    assert shell.tmux.run('echo "$FUNCNEST|$LC_ALL|$PATH|$TMPDIR|$ndp_state|${ndp_with-unset}"').splitlines()[-1] == (
+        "1|xx_YY|/usr/sbin:/usr/bin|/nowhere|/nowhere|unset"
+    )
+    shell.tmux.enter("exit")
+    assert shell.left() == 0
 
 
 @pytest.mark.parametrize("uid", [0, 1005, 4242])

@@ -49,7 +49,8 @@ def play(
 
     def played(_engine: Engine, spec: Spec, _cancellation: Cancellation) -> tuple[int, bytes]:
         words = [*(spec.entrypoint or []), *(spec.command or [])]
-        if words[0] == "df":
+        # The words before it give it an environment.
+        if "df" in words:
             return 0, df
         (mount,) = spec.mounts
         return (run or here)(words, Path(mount.source))

@@ -35,6 +35,7 @@ from nerves_docker_port.volume import lock
 from nerves_docker_port.volume import prune as volumes
 from nerves_docker_port.workspace.choose import Choice, which
 from nerves_docker_port.workspace.copied import check_settings
+from nerves_docker_port.workspace.mounted import CLEAN
 from nerves_docker_port.workspace.packing import TEMPORARY
 
 OUR_RUNNER = "Elixir.NervesDockerPort.BuildRunner"
@@ -416,11 +417,11 @@ class _Prober:
         spec = Spec(
             name=f"nerves-docker-port-doctor-{secrets.token_hex(8)}",
             image=self._image.id,
-            command=command[1:],
+            command=[*CLEAN[1:], *command],
             workdir="/",
             mounts=[mount],
             labels=labels(project="nerves_docker_port", step="doctor"),
-            entrypoint=command[:1],
+            entrypoint=CLEAN[:1],
             user=self._user,
             network="none",
         )

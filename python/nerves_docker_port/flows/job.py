@@ -32,7 +32,7 @@ from nerves_docker_port.volume.lock import session_name
 from nerves_docker_port.volume.session import Failure, Session
 from nerves_docker_port.volume.steps import Step, new_token
 from nerves_docker_port.workspace.choose import open_workspace
-from nerves_docker_port.workspace.mounted import Workspace, bash
+from nerves_docker_port.workspace.mounted import Workspace, bash, shown
 
 HEADLINES = {"make_system": "Creating artifact archive", "copy": "Copying artifact archive to host"}
 """The headline that the user sees when a step begins, by the name of the step."""
@@ -182,7 +182,9 @@ class Job:
     def _begin(self, step: Step, under_way: ExitStack) -> None:
         if step.name == "make":
             self.reporter.tracker.ask(
-                lambda what: self.session.output_of([*bash("packages", "packages.sh"), what], self.workspace.user)
+                lambda what: self.session.output_of(
+                    [*bash("packages", "environment.sh", "packages.sh"), what], self.workspace.user
+                )
             )
         if step.name in HEADLINES:
             self.reporter.headline(HEADLINES[step.name])
@@ -361,8 +363,7 @@ def _step_error(job: Job, step: Step, failure: Failure, kind: str, cause: str) -
     if step.name == "make_system" and "No rule to make target 'system'" in last_lines:
         package, names = job.request.package, job.request.names
         return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
-    # A program of ours is an argument of bash. The user is told only its name.
-    command = shlex.join(step.command[3:] if list(step.command[:2]) == ["/bin/bash", "-c"] else step.command)
+    command = shlex.join(shown(step.command))
     # Where the kernel's count cannot be read, the log can tell it, because gcc prints that its compiler was killed.
     if failure.out_of_memory or kind == "out-of-memory" or "Killed signal terminated program" in last_lines:
         return errors.out_of_memory(command, failure.status, last_lines, log, cause=cause)

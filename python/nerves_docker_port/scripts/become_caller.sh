@@ -11,8 +11,7 @@
 # have `ubuntu`, 1000), and a look-up by uid returns the first line. `usermod` would be too slow, because it walks
 # through the whole home directory with the build tree.
 #
-# The names of variables begin with ndp_, because every other variable must have the value that was given to the
-# container when a step runs.
+# The program runs in the environment of the container, with another HOME. This text comes after environment.sh, too.
 #
 # Every session begins with this script, and each program that it starts takes one or two milliseconds. So it uses bash
 # itself wherever that is possible.
@@ -79,7 +78,9 @@ ndp_give_ssh "$ndp_home" "$ndp_uid" "$ndp_gid"
 [ "$ndp_owner" = "$ndp_uid" ] || find . -xdev -depth ! -uid "$ndp_uid" -exec chown -h "$ndp_uid:$ndp_gid" {} +
 # The pipe or terminal of the output still belongs to root, and a program that writes to `/dev/stderr` opens it again.
 chown "$ndp_uid" "/proc/$$/fd/1" 2>/dev/null || :
-export HOME="$ndp_home"
+ndp_with=()
+ndp_read_environment /nerves-docker-port/environment
+ndp_with+=("HOME=$ndp_home")
 # The configure scripts of GNU tar and coreutils refuse to run as root without this variable.
-[ "$ndp_uid" != 0 ] || export FORCE_UNSAFE_CONFIGURE=1
-exec setpriv --reuid="$ndp_uid" --regid="$ndp_gid" --init-groups "$@"
+[ "$ndp_uid" != 0 ] || ndp_with+=(FORCE_UNSAFE_CONFIGURE=1)
+exec setpriv --reuid="$ndp_uid" --regid="$ndp_gid" --init-groups "${ndp_with[@]}" "$@"

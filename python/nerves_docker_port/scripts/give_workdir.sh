@@ -4,8 +4,7 @@
 # Arguments: uid, gid, then the words of the program to run, the entrypoint first. This text comes after give_ssh.sh in
 # one program.
 #
-# The names of variables begin with ndp_, because every other variable must have the value that was given to the
-# container when a step runs.
+# The entrypoint runs in the environment of the container, as with `docker run`. This text comes after environment.sh, too.
 set -e
 ndp_uid=$1 ndp_gid=$2
 shift 2
@@ -27,4 +26,6 @@ fi
 ndp_give_ssh "$ndp_home" "$ndp_uid" "$ndp_gid"
 # If the output is a terminal, the shell runs on it, so the terminal must belong to the build user.
 [ ! -t 1 ] || chown "$ndp_uid" "/proc/$$/fd/1"
-exec "$@"
+ndp_with=()
+ndp_read_environment /nerves-docker-port/environment
+exec "${ndp_with[@]}" "$@"

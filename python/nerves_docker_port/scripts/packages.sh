@@ -2,7 +2,7 @@
 # Prints which packages a build has to build, while the build runs. Runs in the build directory and changes nothing in
 # it.
 #
-# Argument: `look` or `list`.
+# Argument: `look` or `list`. This text comes after environment.sh in one program.
 #   look  prints `config SHA256` for the configuration, then `built DIRECTORY` for each package that is already built
 #   list  prints the output of `make show-info` about the packages of the configuration, as JSON
 #
@@ -22,6 +22,9 @@ case $1 in
     trap 'rm -rf "$ndp_output"' EXIT
     cp .config .br2-external.mk "$ndp_output"
     { echo 1000 >/proc/self/oom_score_adj && renice -n 19 $$ && ionice -c 3 -p $$; } >/dev/null 2>&1 || :
-    make -s --no-print-directory -C "$ndp_buildroot" O="$ndp_output" BR2_EXTERNAL="$ndp_external" show-info
+    # make reads the configuration in the environment of the build.
+    ndp_with=()
+    ndp_read_environment /nerves-docker-port/tmp/environment
+    "${ndp_with[@]}" make -s --no-print-directory -C "$ndp_buildroot" O="$ndp_output" BR2_EXTERNAL="$ndp_external" show-info
     ;;
 esac

@@ -15,8 +15,6 @@
 # If the program below ends by itself, this program writes the mark `below` (scripts/steps.sh says what a mark is). It
 # writes no mark if the program below succeeded after the final step, because that step has written its own mark.
 #
-# The names of variables here begin with ndp_, because the steps inherit the environment. Every other variable must have
-# the value that was given to the container.
 ndp_token=$1 ndp_patience=$2
 shift 2
 ndp_state=/nerves-docker-port

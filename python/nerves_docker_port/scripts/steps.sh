@@ -15,11 +15,16 @@
 # byte 036. It also writes these values to the file `ended`, for a helper that had no connection when the mark was
 # written. After a step that fails, the later steps that came together with it do not run.
 #
+# The steps run in the environment of the container, and this program does not (keep_environment.sh). This text comes
+# after environment.sh in one program.
+#
 # This is a program for bash, because a POSIX shell has no arrays. Every builder image has bash, for `create-build.sh`.
 ndp_token=$1
 ndp_final=("${@:3:$2}")
 shift "$((2 + $2))"
 ndp_state=/nerves-docker-port
+ndp_with=()
+ndp_read_environment "$ndp_state/tmp/environment"
 # The messages of bash about its jobs must not be in the output of the build.
 exec 8>&1 9>&2 2>/dev/null
 # All processes in the container get TERM. If a step runs, this program goes on until it has written the mark of the
@@ -47,6 +52,8 @@ ndp_run() {
     ndp_name=$1 ndp_count=$2
     ndp_words=("${@:3:ndp_count}")
     shift $((ndp_count + 2))
+    # env(1) takes a program with `=` in its name for a variable. nice(1) does not, and changes nothing with `-n 0`.
+    case ${ndp_words[0]} in *=*) ndp_words=(/usr/bin/nice -n 0 -- "${ndp_words[@]}") ;; esac
     ndp_count_kills
     ndp_before=$ndp_kills
     # With job control (`set -m`) a step gets a process group of its own, and does not ignore SIGINT and SIGQUIT. It is
@@ -58,7 +65,7 @@ ndp_run() {
     ndp_error=8
     [ "$ndp_name" != copy ] || ndp_error=9
     set -m
-    "${ndp_words[@]}" </dev/null >&8 2>&"$ndp_error" 7<&- 8>&- 9>&- &
+    "${ndp_with[@]}" "${ndp_words[@]}" </dev/null >&8 2>&"$ndp_error" 7<&- 8>&- 9>&- &
     ndp_step=$!
     set +m
     # If a signal arrives, `wait` returns a status that is not that of the step, so it is called again. It may also

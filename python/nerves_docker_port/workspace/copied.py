@@ -101,7 +101,7 @@ class CopiedWorkspace(Workspace):
         known = fingerprint(self._note_states())
         receive = [token, self.package_dir, PLATFORM, ccache, known, "more" if self._more() else ""]
         caller = [str(self.uid), str(self.gid)]
-        begin = ("say.sh", "list.sh", "receive.sh", "give_ssh.sh")
+        begin = ("say.sh", "list.sh", "receive.sh", "give_ssh.sh", "environment.sh")
         if self.makes_user:
             return [*bash("prepare", *begin, "give_workdir.sh"), *receive, "caller", *caller]
         # The owners of files on the volumes do not matter, so the image's own user stays as it is. With `/` as the

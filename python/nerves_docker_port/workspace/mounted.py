@@ -35,6 +35,12 @@ SSH_AGENT = "/nerves/ssh-agent.sock"
 CREATE_BUILD = "create-build.sh"
 CCACHE = ".buildroot-ccache"
 """The ccache directory's name in the build user's home, where Buildroot expects it (BR2_CCACHE_DIR)."""
+CLEAN = ("/usr/bin/env", "-i", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+"""The words before a program of ours in a container, so that it gets no variable of the image or of the settings."""
+_FIRST = f"{STATE}/environment"
+"""The file with the environment of the container's first program, for the program that prepares the container."""
+_BELOW = f"{STATE}/tmp/environment"
+"""The file with the environment that the steps get: that of the first program, as the image's entrypoint changed it."""
 
 
 @dataclass(frozen=True)
@@ -92,17 +98,17 @@ class Workspace:
 
         ``flow`` names the flow in the container's labels. ``final`` is the step that ``Session.finish`` runs.
         """
-        below = [*bash("steps", "steps.sh"), *to_arguments(token, steps, final)]
+        below = [*bash("steps", "environment.sh", "steps.sh"), *to_arguments(token, steps, final)]
         return self._spec(flow, below, token)
 
     def shell(self, console: tuple[int, int], token: str) -> Spec:
         """Return the container of a shell in the build directory. ``console`` is the terminal's rows and columns."""
-        shell = [*bash("shell", "shell.sh"), *self.create_build.command]
+        shell = [*bash("shell", "environment.sh", "shell.sh"), *self.create_build.command]
         return replace(self._spec("shell", self._at_terminal(shell, token), token), console=console)
 
     def command(self, words: Sequence[str], console: tuple[int, int], token: str) -> Spec:
         """Return the container of the command ``words``. ``console`` is the terminal's rows and columns."""
-        run = [*bash("run", "run.sh"), token, *self.create_build.command, *words]
+        run = [*bash("run", "environment.sh", "run.sh"), token, *self.create_build.command, *words]
         return replace(self._spec("run", self._at_terminal(run, token), token), console=console)
 
     def reading(self, token: str) -> Spec:
@@ -111,7 +117,8 @@ class Workspace:
         It mounts only the build volume, and its steps run as root.
         """
         spec = self._spec("copy", (), token)
-        steps = [*bash("read", "say.sh", "here.sh"), token, *bash("steps", "steps.sh")]
+        steps = [*bash("read", "say.sh", "here.sh"), token, *_keep_environment(_BELOW)]
+        steps += bash("steps", "environment.sh", "steps.sh")
         steps += to_arguments(token, (), None)
         return replace(spec, command=steps, mounts=spec.mounts[:1], env=())
 
@@ -183,9 +190,17 @@ class Workspace:
         look = [token, *self._recognised()]
         caller = [str(self.uid), str(self.gid)]
         if self.makes_user:
-            return [*bash("prepare", "say.sh", "look.sh", "give_ssh.sh", "give_workdir.sh"), *look, *caller]
+            return [
+                *bash("prepare", "say.sh", "look.sh", "give_ssh.sh", "environment.sh", "give_workdir.sh"),
+                *look,
+                *caller,
+            ]
         become = [token, *caller, self.package_dir]
-        return [*bash("prepare", "say.sh", "look.sh", "give_ssh.sh", "become_caller.sh"), *look, *become]
+        return [
+            *bash("prepare", "say.sh", "look.sh", "give_ssh.sh", "environment.sh", "become_caller.sh"),
+            *look,
+            *become,
+        ]
 
     def _recognised(self) -> list[str]:
         """Return the arguments by which scripts/look.sh recognises the host's directories.
@@ -207,11 +222,12 @@ class Workspace:
     def _spec(self, flow: str, below: Sequence[str], token: str) -> Spec:
         if self.request.settings.remote_cache is not None:
             below = [*bash("ccache", "say.sh", "ccache.sh"), token, *below]
+        patience = str(self.request.settings.patience)
         return Spec(
             name=session_name(self.volume),
             image=self.image.id,
-            entrypoint=[*bash("session", "session.sh"), token, str(self.request.settings.patience)],
-            command=[*self._prepare(token), *self.image.entrypoint, *below],
+            entrypoint=[*_keep_environment(_FIRST), *bash("session", "session.sh"), token, patience],
+            command=[*self._prepare(token), *self.image.entrypoint, *_keep_environment(_BELOW), *below],
             workdir=self.workdir,
             env=self._env(self.uid, self.gid),
             mounts=[*self._mounts(), *self._ssh_mounts(), *self._configured_mounts()],
@@ -288,6 +304,18 @@ def limits(engine: Engine, settings: Settings) -> Limits:
 def bash(name: str, *files: str) -> list[str]:
     """Return the words of a command that runs the scripts ``files`` one after the other. The arguments follow them.
 
-    ``name`` is part of the name that the process list shows. bash is in every builder image (steps.sh).
+    ``name`` is part of the name that the process list shows. bash is in every builder image (steps.sh). The scripts get
+    none of the variables of the container (scripts/keep_environment.sh).
     """
-    return ["/bin/bash", "-c", scripts.text(*files), f"nerves-docker-port-{name}"]
+    return [*CLEAN, "/bin/bash", "-c", scripts.text(*files), f"nerves-docker-port-{name}"]
+
+
+def shown(command: Sequence[str]) -> Sequence[str]:
+    """Return the words of a command as a user may see them: if it is the result of ``bash``, from its name on."""
+    ours = len(CLEAN)
+    return command[ours + 3 :] if tuple(command[:ours]) == CLEAN else command
+
+
+def _keep_environment(file: str) -> list[str]:
+    """Return the words of a program that saves its environment in ``file`` and then runs the words that follow."""
+    return ["/bin/bash", "-p", "-c", scripts.text("keep_environment.sh"), "nerves-docker-port-environment", file]
