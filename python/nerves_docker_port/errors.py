@@ -1173,6 +1173,27 @@ def out_of_memory(step: str, status: int, last_lines: str, log: str, *, cause: s
     )
 
 
+def killed_hint(*, memory_is_known: bool) -> str:
+    """Return the hint of ``step_failed`` if a process of the step got the signal KILL.
+
+    Without ``memory_is_known``, nobody knows whether the kernel has killed it because memory ran out.
+    """
+    somebody = (
+        "see who or what ends processes there (`kill -9`, `docker kill`, earlyoom, systemd-oomd, a time limit of the "
+        "CI)"
+    )
+    if memory_is_known:
+        return (
+            "A process was killed (signal 9), and the kernel did not do it for want of memory: "
+            f"{somebody}, then run the command again: the build continues where it was."
+        )
+    return (
+        "A process was killed (signal 9). This engine does not tell whether memory ran out. If it did, give the engine "
+        'more memory or swap, or run fewer jobs at once (`build_runner_opts: [make_args: ["PARALLEL_JOBS=2"]]`). If it '
+        f"did not, {somebody}. Then run the command again: the build continues where it was."
+    )
+
+
 def container_gone(container: str) -> RunnerError:
     """A container was removed while it ran, so its exit status is not known."""
     return RunnerError(
@@ -1354,6 +1375,13 @@ COMMAND_OUT_OF_MEMORY = (
     "jobs run at once (`make -j2`)."
 )
 """A warning: memory ran out while a command ran. It is shown in addition to the exit status."""
+
+
+COMMAND_KILLED = (
+    "A process of the command was killed (signal 9), and this engine does not tell whether memory ran out. If it did, "
+    "give the container or the engine more memory, or let fewer jobs run at once (`make -j2`)."
+)
+"""A warning: a command was killed, and the reason is not known. It is shown in addition to the exit status."""
 
 
 def not_in_build_tree(path: str, workdir: str) -> RunnerError:

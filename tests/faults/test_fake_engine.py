@@ -661,11 +661,10 @@ def test_no_space_in_the_build_is_a_full_disk(world: FaultWorld) -> None:
     "run",
     [
         Run([frame(b"make: *** [all] Killed\n")], status=137, killed=1),
-        Run(
-            [frame(b"g++: fatal error: Killed signal terminated program cc1plus\nmake: *** [x.o] Error 1\n")], status=2
-        ),
+        Run([frame(b"cc1plus: out of memory\nmake: *** [x.o] Error 1\n")], status=2),
+        Run([frame(b"virtual memory exhausted: Cannot allocate memory\nmake: *** [x.o] Error 1\n")], status=2),
     ],
-    ids=["flag", "compiler"],
+    ids=["flag", "compiler", "limit"],
 )
 def test_want_of_memory_is_called_that(world: FaultWorld, run: Run) -> None:
     world.engine.runs["make"] = run
@@ -675,6 +674,33 @@ def test_want_of_memory_is_called_that(world: FaultWorld, run: Run) -> None:
     assert "make: ***" in error["message"]
     assert "more memory" in error["hint"]
     assert error["log"].endswith("build.log")
+
+
+KILLS = {
+    "compiler": (b"g++: fatal error: Killed signal terminated program cc1plus\nmake: *** [x.o] Error 1\n", 2),
+    "recipe": (b"make: *** [Makefile:2: all] Killed\n", 2),
+    "inner shell": (b"make: *** [Makefile:2: all] Error 137\n", 2),
+    "step": (b"before\n", 137),
+}
+"""What a build writes in which a process is killed, and its exit status."""
+
+
+@pytest.mark.parametrize("kill", KILLS)
+@pytest.mark.parametrize("known", [True, False], ids=["known", "not known"])
+def test_a_kill_is_called_want_of_memory_only_if_the_kernel_says_so(world: FaultWorld, kill: str, known: bool) -> None:
+    said, status = KILLS[kill]
+    world.engine.runs["make"] = Run([frame(said)], status=status, killed=0 if known else 999_999_999)
+    error = world.fail()
+    assert error["code"] == "step_failed"
+    assert f"exit status {status}" in error["message"]
+    assert "run out of memory" not in error["message"]
+    assert "A process was killed (signal 9)" in error["hint"]
+    if known:
+        assert "the kernel did not do it for want of memory" in error["hint"]
+        assert "more memory" not in error["hint"]
+    else:
+        assert "does not tell whether memory ran out" in error["hint"]
+        assert "more memory" in error["hint"]
 
 
 def test_a_container_that_the_kernel_kills_for_want_of_memory_is_called_that(world: FaultWorld) -> None:

@@ -22,7 +22,7 @@ import pytest
 from nerves_docker_port.port.wire import Atom
 from support.images import NEW
 from support.port import Conversation, Helper, packaged_command, wait_until
-from support.system import System, content_of_volume, ours
+from support.system import System, at_work, content_of_volume, ours
 
 MakeSystem = Callable[..., System]
 
@@ -419,12 +419,41 @@ def test_a_package_directory_that_may_not_be_written_is_a_failing_step_that_show
 
 def test_too_little_memory_is_called_that(make_system: MakeSystem) -> None:
     system = make_system()
-    # The compiler's driver says so where the kernel ended the compiler.
-    run = "echo 'gcc: fatal error: Killed signal terminated program cc1plus'; exit 4"
+    run = "echo 'cc1plus: out of memory allocating 65536 bytes'; exit 4"
     error = system.run("build", make_args=[f"RUN={run}"]).error
     assert error is not None
     assert error["code"] == "out_of_memory"
     assert "PARALLEL_JOBS" in error["hint"]
+
+
+@pytest.mark.parametrize(
+    "run",
+    ["kill -9 $$$$", "sleep 60 & kill -9 $$!; wait $$!", "sh -c 'kill -9 $$$$'; exit 4", "kill -9 $$PPID"],
+    ids=["recipe", "child", "inner shell", "make"],
+)
+def test_what_is_killed_from_inside_has_not_run_out_of_memory(make_system: MakeSystem, run: str) -> None:
+    error = make_system().run("build", make_args=[f"RUN={run}"]).error
+    assert error is not None
+    assert error["code"] == "step_failed"
+    assert "out of memory" not in error["message"]
+    assert "the kernel did not do it for want of memory" in (error["hint"] or "") or run.endswith("exit 4")
+
+
+def test_what_is_killed_from_outside_has_not_run_out_of_memory(
+    make_system: MakeSystem, client: docker.DockerClient
+) -> None:
+    system = make_system()
+    with system.helper() as helper:
+        helper.start("build", system.args(make_args=["RUN=sleep 600"]))
+        helper.follow(until_stage="make")
+        (name,) = at_work(client, system.volume)
+        container = client.containers.get(name)
+        kill = ["sh", "-c", "pidof sleep && kill -9 $(pidof make)"]
+        assert wait_until(lambda: container.exec_run(kill, user="0").exit_code == 0, 60)
+        error = helper.follow().error
+    assert error is not None
+    assert error["code"] == "step_failed"
+    assert "the kernel did not do it for want of memory" in error["hint"]
 
 
 def test_a_container_that_outgrows_its_memory_is_called_that(make_system: MakeSystem) -> None:

@@ -121,7 +121,7 @@ def running(*steps: list[str], final: list[str] | None = None) -> Iterator[Runni
         (state / "tmp").mkdir()
         given = [f"{name}={value}\0".encode() for name, value in os.environ.items()]
         (state / "tmp" / "environment").write_bytes(b"".join(given))
-        program = scripts.text("environment.sh", "steps.sh").replace("/nerves-docker-port\n", f"{state}\n")
+        program = scripts.text("environment.sh", "kills.sh", "steps.sh").replace("/nerves-docker-port\n", f"{state}\n")
         assert str(state) in program
         last = None if final is None else Step("final_step", final)
         words = ["/bin/bash", "-c", program, "nerves-docker-port-steps", *to_arguments(TOKEN, named(steps), last)]

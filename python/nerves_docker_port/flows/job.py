@@ -29,13 +29,19 @@ from nerves_docker_port.request.request import Request
 from nerves_docker_port.stages import StageName
 from nerves_docker_port.volume import build_volume, lock
 from nerves_docker_port.volume.lock import session_name
-from nerves_docker_port.volume.session import Failure, Session
+from nerves_docker_port.volume.session import KILLED, Failure, Session
 from nerves_docker_port.volume.steps import Step, new_token
 from nerves_docker_port.workspace.choose import open_workspace
 from nerves_docker_port.workspace.mounted import Workspace, bash, shown
 
 HEADLINES = {"make_system": "Creating artifact archive", "copy": "Copying artifact archive to host"}
 """The headline that the user sees when a step begins, by the name of the step."""
+
+_KILLED_KIND = "interrupted"
+"""The kind of the cause if a process was killed, and memory has not or may not have run out."""
+
+_NO_MEMORY = re.compile(r"memory exhausted|out of memory|bad_alloc|MemoryError|cannot allocate", re.IGNORECASE)
+"""What a program writes that has got no memory, other than that a process was killed."""
 
 QUIET = frozenset({"note_inputs", "bring_back", "ccache_count"})
 """The names of the steps that are not reported as a stage of the flow."""
@@ -347,7 +353,7 @@ def job_on(
 
 def failed_step(job: Job, step: Step, failure: Failure) -> errors.RunnerError:
     """Return the error for a failed step, made from its exit status and the log."""
-    kind, cause, facts = _cause(job)
+    kind, cause, facts = _cause(job, failure)
     failed = _step_error(job, step, failure, kind, cause)
     # Some errors explain the failure better and leave the cause out of their message. They get no facts either.
     if cause and cause in failed.message:
@@ -364,14 +370,16 @@ def _step_error(job: Job, step: Step, failure: Failure, kind: str, cause: str) -
         package, names = job.request.package, job.request.names
         return errors.no_build_tree(package.app, str(names.cache_path), last_lines, log)
     command = shlex.join(shown(step.command))
-    # Where the kernel's count cannot be read, the log can tell it, because gcc prints that its compiler was killed.
-    if failure.out_of_memory or kind == "out-of-memory" or "Killed signal terminated program" in last_lines:
+    if failure.out_of_memory or kind == "out-of-memory":
         return errors.out_of_memory(command, failure.status, last_lines, log, cause=cause)
     used, engine = job.workspace.image, job.session.engine
     if used.is_foreign(engine) and "exec format error" in last_lines.lower():
         native = engine.capabilities.architecture
         return errors.image_of_other_platform(used.tag, used.architecture, native, last_lines, log)
-    failed = errors.step_failed(command, failure.status, last_lines, log, cause=cause)
+    hint = None
+    if kind == _KILLED_KIND or failure.status == KILLED or "Killed signal terminated program" in last_lines:
+        hint = errors.killed_hint(memory_is_known=failure.out_of_memory is not None)
+    failed = errors.step_failed(command, failure.status, last_lines, log, cause=cause, hint=hint)
     if kind == "disk-full" or errors.says_disk_full(last_lines):
         return errors.disk_full(failed.message, log)
     # If another cause was found, such as a wrong hash, downloads that failed after it are not the cause.
@@ -380,7 +388,7 @@ def _step_error(job: Job, step: Step, failure: Failure, kind: str, cause: str) -
     return failed
 
 
-def _cause(job: Job) -> tuple[str, str, errors.Facts | None]:
+def _cause(job: Job, failure: Failure) -> tuple[str, str, errors.Facts | None]:
     """Look for the cause of the failure in the whole log. Return its kind, its text for the user, and its facts.
 
     Return two empty strings and ``None`` if no cause is found.
@@ -394,6 +402,10 @@ def _cause(job: Job) -> tuple[str, str, errors.Facts | None]:
         return "", "", None
     if cause is None:
         return "", "", None
+    if cause.kind == "out-of-memory" and not failure.out_of_memory and not _NO_MEMORY.search("\n".join(cause.lines)):
+        # The log only says that a process was killed. That can have other reasons, and the kernel's count tells them
+        # apart.
+        cause = replace(cause, kind=_KILLED_KIND, remedy=None)
     job.reporter.record(journal.Cause(cause.package, cause.step, cause.kind, cause.lines, cause.remedy))
     return cause.kind, render(cause), facts(cause)
 

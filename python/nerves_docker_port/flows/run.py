@@ -14,7 +14,7 @@ from nerves_docker_port.record.recorder import recorded
 from nerves_docker_port.record.reporter import Reporter
 from nerves_docker_port.request.request import Request
 from nerves_docker_port.volume.lock import session_name
-from nerves_docker_port.volume.session import Failure
+from nerves_docker_port.volume.session import KILLED, Failure
 from nerves_docker_port.volume.steps import Step
 from nerves_docker_port.workspace.mounted import Workspace
 
@@ -84,4 +84,6 @@ def _status(job: Job, failure: Failure | None) -> int:
         raise errors.container_gone(session_name(job.workspace.volume))
     if failure.out_of_memory:
         job.reporter.warning(errors.COMMAND_OUT_OF_MEMORY)
+    elif failure.out_of_memory is None and failure.status == KILLED:
+        job.reporter.warning(errors.COMMAND_KILLED)
     return failure.status

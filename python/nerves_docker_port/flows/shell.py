@@ -103,4 +103,4 @@ def shell(
         recorder.record(*prepared.as_records())
         failure = session.run_on_terminal(terminal, cancellation)
         if failure is not None:
-            raise errors.shell_died(failure.status, out_of_memory=failure.out_of_memory)
+            raise errors.shell_died(failure.status, out_of_memory=bool(failure.out_of_memory))

@@ -11,12 +11,12 @@
 # A line `final` asks for the final step, which also runs only once. If it succeeds, this program ends.
 #
 # At the end of each step this program writes a mark to the output: the byte 036 (octal), the token, the number of the
-# step, its name, its exit status, the number of processes that were killed because memory ran out while it ran, and the
-# byte 036. It also writes these values to the file `ended`, for a helper that had no connection when the mark was
+# step, its name, its exit status, the number of processes that were killed because memory ran out while it ran (kills.sh),
+# and the byte 036. It also writes these values to the file `ended`, for a helper that had no connection when the mark was
 # written. After a step that fails, the later steps that came together with it do not run.
 #
 # The steps run in the environment of the container, and this program does not (keep_environment.sh). This text comes
-# after environment.sh in one program.
+# after environment.sh and kills.sh in one program.
 #
 # This is a program for bash, because a POSIX shell has no arrays. Every builder image has bash, for `create-build.sh`.
 ndp_token=$1
@@ -31,21 +31,7 @@ exec 8>&1 9>&2 2>/dev/null
 # step.
 ndp_stopped='' ndp_busy=1
 trap '[ -n "$ndp_busy" ] || exit 143; ndp_stopped=1 ndp_signalled=1' TERM
-ndp_number=0
-
-# Sets ndp_kills to the number of processes in this container that were killed so far because memory ran out. The kernel
-# counts them in "memory.events" (cgroup v2) or "memory.oom_control" (cgroup v1)
-# (https://docs.kernel.org/admin-guide/cgroup-v2.html#memory-interface-files).
-ndp_count_kills() {
-  ndp_kills=0
-  for ndp_file in /sys/fs/cgroup/memory.events /sys/fs/cgroup/memory/memory.oom_control; do
-    [ -r "$ndp_file" ] || continue
-    while read -r ndp_key ndp_value; do
-      [ "$ndp_key" != oom_kill ] || ndp_kills=$ndp_value
-    done <"$ndp_file"
-    return
-  done
-}
+ndp_number=0 ndp_killed=
 
 ndp_run() {
   while [ $# -gt 0 ] && [ -z "$ndp_stopped" ]; do
@@ -55,7 +41,6 @@ ndp_run() {
     # env(1) takes a program with `=` in its name for a variable. nice(1) does not, and changes nothing with `-n 0`.
     case ${ndp_words[0]} in *=*) ndp_words=(/usr/bin/nice -n 0 -- "${ndp_words[@]}") ;; esac
     ndp_count_kills
-    ndp_before=$ndp_kills
     # With job control (`set -m`) a step gets a process group of its own, and does not ignore SIGINT and SIGQUIT. It is
     # turned off again because with job control `wait` also returns when the step is only stopped.
     #
@@ -82,10 +67,10 @@ ndp_run() {
     if [ "$ndp_status" -lt 0 ] || { [ "$ndp_status" = 127 ] && [ -n "$ndp_stopped" ]; }; then
       ndp_status=143
     fi
-    ndp_count_kills
-    ndp_number=$((ndp_number + 1)) ndp_before=$((ndp_kills - ndp_before))
-    printf '%d %s %d %d\n' "$ndp_number" "$ndp_name" "$ndp_status" "$ndp_before" >>"$ndp_state/ended"
-    printf '\036%s %d %s %d %d\036' "$ndp_token" "$ndp_number" "$ndp_name" "$ndp_status" "$ndp_before" >&8
+    ndp_count_new_kills
+    ndp_number=$((ndp_number + 1))
+    printf '%d %s %d %d\n' "$ndp_number" "$ndp_name" "$ndp_status" "$ndp_killed" >>"$ndp_state/ended"
+    printf '\036%s %d %s %d %d\036' "$ndp_token" "$ndp_number" "$ndp_name" "$ndp_status" "$ndp_killed" >&8
     [ "$ndp_status" = 0 ] || return
   done
 }

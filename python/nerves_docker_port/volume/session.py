@@ -30,7 +30,7 @@ from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import CommandOutput, NameTakenError, NoContainerError, Output, Spec
 from nerves_docker_port.engine.stream import Stream
 from nerves_docker_port.volume import lock
-from nerves_docker_port.volume.steps import FileReceiver, Mark, Splitter, Step, marks_in, to_file
+from nerves_docker_port.volume.steps import NOT_KNOWN, FileReceiver, Mark, Splitter, Step, marks_in, to_file
 
 BEAT_INTERVAL = 10.0
 """Seconds between two heartbeats. It is a quarter of the patience if that is less."""
@@ -43,6 +43,9 @@ COPY_ATTEMPTS = 5
 
 LOOK_TIMEOUT = 10.0
 """Seconds that the engine may take to read a file that only the journal needs."""
+
+KILLED = 128 + 9
+"""The exit status of a program that was killed by the signal KILL."""
 
 EXPIRED = 75
 """The exit status of scripts/session.sh if no heartbeat arrived for longer than the patience."""
@@ -72,10 +75,14 @@ class Failure:
     """The index of the step in the list of steps that were to run."""
     status: int
     """The exit status."""
-    out_of_memory: bool
-    """The kernel killed a process because memory ran out."""
+    out_of_memory: bool | None
+    """The kernel killed a process because memory ran out. ``None`` if it is not known whether it did."""
     by_somebody: bool = False
     """Somebody killed or removed the container."""
+
+
+def _has_run_out_of_memory(mark: Mark) -> bool | None:
+    return None if mark.killed == NOT_KNOWN else mark.killed > 0
 
 
 class Session:
@@ -339,7 +346,7 @@ class Session:
                     # The container ends now. A step that fails after this mark fails because of that.
                     self._expired = True
                 elif mark.name == "below":
-                    return done, Failure(done, mark.status, out_of_memory=False)
+                    return done, Failure(done, mark.status, out_of_memory=None)
                 continue
             # The same mark can arrive twice after a connection was lost.
             if mark.number <= self._last_number:
@@ -353,7 +360,7 @@ class Session:
             if mark.status != 0:
                 if self._expired:
                     raise errors.session_expired(self._patience)
-                return done, Failure(done, mark.status, out_of_memory=mark.killed > 0)
+                return done, Failure(done, mark.status, out_of_memory=_has_run_out_of_memory(mark))
             on_end(done)
             done += 1
         return done, None
@@ -464,7 +471,8 @@ class Session:
                 said = [mark for mark in self._marks if mark.number > 0]
                 if said:
                     # The mark of a step is more reliable than the exit status of the programs around the step.
-                    ended = Failure(said[-1].number - 1, said[-1].status, out_of_memory=said[-1].killed > 0)
+                    last = said[-1]
+                    ended = Failure(last.number - 1, last.status, out_of_memory=_has_run_out_of_memory(last))
                 else:
                     ended = replace(ended, step=steps - 1)
                 return None if ended.status == 0 else ended
@@ -596,7 +604,10 @@ class Session:
             raise errors.session_expired(self._patience)
         if end.status is not None or end.out_of_memory:
             status = 137 if end.status is None else end.status
-            return Failure(0, status, out_of_memory=end.out_of_memory, by_somebody=end.killed and not end.out_of_memory)
+            by_somebody = end.killed and not end.out_of_memory
+            # Without such an event, it can still have been killed because the memory of the whole machine ran out.
+            out_of_memory = end.out_of_memory or (False if by_somebody else None)
+            return Failure(0, status, out_of_memory, by_somebody)
         if self._heartbeat.last_error is not None:
             # The engine could not be reached for a while. It was restarted, and has removed its containers.
             raise self._heartbeat.last_error
@@ -606,7 +617,7 @@ class Session:
         """Return how the program that scripts/session.sh runs has ended; ``None`` if there is no mark ``below``."""
         for mark in self._marks:
             if mark.name == "below":
-                return Failure(0, mark.status, out_of_memory=False)
+                return Failure(0, mark.status, out_of_memory=None)
         return None
 
     @contextmanager

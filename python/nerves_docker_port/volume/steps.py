@@ -14,6 +14,9 @@ _LONGEST_NAME = 32
 _MARK = re.compile(rb"([0-9]{1,9}) ([a-z_]{1,%d}) ([0-9]{1,3}) ([0-9]{1,15})" % _LONGEST_NAME)
 _LONGEST_MARK = 9 + 1 + _LONGEST_NAME + 1 + 3 + 1 + 15 + 1
 
+NOT_KNOWN = 999_999_999
+"""The number of killed processes in a mark if the container could not read it (scripts/kills.sh)."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -33,7 +36,7 @@ class Mark:
     status: int
     """The exit status of the step."""
     killed: int
-    """The number of processes that were killed because memory ran out while the step ran.
+    """The number of processes that were killed because memory ran out while the step ran, or ``NOT_KNOWN``.
 
     A mark about the session can have another number here: its sender's process id, or the size of a file.
     """

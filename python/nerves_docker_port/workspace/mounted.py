@@ -98,7 +98,7 @@ class Workspace:
 
         ``flow`` names the flow in the container's labels. ``final`` is the step that ``Session.finish`` runs.
         """
-        below = [*bash("steps", "environment.sh", "steps.sh"), *to_arguments(token, steps, final)]
+        below = [*bash("steps", "environment.sh", "kills.sh", "steps.sh"), *to_arguments(token, steps, final)]
         return self._spec(flow, below, token)
 
     def shell(self, console: tuple[int, int], token: str) -> Spec:
@@ -108,7 +108,7 @@ class Workspace:
 
     def command(self, words: Sequence[str], console: tuple[int, int], token: str) -> Spec:
         """Return the container of the command ``words``. ``console`` is the terminal's rows and columns."""
-        run = [*bash("run", "environment.sh", "run.sh"), token, *self.create_build.command, *words]
+        run = [*bash("run", "environment.sh", "kills.sh", "run.sh"), token, *self.create_build.command, *words]
         return replace(self._spec("run", self._at_terminal(run, token), token), console=console)
 
     def reading(self, token: str) -> Spec:
@@ -118,7 +118,7 @@ class Workspace:
         """
         spec = self._spec("copy", (), token)
         steps = [*bash("read", "say.sh", "here.sh"), token, *_keep_environment(_BELOW)]
-        steps += bash("steps", "environment.sh", "steps.sh")
+        steps += bash("steps", "environment.sh", "kills.sh", "steps.sh")
         steps += to_arguments(token, (), None)
         return replace(spec, command=steps, mounts=spec.mounts[:1], env=())
 
