@@ -1638,6 +1638,15 @@ def not_writable(path: str, what: str, reason: str) -> RunnerError:
     )
 
 
+def artifact_is_directory(path: str) -> RunnerError:
+    """The artifact's path on the host is a directory."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"The artifact cannot be put at {path}, because that is a directory.",
+        hint="Move or remove it, then run the command again.",
+    )
+
+
 def output_not_written(reason: str) -> RunnerError:
     """The output of a command cannot be written."""
     return RunnerError(Code.DISK_FULL, f"nerves_docker_port: the standard output cannot be written: {reason}")

@@ -12,6 +12,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -401,6 +402,85 @@ def test_a_download_directory_that_may_not_be_written_is_named(make_system: Make
     assert error is not None
     assert error["code"] == "bad_request"
     assert f"The download directory {closed} cannot be written: Permission denied" in error["message"]
+
+
+def _a_directory(path: Path) -> str:
+    path.mkdir(parents=True)
+    return f"The artifact cannot be put at {path}, because that is a directory."
+
+
+def _on_a_full_disk(path: Path) -> str:
+    with suppress(OSError), (path.parent / "big").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    return f"No space is left on the host for the artifact {path}."
+
+
+def _in_a_directory_of_somebody_else(path: Path) -> str:
+    path.parent.mkdir(mode=0o755)
+    return f"The download directory {path.parent} cannot be written: Permission denied"
+
+
+def _of_somebody_else_in_a_sticky_directory(path: Path) -> str:
+    path.parent.mkdir()
+    path.parent.chmod(0o1777)
+    path.write_bytes(b"")
+    return f"The artifact {path} cannot be written: it belongs to another user, and its directory is sticky"
+
+
+def _behind_a_broken_link(path: Path) -> str:
+    path.parent.symlink_to(path.parent.with_name("nowhere"))
+    reason = f"{path.parent} is a symbolic link to {path.parent.with_name('nowhere')}, which does not exist"
+    return f"The download directory {path.parent} cannot be written: {reason}"
+
+
+def _below_a_file(path: Path) -> str:
+    path.parent.write_bytes(b"")
+    return f"The download directory {path.parent} cannot be written: {path.parent} is not a directory"
+
+
+@pytest.mark.parametrize("op", ["build", "archive"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        _a_directory,
+        _on_a_full_disk,
+        _in_a_directory_of_somebody_else,
+        _of_somebody_else_in_a_sticky_directory,
+        _behind_a_broken_link,
+        _below_a_file,
+    ],
+)
+def test_a_place_where_no_artifact_can_be_is_told_before_anything_is_built(
+    make_system: MakeSystem, small_disk: Callable[[Path, int], None], place: Callable[[Path], str], op: str
+) -> None:
+    system = make_system()
+    if place is _on_a_full_disk:
+        small_disk(system.artifact.parent, 256)
+        system.artifact.parent.chmod(0o777)
+    said = place(system.artifact)
+    conversation = system.run(op)
+    assert conversation.error is not None
+    assert conversation.error["message"] == said
+    assert conversation.error["hint"]
+    assert conversation.stages == []
+
+
+@pytest.mark.parametrize("there", ["broken link", "link to a directory", "read-only file", "pipe"])
+def test_what_the_artifact_replaces(make_system: MakeSystem, there: str) -> None:
+    system = make_system()
+    system.artifact.parent.mkdir()
+    if there == "read-only file":
+        system.artifact.write_bytes(b"")
+        system.artifact.chmod(0o400)
+    elif there == "pipe":
+        os.mkfifo(system.artifact)
+    else:
+        system.artifact.symlink_to("nowhere" if there == "broken link" else "..")
+    system.own()
+    assert system.run("build").value()["path"] == str(system.artifact)
+    assert system.built_by() == 1000
+    assert not system.artifact.is_symlink()
 
 
 def test_a_package_directory_that_may_not_be_written_is_a_failing_step_that_shows_why(make_system: MakeSystem) -> None:

@@ -14,6 +14,7 @@ from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine import resources
 from nerves_docker_port.flows import compile_cache
 from nerves_docker_port.flows.job import Job, Prepared, failed_step, job_on, log_opened_on_use, open_session, prepare
+from nerves_docker_port.flows.place import check_artifact
 from nerves_docker_port.record import journal
 from nerves_docker_port.record.recorder import Recorder, recorded
 from nerves_docker_port.record.reporter import Reporter, stage
@@ -71,6 +72,7 @@ def build(
     """
     log = request.log_dir / "build.log"
     with recorded(request, "build", reporter, log) as recorder, ExitStack() as stack:
+        check_artifact(request.names.download_path)
         open_log = stack.enter_context(log_opened_on_use(log, recorder))
         prepared = prepare(request, environ, recorder, cancellation, needs_tree=False, open_log=open_log)
         workspace = prepared.workspace
@@ -113,6 +115,7 @@ def archive(
     session packed the system, its artifact is returned again. Raises ``RunnerError``.
     """
     with recorded(request, "archive", reporter, request.log_dir / "archive.log") as recorder:
+        check_artifact(request.names.download_path)
         return _archive(request, environ, recorder, cancellation, parked)
 
 

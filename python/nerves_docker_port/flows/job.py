@@ -20,6 +20,7 @@ from nerves_docker_port.background import Background
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import Spec
+from nerves_docker_port.flows.place import make_directory
 from nerves_docker_port.image import ensure as images
 from nerves_docker_port.record import build_time, journal
 from nerves_docker_port.record.log import BuildLog
@@ -213,7 +214,7 @@ def log_opened_on_use(path: Path, reporter: Recorder) -> Iterator[Callable[[], B
 
         @functools.cache
         def open_log() -> BuildLog:
-            _make_directory(path.parent, "The directory of the log")
+            make_directory(path.parent, "The directory of the log")
             return stack.enter_context(BuildLog(path, reporter.log))
 
         yield open_log
@@ -258,7 +259,7 @@ def prepare(
             open_log=open_log,
         )
         workspace = open_workspace(engine, request, image, name)
-        _make_directory(request.names.download_dir, "The download directory")
+        make_directory(request.names.download_dir, "The download directory")
         cancellation.check()
     return Prepared(engine, workspace)
 
@@ -408,10 +409,3 @@ def _cause(job: Job, failure: Failure) -> tuple[str, str, errors.Facts | None]:
         cause = replace(cause, kind=_KILLED_KIND, remedy=None)
     job.reporter.record(journal.Cause(cause.package, cause.step, cause.kind, cause.lines, cause.remedy))
     return cause.kind, render(cause), facts(cause)
-
-
-def _make_directory(path: Path, what: str) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.not_writable(str(path), what, str(error.strerror)) from error

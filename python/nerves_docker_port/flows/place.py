@@ -1,0 +1,72 @@
+"""The directories that a flow writes to on the host: made, and checked before a build that can take hours."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from nerves_docker_port import errors
+
+_PROBE = 64 * 1024
+"""Bytes that are written to notice a disk that is full. The size of the artifact is not known yet."""
+
+
+def make_directory(path: Path, what: str) -> None:
+    """Make a directory and those above it. ``what`` describes it for the user. Raises ``RunnerError``."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise errors.not_writable(str(path), what, _reason(path, error)) from error
+
+
+def check_artifact(path: Path) -> None:
+    """Check that the artifact can be put at ``path``, whose directory is made if it is missing.
+
+    Raises ``RunnerError`` if ``path`` is a directory, if its directory cannot be written, or if the disk is full.
+    """
+    make_directory(path.parent, "The download directory")
+    # The artifact is renamed to its path at the end. This replaces a file or a link, and not a directory.
+    try:
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            raise errors.artifact_is_directory(str(path))
+        _check_sticky(path, found)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        raise errors.not_writable(str(path), "The artifact", str(error.strerror)) from error
+    # The name is as long as the one that the artifact has until it is complete.
+    probe = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    try:
+        with probe.open("xb", buffering=0) as file:
+            file.write(os.urandom(_PROBE))
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.disk_full(f"No space is left on the host for the artifact {path}.") from error
+        raise errors.not_writable(str(path.parent), "The download directory", str(error.strerror)) from error
+    finally:
+        with suppress(OSError):
+            probe.unlink()
+
+
+def _check_sticky(path: Path, found: os.stat_result) -> None:
+    """In a directory such as /tmp, only the owner may replace a file (unlink(2), EPERM)."""
+    directory = path.parent.stat()
+    if directory.st_mode & stat.S_ISVTX and os.geteuid() not in (0, found.st_uid, directory.st_uid):
+        raise PermissionError(errno.EPERM, "it belongs to another user, and its directory is sticky")
+
+
+def _reason(path: Path, error: OSError) -> str:
+    """Return why a directory cannot be made. The system's words are misleading if something else has its name."""
+    for each in (path, *path.parents):
+        if os.path.lexists(each):
+            if each.is_symlink() and not each.exists():
+                return f"{each} is a symbolic link to {each.readlink()}, which does not exist"
+            if not each.is_dir():
+                return f"{each} is not a directory"
+            break
+    return str(error.strerror)
