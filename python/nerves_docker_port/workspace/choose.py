@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import posixpath
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,10 @@ def is_here(engine: Engine) -> bool:
 def sees(engine: Engine, image: Image, file: Path) -> bool:
     """Return whether the engine sees the same ``file`` as the helper does.
 
-    A container that is never started mounts the engine's whole file system, and the engine's archive call reads the
-    file there. The package's directory itself is not mounted, because Podman makes a directory that it does not find.
+    A container that is never started mounts the file's directory, and the engine's archive call reads the file there.
+    With Podman, it mounts the engine's whole file system, because Podman makes a directory that it does not find. With
+    Docker it does not: while Docker reads, everything below the mounted directory is mounted on the engine's host a
+    second time, so nobody there can remove a directory on which something was mounted.
     If the engine does not allow this container, the result is True, and scripts/look.sh checks the directories in the
     session. Raises ``RunnerError`` if the engine fails.
     """
@@ -90,21 +93,24 @@ def sees(engine: Engine, image: Image, file: Path) -> bool:
 
     # An absolute symbolic link would lead to a path of the container's own file system.
     path = os.path.realpath(file)
+    source = "/" if engine.is_podman else os.path.dirname(path)  # noqa: PTH120
+    inside = posixpath.join(_PROBE, posixpath.relpath(path, source))
     spec = Spec(
         name=f"nerves-docker-port-question-{secrets.token_hex(8)}",
         image=image.id,
         entrypoint=["true"],
-        mounts=[Mount("bind", "/", _PROBE, read_only=True)],
+        mounts=[Mount("bind", source, _PROBE, read_only=True)],
         labels=labels(project="nerves_docker_port", step="question"),
         networked=False,
     )
     with engine.failures("while it was asked whether it sees the package's directory"):
         try:
             made = container.create(engine, spec)
-        except docker.errors.APIError:
-            return True
+        except docker.errors.APIError as error:
+            # Docker: 'invalid mount config for type "bind": bind source path does not exist: ...'.
+            return "invalid mount config" not in str(error.explanation)
         try:
-            with archive.opened(engine, made, f"{_PROBE}{path}") as content:
+            with archive.opened(engine, made, inside) as content:
                 found = None if content is None else content.read(_COMPARED)
         except (docker.errors.APIError, tarfile.TarError):
             found = None
