@@ -603,6 +603,20 @@ _REFUSALS: tuple[tuple[str, Code, str], ...] = (
         DIRECTORY_NOT_SEEN,
     ),
     (
+        # runc: "error mounting "/..." to rootfs at "/tmp": ... not a directory: unknown: Are you trying to mount a
+        # directory onto a file (or vice-versa)?". The same at a target of the runner itself means that the engine has
+        # another file there than the host.
+        (
+            r"(to rootfs at |mount [\"'`]?/[^\"'`]*[\"'`]? to )[\"'`]?(?!/nerves/|/home/nerves/)/.*"
+            r"(not a directory|is a directory|file exists|read-only file system|cannot be mounted|symbolic links)"
+        ),
+        Code.BAD_REQUEST,
+        (
+            "Choose another target in `build_runner_config: [mounts: ...]`, for example below /mnt. A directory can be "
+            "mounted only where the image has a directory or nothing, and a file only where it has a file or nothing."
+        ),
+    ),
+    (
         # runc: "error mounting "/..." to rootfs at "/...": ... no such file or directory". crun: "mount `/...` to ...".
         r"mount(ing)? [\"'`]?/.*(no such file or directory|not a directory)",
         Code.ENGINE_PERMISSION,
@@ -1552,6 +1566,17 @@ def mount_source_missing(source: str, target: str) -> RunnerError:
         Code.BAD_REQUEST,
         f"build_runner_config: [mounts: ...] wants a path that exists to mount at {target}; given was {source}.",
         hint="Make it, or correct the path: relative ones are the package's.",
+    )
+
+
+def mount_has_no_point(target: str, outer: str, point: str, *, is_file: bool) -> RunnerError:
+    """A configured mount is below another one, at ``outer``, and the host has no mount point for it at ``point``."""
+    what = "a file" if is_file else "a directory"
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"build_runner_config: [mounts: ...] has a target {target} below {outer}, but what is mounted at {outer} "
+        f"cannot have the mount point for it: there is no such {what.removeprefix('a ')} {point}.",
+        hint=f"Make {what} there, or choose another target, which is not below {outer}.",
     )
 
 

@@ -150,6 +150,45 @@ def test_a_mount_of_what_is_not_there_is_refused(system: System) -> None:
     assert "/none" in error["message"]
 
 
+NESTED: dict[str, tuple[list[Term], str | None]] = {
+    "below a read-only mount": (
+        [("../d", "/x", Atom("ro")), ("../e", "/x/sub")],
+        "there is no such directory {}/d/sub",
+    ),
+    "below a file": ([("../f", "/x"), ("../e", "/x/sub")], "there is no such directory {}/f/sub"),
+    "a file on a directory": ([("../d", "/x"), ("../f", "/x/inner")], "there is no such file {}/d/inner"),
+    "a directory on a file": ([("../d", "/x"), ("../e", "/x/file")], "there is no such directory {}/d/file"),
+    "the nearest counts": (
+        [("../d", "/x"), ("../e", "/x/inner", Atom("ro")), ("../f", "/x/inner/sub")],
+        "there is no such file {}/e/sub",
+    ),
+    "a mount point that is there": ([("../e", "/x/inner"), ("../d", "/x", Atom("ro"))], None),
+    "a mount point that is made": ([("../d", "/x"), ("../e", "/x/sub")], None),
+}
+
+
+@pytest.mark.parametrize("case", NESTED)
+def test_a_mount_below_another_needs_a_mount_point(system: System, case: str) -> None:
+    mounts, said = NESTED[case]
+    system.write("d/inner/.keep", "")
+    system.write("d/file", "")
+    system.write("e/.keep", "")
+    system.write("f", "")
+    if said is None:
+        build(system, "ls /x", keyword(mounts=mounts)).value()
+    else:
+        assert said.format(system.root) in refused(system, keyword(mounts=mounts))["message"]
+
+
+@pytest.mark.parametrize("mount", [("../f", "/tmp"), ("../d", "/etc/hostname"), ("../d", "/etc/shells")])
+def test_a_mount_over_something_of_another_kind_is_told(system: System, mount: tuple[str, str]) -> None:
+    system.write("d/.keep", "")
+    system.write("f", "")
+    error = refused(system, keyword(mounts=[mount]))
+    assert "not a directory" in error["message"]
+    assert "Choose another target" in error["hint"]
+
+
 @CONTAINERS
 def test_ccache_lasts_between_builds_in_buildroot_s_place(
     make_system: MakeSystem, uid: int, image: str, version: str

@@ -29,7 +29,7 @@ REFUSALS = [
     ),
     ("failed to create mount source path '/x': mkdir /x: permission denied", "engine_permission", SEEN),
     (
-        'error mounting "/home/me/p" to rootfs at "/x": mount /home/me/p:/x, flags: 0x5000: not a directory: unknown',
+        'error mounting "/home/me/p" to rootfs at "/nerves/dl": mount /home/me/p:/nerves/dl: not a directory: unknown',
         "engine_permission",
         SEEN,
     ),
@@ -71,6 +71,17 @@ REFUSALS = [
         "internal",
         "Leave out `cpus`",
     ),
+    (
+        'error mounting "/home/me/f" to rootfs at "/tmp": mount /home/me/f:/tmp: not a directory: unknown',
+        "bad_request",
+        "Choose another target",
+    ),
+    (
+        'error mounting "/home/me/d" to rootfs at "/x/sub": mkdir /overlay2/a/x/sub: read-only file system: unknown',
+        "bad_request",
+        "Choose another target",
+    ),
+    ("crun: mount `/home/me/f` to `/tmp`: Not a directory", "bad_request", "Choose another target"),
     ("write /var/lib/docker/tmp/x: no space left on device", "disk_full", "Free some space"),
     ("something else", "internal", "`sudo journalctl -u docker`"),
 ]

@@ -64,6 +64,12 @@ def test_without_configuration_everything_is_as_the_stock_runner_does_it() -> No
             "~/b:/b:rw",
             (HostMount(Path("/home/me/b"), "/b", read_only=False),),
         ),
+        (
+            "mounts",
+            [("/c", "/proc/cpuinfo")],
+            "/c:/proc/cpuinfo",
+            (HostMount(Path("/c"), "/proc/cpuinfo", read_only=False),),
+        ),
         ("mounts", [("a:b", "/b")], None, (HostMount(Path("/p/my_system/a:b"), "/b", read_only=False),)),
         (
             "mounts",
@@ -151,15 +157,32 @@ def test_a_key_and_its_variable_give_the_same(key: str, value: Term, variable: s
             "mounts",
             [("/a", "/nerves/dl/x")],
             "/a:/nerves/dl/x",
-            "another target: the runner itself has",
+            "another target: the container has something of its own",
             "/nerves/dl/x",
         ),
         (
             "mounts",
             [("/a", "//nerves/env/my_system")],
             "/a:/nerves/env/my_system",
-            "something at /nerves/env/my_system",
+            "something of its own at /nerves/env/my_system",
             "",
+        ),
+        *(
+            ("mounts", [("/a", target)], f"/a:{target}", f"something of its own at {own}", target)
+            for target, own in (
+                ("/proc", "/proc"),
+                ("/proc/sys/kernel", "/proc"),
+                ("/dev/../proc/x", "/proc"),
+                ("/sys", "/sys/fs/cgroup"),
+                ("/dev", "/dev/null"),
+                ("/bin", "/bin/bash"),
+                ("/usr", "/usr/bin/env"),
+                ("/etc", "/etc/passwd"),
+                ("/etc/group", "/etc/group"),
+                ("/lib", "/lib"),
+                ("/usr/lib/", "/usr/lib"),
+                ("/", "/nerves-docker-port"),
+            )
         ),
         ("mounts", [("/a", "/b"), ("/c", "/b/")], "/a:/b,/c:/b/", "one mount for each target", "/b"),
         ("ccache", 7, None, "true, false, or the path of a directory", "7"),
@@ -283,7 +306,10 @@ def test_what_the_runner_decides_itself_is_refused_by_name(field: str) -> None:
             {"Tmpfs": {"scratch": ""}},
             'wants absolute paths in the container, and mount options for each; given was "sc',
         ),
-        ({"Tmpfs": {"//nerves/dl/x/..": ""}}, "another target: the runner itself has something at /nerves/dl; given"),
+        (
+            {"Tmpfs": {"//nerves/dl/x/..": ""}},
+            "another target: the container has something of its own at /nerves/dl; given",
+        ),
         ({"ShmSiz": 1}, "`ShmSiz` in build_runner_config: [host_config: ...] is not known. Did you mean `ShmSize`?"),
     ],
 )

@@ -122,7 +122,7 @@ def _check_targets(term: Term, own_target: Callable[[str], str | None]) -> None:
             raise WrongError("absolute paths in the container, and mount options for each", target)
         own = own_target("/" + posixpath.normpath(target).lstrip("/"))
         if own is not None:
-            raise WrongError(f"another target: the runner itself has something at {own}", target)
+            raise WrongError(f"another target: the container has something of its own at {own}", target)
 
 
 # --- readers: each returns a plain JSON value or raises WrongError -------------------------------------------------

@@ -74,6 +74,25 @@ OWN_TARGETS: Final = (
 )
 """The paths that the runner itself uses in a container of any generation, except the path of the package."""
 
+SYSTEM_TARGETS: Final = (
+    "/proc",
+    "/sys/fs/cgroup",
+    "/dev/null",
+    "/dev/pts",
+    "/bin/bash",
+    "/usr/bin/env",
+    "/etc/passwd",
+    "/etc/group",
+)
+"""The paths without which no build can run. The engine refuses a mount at some of them. scripts/become_caller.sh writes
+to others, so with a mount there it would write to the host's file."""
+
+LIBRARIES: Final = ("/lib", "/lib64", "/usr/lib", "/usr/lib64")
+"""The directories that every program needs. Something may be mounted below them."""
+
+LXCFS: Final = ("cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime")
+"""The files in /proc at which runc allows a mount, because LXCFS has such files (libcontainer/rootfs_linux.go)."""
+
 MINIMUM_MEMORY: Final = 6 * 1024 * 1024
 """Bytes. The engine refuses a smaller limit ("Minimum memory limit allowed is 6MB")."""
 
@@ -107,6 +126,10 @@ class HostMount:
     source: Path
     target: str
     read_only: bool
+
+    def is_below(self, other: HostMount) -> bool:
+        """Return whether this target is the target of ``other`` or below it."""
+        return _is_within(self.target, other.target)
 
 
 @dataclass(frozen=True)
@@ -369,7 +392,9 @@ def _mounts(given: _Given, path: Callable[[str], Path], package_target: str) -> 
         own = _own_target(target, package_target)
         if own is not None:
             raise given.wrong(
-                f"another target: the runner itself has something at {own}", example=example, given=terms.inspect(item)
+                f"another target: the container has something of its own at {own}",
+                example=example,
+                given=terms.inspect(item),
             )
         if any(mount.target == target for mount in found):
             raise given.wrong("one mount for each target", example=example, given=f"another one at {target}")
@@ -378,11 +403,15 @@ def _mounts(given: _Given, path: Callable[[str], Path], package_target: str) -> 
 
 
 def _own_target(target: str, package_target: str) -> str | None:
-    """Return the path of the runner that conflicts with a mount at ``target``, or ``None``.
+    """Return the path in the container that conflicts with a mount at ``target``, or ``None``.
 
     Two paths conflict if one of them contains the other, because one mount would hide the other.
     """
-    for own in (*OWN_TARGETS, package_target):
+    if target in LIBRARIES:
+        return target
+    if target in [f"/proc/{name}" for name in LXCFS]:
+        return None
+    for own in (*OWN_TARGETS, *SYSTEM_TARGETS, package_target):
         if _is_within(own, target) or _is_within(target, own):
             return own
     return None

@@ -23,7 +23,7 @@ from nerves_docker_port.engine.client import Engine, labels
 from nerves_docker_port.engine.container import Mount, Spec
 from nerves_docker_port.image.ensure import Image
 from nerves_docker_port.request.request import Request
-from nerves_docker_port.request.settings import WorkspaceKind
+from nerves_docker_port.request.settings import Settings, WorkspaceKind
 from nerves_docker_port.volume.build_volume import ID_FILE
 from nerves_docker_port.workspace.mounted import Workspace, limits
 
@@ -149,6 +149,7 @@ def open_workspace(engine: Engine, request: Request, image: Image, volume: str) 
         from nerves_docker_port.workspace.copied import CopiedWorkspace
 
         return CopiedWorkspace.in_place_of(engine, workspace)
+    _check_nested_mounts(request.settings)
     _make_ccache(request)
     return workspace
 
@@ -171,6 +172,26 @@ def _check_settings(engine: Engine, request: Request) -> None:
         networks = engine.networks()
         if settings.network not in networks:
             raise errors.network_missing(settings.network, networks)
+
+
+def _check_nested_mounts(settings: Settings) -> None:
+    """Check that each mount below another one finds its mount point there, where the engine could not make it.
+
+    The engine makes a missing mount point in the source of the outer mount, which is not possible if that is read-only
+    or a file, or if something of another kind is there.
+    """
+    for mount in settings.mounts:
+        outer = [each for each in settings.mounts if each.target != mount.target and mount.is_below(each)]
+        if not outer:
+            continue
+        nearest = max(outer, key=lambda each: len(each.target))
+        point = nearest.source / mount.target[len(nearest.target) + 1 :]
+        if point.exists():
+            is_possible = point.is_dir() == mount.source.is_dir()
+        else:
+            is_possible = nearest.source.is_dir() and not nearest.read_only
+        if not is_possible:
+            raise errors.mount_has_no_point(mount.target, nearest.target, str(point), is_file=mount.source.is_file())
 
 
 def _make_ccache(request: Request) -> None:
