@@ -370,3 +370,24 @@ def test_a_place_that_may_not_be_written(new_system: System) -> None:
     assert error is not None
     assert "cannot be written: Permission denied" in error["message"]
     assert list(there.iterdir()) == []
+
+
+def test_the_next_copy_removes_what_a_killed_one_has_left(
+    make_system: Callable[..., System], client: docker.DockerClient
+) -> None:
+    system = make_system()
+    sh(system, "head -c 200000000 /dev/urandom > big; echo small > small")
+    target = system.root / "out"
+    target.mkdir()
+    system.own()
+    with system.helper() as helper:
+        args = {**system.args(env={"NERVES_DOCKER_PATIENCE": "10"}), Atom("source"): "big", Atom("target"): str(target)}
+        helper.start("copy", args)
+        assert wait_until(lambda: list(target.iterdir()), 60)
+        helper.process.kill()
+        helper.process.wait(60)
+    (left,) = target.iterdir()
+    assert left.name != "big"
+    assert wait_until(lambda: at_work(client, system.volume) == [], 60)
+    copy(system, "small", target).value()
+    assert [path.name for path in target.iterdir()] == ["small"]

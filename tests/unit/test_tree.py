@@ -36,7 +36,7 @@ def directory(name: str, mode: int = 0o755) -> Member:
 
 
 def write(place: Path, *members: Member) -> tree.Copied:
-    return tree.write(iter(members), place, lambda _size: None)
+    return tree.write(iter(members), place, "volume", lambda _size: None)
 
 
 def names(path: Path) -> list[str]:
@@ -123,7 +123,7 @@ def test_an_archive_that_breaks_off_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "kept").write_text("before")
     for place in (tmp_path / "new", tmp_path / "kept"):
         with pytest.raises(tarfile.ReadError):
-            tree.write(members(), place, lambda _size: None)
+            tree.write(members(), place, "volume", lambda _size: None)
     assert names(tmp_path) == ["kept"]
     assert (tmp_path / "kept").read_text() == "before"
 
@@ -206,3 +206,24 @@ def test_the_place_of_a_copy(tmp_path: Path) -> None:
     with pytest.raises(RunnerError, match="There is no directory") as missing:
         place("images", "new/")
     assert "mkdir -p" in (missing.value.hint or "")
+
+
+def test_what_a_killed_copy_from_the_same_volume_has_left_is_removed(tmp_path: Path) -> None:
+    names: list[str] = []
+
+    def members() -> Iterator[Member]:
+        yield member("a", content=b"x")
+        names.extend(path.name for path in tmp_path.iterdir())
+
+    for volume in ("one", "two"):
+        tree.write(members(), tmp_path / "a", volume, lambda _size: None)
+        (tmp_path / "a").unlink()
+    first, second = names
+    # A directory with a file in it, whose modes are those of a copied directory.
+    (tmp_path / first / "inner").mkdir(parents=True)
+    (tmp_path / first / "inner" / "file").write_text("half")
+    (tmp_path / first / "inner").chmod(0o500)
+    (tmp_path / second).write_text("half")
+    write_from_one = tree.write(iter([member("a", content=b"x")]), tmp_path / "a", "one", lambda _size: None)
+    assert write_from_one.size == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == [second, "a"]

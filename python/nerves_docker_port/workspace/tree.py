@@ -1,12 +1,14 @@
 """Copies a file or a directory of the build tree to the host.
 
-The copy is written under a temporary name in the same directory and renamed at the end, so it is never incomplete. The
+The copy is written under a temporary name in the same directory and renamed at the end, so it is never incomplete. A
+helper that was killed leaves that file or directory behind, and the next copy from the same volume removes it. The
 container is not trusted, so a name that it sends must not lead out of the copy or through a symbolic link.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import posixpath
 import secrets
@@ -100,7 +102,7 @@ def bring(
         ):
             if members is None:
                 raise errors.not_there_in_build_tree(path, workspace.workdir)
-            return write(members, place, _Progress(path, reporter, cancellation))
+            return write(members, place, session.volume, _Progress(path, reporter, cancellation))
     except NoContainerError as error:
         raise errors.container_gone(session_name(workspace.volume)) from error
     except tarfile.TarError as error:
@@ -146,16 +148,23 @@ class _Progress:
             self._reporter.progress(self._what, size, None, "bytes")
 
 
-def write(members: Iterator[Member], place: Path, progress: Callable[[int], None]) -> Copied:
+def write(members: Iterator[Member], place: Path, volume: str, progress: Callable[[int], None]) -> Copied:
     """Write the members of a tar file as ``place``. The first member is the copied file or directory itself.
 
-    A file may replace a file. A directory may replace an empty directory. ``progress`` is called with the number of
-    bytes so far. Raises ``RunnerError``, and ``tarfile.TarError`` if ``members`` is damaged or incomplete.
+    A file may replace a file. A directory may replace an empty directory. The caller has reserved ``volume``. So what
+    an earlier copy from this volume has left in the directory is removed, because nobody writes it any more.
+    ``progress`` is called with the number of bytes so far. Raises ``RunnerError``, and ``tarfile.TarError`` if
+    ``members`` is damaged or incomplete.
     """
     if place.is_dir() and not place.is_symlink() and any(place.iterdir()):
         raise errors.copy_onto_directory(str(place))
-    partial = place.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")
+    prefix = f"{TEMPORARY}{hashlib.sha256(volume.encode()).hexdigest()[:16]}-"
+    partial = place.with_name(f"{prefix}{secrets.token_hex(8)}")
     with _host_failures(place):
+        for left in place.parent.glob(f"{prefix}*"):
+            # A later copy can remove what cannot be removed now.
+            with suppress(OSError):
+                _remove(left)
         try:
             writer = _Writer(partial, progress)
             for member, content in members:
