@@ -20,6 +20,7 @@ import pytest
 from docker.models.containers import Container
 from integration.blind import NAME, BlindEngine, blind_engine
 
+from nerves_docker_port.port.wire import Atom
 from support import hostile
 from support.images import NEW, OLD
 from support.port import wait_until
@@ -434,3 +435,20 @@ def test_ccache_is_a_volume_that_all_systems_share(far: Far, system: System) -> 
     system.run("build", make_args=shell_words("ls ~/.buildroot-ccache"), env={"NERVES_DOCKER_CCACHE": "true"}).value()
     assert "\n0\n1\n" in system.build_log.read_text()
     assert "nerves-docker-port-ccache" in far.volumes("nerves-docker-port")
+
+
+@pytest.mark.parametrize("workspace", ["copied", "auto"])
+def test_a_copy_needs_none_of_the_host_s_files(system: System, workspace: str) -> None:
+    system.run("build").value()
+    closed = system.package / "closed"
+    closed.mkdir(mode=0o700)
+    shutil.rmtree(system.root / "platform")
+    (system.root / "dl").chmod(0o500)
+    env = {
+        "NERVES_DOCKER_WORKSPACE": workspace,
+        "NERVES_DOCKER_MOUNTS": "../none:/none",
+        "NERVES_DOCKER_NETWORK": "none-1",
+    }
+    with system.helper() as helper:
+        args = {**system.args(env=env), Atom("source"): "built", Atom("target"): f"{system.package}/"}
+        assert helper.request("copy", args).value()["path"] == f"{system.package}/built"

@@ -33,7 +33,9 @@ def copy(
     log = request.log_dir / "run.log"
     with recorded(request, "copy", reporter, log) as recorder, ExitStack() as stack:
         open_log = stack.enter_context(log_opened_on_use(log, recorder))
-        prepared = prepare(request, environ, recorder, cancellation, needs_tree=True, open_log=open_log)
+        prepared = prepare(
+            request, environ, recorder, cancellation, needs_tree=True, open_log=open_log, uses_host=False
+        )
         stack.callback(prepared.engine.close)
         prepared, session = open_session(
             prepared, "copy", cancellation, recorder.warning, spec=lambda workspace, token: workspace.reading(token)

@@ -32,7 +32,7 @@ from nerves_docker_port.volume import build_volume, lock
 from nerves_docker_port.volume.lock import session_name
 from nerves_docker_port.volume.session import KILLED, Failure, Session
 from nerves_docker_port.volume.steps import Step, new_token
-from nerves_docker_port.workspace.choose import open_workspace
+from nerves_docker_port.workspace.choose import open_workspace, workspace_without_host
 from nerves_docker_port.workspace.mounted import Workspace, bash, shown
 
 HEADLINES = {"make_system": "Creating artifact archive", "copy": "Copying artifact archive to host"}
@@ -228,10 +228,12 @@ def prepare(
     *,
     needs_tree: bool,
     open_log: Callable[[], BuildLog],
+    uses_host: bool = True,
 ) -> Prepared:
     """Connect to the engine, and check or make the volume, the image and the mounts. Raises ``RunnerError``.
 
     With ``needs_tree`` the volume must already exist. ``open_log`` returns the log for the build of an image.
+    Without ``uses_host``, the session needs none of the host's files, so they are neither checked nor made.
     """
     with stage(reporter, "preflight"):
         engine = Engine.connect(environ)
@@ -258,8 +260,11 @@ def prepare(
             before_work=lambda: lock.check_free(engine, name),
             open_log=open_log,
         )
-        workspace = open_workspace(engine, request, image, name)
-        make_directory(request.names.download_dir, "The download directory")
+        if uses_host:
+            workspace = open_workspace(engine, request, image, name)
+            make_directory(request.names.download_dir, "The download directory")
+        else:
+            workspace = workspace_without_host(engine, request, image, name)
         cancellation.check()
     return Prepared(engine, workspace)
 

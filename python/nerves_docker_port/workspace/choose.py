@@ -133,8 +133,21 @@ def open_workspace(engine: Engine, request: Request, image: Image, volume: str) 
     if not request.platform.path.is_dir():
         raise errors.platform_missing(str(request.platform.path))
     _check_settings(engine, request)
+    workspace = workspace_without_host(engine, request, image, volume)
+    choice = which(engine, request.settings.workspace, image, request.names.build_path / ID_FILE)
+    if choice.kind == "copied":
+        from nerves_docker_port.workspace.copied import CopiedWorkspace
+
+        return CopiedWorkspace.in_place_of(engine, workspace)
+    _check_nested_mounts(request.settings)
+    _make_ccache(request)
+    return workspace
+
+
+def workspace_without_host(engine: Engine, request: Request, image: Image, volume: str) -> Workspace:
+    """Return a workspace for a session that uses none of the host's files. Nothing on the host is checked for it."""
     rootless = engine.capabilities.rootless
-    workspace = Workspace(
+    return Workspace(
         request=request,
         image=image,
         generation=request.platform.generation() or image.generation(),
@@ -144,14 +157,6 @@ def open_workspace(engine: Engine, request: Request, image: Image, volume: str) 
         limits=limits(engine, request.settings),
         proxies=engine.proxy_environment(request.settings.env),
     )
-    choice = which(engine, request.settings.workspace, image, request.names.build_path / ID_FILE)
-    if choice.kind == "copied":
-        from nerves_docker_port.workspace.copied import CopiedWorkspace
-
-        return CopiedWorkspace.in_place_of(engine, workspace)
-    _check_nested_mounts(request.settings)
-    _make_ccache(request)
-    return workspace
 
 
 def _check_settings(engine: Engine, request: Request) -> None:

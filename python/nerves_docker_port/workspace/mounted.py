@@ -116,11 +116,12 @@ class Workspace:
 
         It mounts only the build volume, and its steps run as root.
         """
-        spec = self._spec("copy", (), token)
+        # `_prepare` is not called: it would read the package on the host.
+        spec = self._container("copy", (), token)
         steps = [*bash("read", "say.sh", "here.sh"), token, *_keep_environment(_BELOW)]
         steps += bash("steps", "environment.sh", "kills.sh", "steps.sh")
         steps += to_arguments(token, (), None)
-        return replace(spec, command=steps, mounts=spec.mounts[:1], env=())
+        return replace(spec, command=steps, mounts=spec.mounts[:1], env=(), network=None, networked=False)
 
     @property
     def create_build(self) -> Step:
@@ -222,12 +223,18 @@ class Workspace:
     def _spec(self, flow: str, below: Sequence[str], token: str) -> Spec:
         if self.request.settings.remote_cache is not None:
             below = [*bash("ccache", "say.sh", "ccache.sh"), token, *below]
+        return self._container(
+            flow, [*self._prepare(token), *self.image.entrypoint, *_keep_environment(_BELOW), *below], token
+        )
+
+    def _container(self, flow: str, command: Sequence[str], token: str) -> Spec:
+        """Return the container of a session whose script runs ``command``."""
         patience = str(self.request.settings.patience)
         return Spec(
             name=session_name(self.volume),
             image=self.image.id,
             entrypoint=[*_keep_environment(_FIRST), *bash("session", "session.sh"), token, patience],
-            command=[*self._prepare(token), *self.image.entrypoint, *_keep_environment(_BELOW), *below],
+            command=command,
             workdir=self.workdir,
             env=self._env(self.uid, self.gid),
             mounts=[*self._mounts(), *self._ssh_mounts(), *self._configured_mounts()],
