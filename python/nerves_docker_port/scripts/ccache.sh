@@ -55,16 +55,30 @@ ndp_use() {
   cp "$ndp_state/ccache.$1" "${ndp_files}new" && mv "${ndp_files}new" "${ndp_files}conf"
 }
 
-# ndp_watch STATE: check the store twice a second. A store that hangs delays every compilation, so it is removed within a
-# second, after two checks in a row without an answer. The limit for an answer is wider than at the first check, because
-# now the build keeps the machine busy and can delay the answer. One check takes some 3 ms of CPU time.
+# ndp_look: set ndp_seen to `good`, `slow` or `silent`. The build keeps the machine busy, and that can delay the answer of
+# a good store. So a store that does not answer at once is asked again with more time, and only counts as silent if it
+# has not answered three times in a row, in 1.75 seconds together.
+ndp_look() {
+  ndp_seen=silent
+  if ndp_is_good "$(ndp_ask_store 0.5 0.25)" 250; then
+    ndp_seen=good
+  elif ndp_is_good "$(ndp_ask_store 0.75 0.5)" 750 || ndp_is_good "$(ndp_ask_store 1.5 1)" 1500; then
+    ndp_seen=slow
+  fi
+}
+
+# ndp_watch: check the store twice a second. A store that hangs delays every compilation by half a second, so it is left
+# out when it is silent. A store that is slow six times in a row costs each compilation more than it gives, so it is left
+# out, too. It is used again when it is good again. One check takes some 3 ms of CPU time.
 ndp_watch() {
-  ndp_now=$1
+  ndp_now=on ndp_next=on ndp_slow=0
   while sleep 0.5; do
-    ndp_next=off
-    for _ in 1 2; do
-      ! ndp_is_good "$(ndp_ask_store 1 0.25)" 500 || { ndp_next=on && break; }
-    done
+    ndp_look
+    case $ndp_seen in
+      good) ndp_next=on ndp_slow=0 ;;
+      silent) ndp_next=off ;;
+      slow) ndp_slow=$((ndp_slow + 1)) && [ "$ndp_slow" -lt 6 ] || ndp_next=off ;;
+    esac
     [ "$ndp_next" != "$ndp_now" ] || continue
     ndp_use "$ndp_next"
     [ "$ndp_next" = on ] || : >"${ndp_files}lost"
@@ -84,7 +98,7 @@ done
 printf '%s\n' "${ndp_best:-none}" >"${ndp_files}found"
 if ndp_is_good "$ndp_best" "$(sed -n 5p "$ndp_state/ccache.probe")"; then
   ndp_use on
-  ndp_watch on </dev/null >/dev/null 2>&1 7<&- &
+  ndp_watch </dev/null >/dev/null 2>&1 7<&- &
 else
   ndp_use off
 fi
