@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import re
 import secrets
 import signal
@@ -123,27 +124,77 @@ def test_a_command_runs_in_the_build_directory_and_its_status_is_that_of_mix(
     directory: Path, running_engine: RunningEngine, cell: Cell
 ) -> None:
     """Run Mix itself, as the user who may use the engine."""
-    leads = running_engine.variables
-    # Root's own programs are nobody else's to run.
-    path = f"{leads['PATH'].partition(':')[0]}:/usr/bin:/bin" if "PATH" in leads else "/usr/local/bin:/usr/bin:/bin"
-    project = lay_out(directory / "p", host=leads["DOCKER_HOST"], image=NEW)
-    project = replace(project, settings={**project.settings, **leads, **UNBUILT, "PATH": path})
+    project = project_for(running_engine, directory)
     user = running_engine.kind.user
-    subprocess.run(["chown", "-R", f"{user}:{user}", project.directory], check=True)
-    ended = mix_run(project, user, "sh", "-c", "echo here > kept; echo by $(id -un) in $PWD")
+    ended = mix_run(project, user, "--", "sh", "-c", "echo here > kept; echo by $(id -un) in $PWD")
     assert ended.returncode == 0, ended.stdout
     assert "by nerves in /home/nerves/project\n" in ended.stdout
-    ended = mix_run(project, user, "cat", "kept")
+    ended = mix_run(project, user, "--", "cat", "kept")
     assert (ended.returncode, ended.stdout.splitlines()[-1]) == (0, "here")
-    ended = mix_run(project, user, "false")
+    ended = mix_run(project, user, "--", "false")
     assert ended.returncode == 1, ended.stdout
     assert "** (" not in ended.stdout
 
 
+MAKE_FILES = r"""
+mkdir -p tree/empty tree/closed
+head -c 3000000 /dev/urandom > tree/random
+printf x > "$(printf 'tree/two\nlines \377')"
+echo "#!/bin/sh" > tree/-program
+chmod 750 tree/-program
+ln -s ../../outside tree/link
+chmod 555 tree/closed
+printf file > file
+cat tree/random | sha256sum
+"""
+
+
+@pytest.mark.row("run")
+def test_after_a_command_a_file_and_a_directory_are_brought_and_what_is_not_there_is_named(
+    directory: Path, running_engine: RunningEngine, client: docker.DockerClient, cell: Cell
+) -> None:
+    """Run Mix itself with `--get`. What it brings belongs to the user."""
+    project = project_for(running_engine, directory)
+    user = running_engine.kind.user
+    ended = mix_run(project, user, "--get", "tree", "--get", "file", "--", "bash", "-c", MAKE_FILES)
+    assert ended.returncode == 0, ended.stdout
+    tree = project.system / "tree"
+    assert hashlib.sha256((tree / "random").read_bytes()).hexdigest() in ended.stdout
+    found = {os.fsencode(path.name) for path in tree.iterdir()}
+    assert found == {b"empty", b"closed", b"random", b"two\nlines \xff", b"-program", b"link"}
+    assert (tree / os.fsdecode(b"two\nlines \xff")).read_text() == "x"
+    assert (tree / "link").readlink() == Path("../../outside")
+    modes = {name: (tree / name).stat().st_mode & 0o777 for name in ("-program", "closed")}
+    assert modes == {"-program": 0o750, "closed": 0o555}
+    assert (project.system / "file").read_text() == "file"
+    assert {owner(path) for path in (tree, *tree.rglob("*"), project.system / "file")} == {(user, user)}
+    before = sorted(project.system.iterdir())
+    ended = mix_run(project, user, "--get", "none", "--get", "file", "--", "true")
+    assert ended.returncode == 1, ended.stdout
+    assert "There is no none in the build directory." in ended.stdout
+    assert sorted(project.system.iterdir()) == before
+    (id_file,) = project.system.glob(".nerves/artifacts/*/.docker_id")
+    volume = f"my_system-{id_file.read_text()}"
+    assert client.volumes.get(volume)
+    assert at_work(client, volume) == []
+
+
+def project_for(engine: RunningEngine, directory: Path) -> Project:
+    """A Mix project of the user who may use the engine."""
+    leads = engine.variables
+    # Root's own programs are nobody else's to run.
+    path = f"{leads['PATH'].partition(':')[0]}:/usr/bin:/bin" if "PATH" in leads else "/usr/local/bin:/usr/bin:/bin"
+    project = lay_out(directory / "p", host=leads["DOCKER_HOST"], image=NEW)
+    project = replace(project, settings={**project.settings, **leads, **UNBUILT, "PATH": path})
+    user = engine.kind.user
+    subprocess.run(["chown", "-R", f"{user}:{user}", project.directory], check=True)
+    return project
+
+
 def mix_run(project: Project, user: int, *words: str) -> subprocess.CompletedProcess[str]:
-    """`mix nerves_docker_port.run`, without a terminal."""
+    """`mix nerves_docker_port.run` with these words, without a terminal."""
     return subprocess.run(
-        project.command("nerves_docker_port.run", "--", *words),
+        project.command("nerves_docker_port.run", *words),
         cwd=project.system,
         env=project.env(),
         user=user,
