@@ -10,6 +10,7 @@ import os
 import stat
 import tarfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
@@ -25,6 +26,12 @@ Of a directory, only the mode counts, and the other three are 0."""
 
 TEMPORARY = ".nerves-docker-port-"
 """The prefix of the temporary names of files that are being written (changes.py, tree.py)."""
+
+PERMISSIONS = 0o777
+"""The mode bits that are sent, and that are applied on the host."""
+
+_GONE = "in/gone"
+"""The name of the member in place of a file that was removed while the tar file was made. No script uses it."""
 
 _BLOCK = 1 << 20
 _PADDING = 512
@@ -100,8 +107,10 @@ class Packed:
         for tree in trees:
             for path, name, status in _walk(tree):
                 check()
-                member = _member(path, name, status)
-                self._parts.append((_header(member), path, member.size))
+                # A link can be removed since its directory was listed.
+                with suppress(FileNotFoundError):
+                    member = _member(path, name, status)
+                    self._parts.append((_header(member), path, member.size))
         for name, content in files.items():
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(content), 0o644
@@ -114,31 +123,48 @@ class Packed:
     def __iter__(self) -> Iterator[bytes]:
         """Yield the pieces of the tar file. Some are empty."""
         for header, source, size in self._parts:
-            yield header
-            if isinstance(source, bytes):
-                yield source
-            elif size:
-                yield from self._read(source, size)
-            yield bytes(-size % _PADDING)
+            padding = -size % _PADDING
+            if isinstance(source, Path) and size:
+                yield from self._read(header, source, size, padding)
+            else:
+                yield header
+                if isinstance(source, bytes):
+                    yield source
+                yield bytes(padding)
         # The end of a tar file is two blocks of zeros.
         yield bytes(2 * _PADDING)
 
-    def _read(self, path: Path, left: int) -> Iterator[bytes]:
-        """Yield as many bytes as the file's header says, even if the file becomes shorter or longer in the meantime."""
+    def _read(self, header: bytes, path: Path, left: int, padding: int) -> Iterator[bytes]:
+        """Yield the member of a file, with the size in the header even if the file becomes shorter or longer meanwhile.
+
+        If the file was removed since it was chosen, yield a member of the same length with the name ``_GONE``.
+        """
         try:
             with path.open("rb") as file:
+                yield header
                 while left > 0:
                     self._check()
                     data = file.read(min(left, _BLOCK)) or bytes(min(left, _BLOCK))
                     left -= len(data)
                     yield data
+        except FileNotFoundError:
+            gone = tarfile.TarInfo(_GONE)
+            gone.size = len(header) + left + padding - _PADDING
+            # In this format, the header has one block for a file of any size.
+            yield gone.tobuf(tarfile.GNU_FORMAT)
+            while left > 0:
+                yield bytes(min(left, _BLOCK))
+                left -= _BLOCK
+            yield bytes(len(header) - _PADDING)
         except OSError as error:
             raise errors.not_readable(str(path), str(error.strerror)) from error
+        yield bytes(padding)
 
 
 def _member(path: Path, name: str, status: os.stat_result) -> tarfile.TarInfo:
     member = tarfile.TarInfo(name)
-    member.mode = stat.S_IMODE(status.st_mode)
+    # Some engines keep bits such as setuid here, and then lose them when the owner is changed.
+    member.mode = stat.S_IMODE(status.st_mode) & PERMISSIONS
     # A float is not precise enough for nanoseconds since 1970, so the PAX header has the time as text.
     seconds, nanoseconds = divmod(status.st_mtime_ns, 10**9)
     member.mtime, member.pax_headers = seconds, {"mtime": f"{seconds}.{nanoseconds:09}"}
@@ -170,8 +196,14 @@ def _walk(tree: Tree) -> Iterator[tuple[Path, str, os.stat_result]]:
 
 
 def _below(tree: Tree, directory: Path, parts: tuple[str, ...]) -> Iterator[tuple[Path, str, os.stat_result]]:
-    with os.scandir(directory) as listed:
-        entries = sorted(listed, key=lambda entry: entry.name)
+    try:
+        with os.scandir(directory) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+    except (FileNotFoundError, NotADirectoryError):
+        if not parts:
+            raise
+        # Removed or replaced since the directory above it was listed.
+        return
     for entry in entries:
         path, inner = directory / entry.name, (*parts, entry.name)
         if is_left_out(tree.kind, inner) or path in tree.without:
