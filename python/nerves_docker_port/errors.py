@@ -8,7 +8,7 @@ port, and the shim shows it once, as one ``Mix.Error``.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Final, TypeAlias
 
@@ -774,12 +774,21 @@ def not_brought_back(name: str, reason: str) -> str:
     return f"The build has made {name!r}, which was not brought to the package's directory: {reason}."
 
 
-def deleted_in_build(names: Iterable[str], package: str) -> str:
+_NAMED = 10
+"""The number of names that one warning has at most."""
+
+
+def deleted_in_build(names: Sequence[str], package: str) -> str:
     """A warning: files were removed in the container, but not on the host."""
+    removed = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
     return (
-        f"The build has removed {', '.join(names)} in its copy of {package}. Here they were kept; remove them yourself "
-        "if they are to go. Until then, the next build has them again."
+        f"The build has removed {removed} in its copy of {package}. Here they were kept; remove them yourself if they "
+        "are to go. Until then, the next build has them again."
     )
+
+
+NOT_OFFERED = "the container could not read or pack it; the messages of its programs are above or in the log."
+"""The reason for `changes_stay` if a program in the container has failed (scripts/changes.sh)."""
 
 
 def changes_stay(reason: str) -> str:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tarfile
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,6 +284,65 @@ def test_a_file_that_the_build_removes_stays_here_and_is_named(system: System) -
     assert (system.package / "notes").read_text() == "as it came\n"
     (warning,) = conversation.warnings
     assert "notes" in warning
+    # The next build has it again.
+    system.run("build", make_args=shell_words(f"cat {PACKAGE}/notes")).value()
+    assert "as it came" in system.build_log.read_text().splitlines()
+
+
+def test_directories_come_back_and_replace_no_file(system: System) -> None:
+    system.write("my_system/file", "mine\n")
+    system.write("my_system/tree/inner", "mine\n")
+    words = shell_words(
+        f"cd {PACKAGE}",
+        "mkdir -p empty/inner",
+        "chmod 750 empty",
+        "chmod 700 empty/inner",
+        "rm file && mkdir file && echo new > file/new",
+        "rm -r tree && echo new > tree",
+        "cd - >/dev/null",
+    )
+    conversation = system.run("build", make_args=words)
+    conversation.value()
+    package = system.package
+    assert (package / "empty").stat().st_mode & 0o777 == 0o750
+    assert (package / "empty/inner").stat().st_mode & 0o777 == 0o700
+    assert owner(package / "empty/inner") == (1000, 1000)
+    assert (package / "file").read_text() == "mine\n"
+    assert (package / "file.from-build/new").read_text() == "new\n"
+    assert (package / "tree/inner").read_text() == "mine\n"
+    assert (package / "tree.from-build").read_text() == "new\n"
+    for path in ("file.from-build", "tree.from-build"):
+        (warning,) = [warning for warning in conversation.warnings if path in warning]
+        assert str(package / path) in warning
+    # All of it goes in again, and nothing is lost.
+    look = shell_words(f"cd {PACKAGE} && ls -d empty/inner file.from-build/new file tree.from-build tree/inner")
+    conversation = system.run("build", make_args=look)
+    conversation.value()
+    assert conversation.warnings == []
+    lines = system.build_log.read_text().splitlines()
+    assert {"empty/inner", "file.from-build/new", "tree.from-build", "tree/inner"} <= set(lines)
+
+
+def test_what_the_build_user_cannot_read_comes_with_the_next_command(system: System) -> None:
+    words = shell_words(f"echo open > {PACKAGE}/open", f"sudo sh -c 'umask 077; echo closed > {PACKAGE}/closed'")
+    conversation = system.run("build", make_args=words)
+    conversation.value()
+    (warning,) = conversation.warnings
+    assert "It is kept at the engine, and the next command brings it." in warning
+    conversation = system.run("archive")
+    conversation.value()
+    assert conversation.warnings == []
+    assert (system.package / "open").read_text() == "open\n"
+    assert (system.package / "closed").read_text() == "closed\n"
+    assert owner(system.package / "closed") == (1000, 1000)
+
+
+def test_files_of_a_host_whose_clock_is_ahead_are_copied_in_silence(system: System) -> None:
+    for name in ("one", "two"):
+        system.write(f"my_system/{name}", f"{name}\n")
+        os.utime(system.package / name, (time.time() + 3600,) * 2)
+        system.run("build").value()
+        assert "future" not in system.build_log.read_text()
 
 
 def test_what_a_killed_helper_could_not_bring_the_next_command_brings(far: Far, system: System) -> None:
@@ -452,3 +512,33 @@ def test_a_copy_needs_none_of_the_host_s_files(system: System, workspace: str) -
     with system.helper() as helper:
         args = {**system.args(env=env), Atom("source"): "built", Atom("target"): f"{system.package}/"}
         assert helper.request("copy", args).value()["path"] == f"{system.package}/built"
+
+
+@pytest.fixture
+def small_volume(far: Far, system: System) -> Iterator[Callable[[str], None]]:
+    """A function that gives the package's volume this size (tmpfs(5)). The package was built once before."""
+    system.run("build").value()
+    volume = far.engine.data / "volumes" / f"{system.volume}-package" / "_data"
+    far.engine.run_there("cp", "-a", str(volume), "/run/kept")
+    far.engine.run_there("mount", "-t", "tmpfs", "-o", "size=1m", "none", str(volume))
+    far.engine.run_there("sh", "-c", f"cp -a /run/kept/. {volume}; rm -rf /run/kept")
+    yield lambda size: far.engine.run_there("mount", "-o", f"remount,size={size}", str(volume))
+    far.engine.run_there("umount", str(volume))
+
+
+def test_files_that_came_only_in_part_do_not_replace_those_of_the_host(
+    far: Far, system: System, small_volume: Callable[[str], None]
+) -> None:
+    system.write("my_system/notes", "old\n")
+    system.run("build").value()
+    notes = "".join(f"{number}\n" for number in range(400_000))
+    system.write("my_system/notes", notes)
+    error = system.run("build").error
+    assert error is not None
+    assert error["code"] == "disk_full"
+    small_volume("100m")
+    conversation = system.run("build", make_args=shell_words(f"tail -n 1 {PACKAGE}/notes"))
+    conversation.value()
+    assert conversation.warnings == []
+    assert (system.package / "notes").read_text() == notes
+    assert "399999" in system.build_log.read_text().splitlines()

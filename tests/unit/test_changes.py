@@ -35,6 +35,15 @@ def special(name: str, kind: bytes, target: str = "") -> Callable[[tarfile.TarFi
     return add
 
 
+def directory(name: str, mode: int = 0o755) -> Callable[[tarfile.TarFile], None]:
+    def add(tar: tarfile.TarFile) -> None:
+        member = tarfile.TarInfo(name)
+        member.type, member.mode = tarfile.DIRTYPE, mode
+        tar.addfile(member)
+
+    return add
+
+
 def came(name: str, content: str, mode: int = 0o644) -> list[str]:
     """The records of a file as it went in."""
     return [f"h {hashlib.sha256(content.encode()).hexdigest()}  ./{name}", f"m {mode:o} ./{name}"]
@@ -159,18 +168,57 @@ def test_a_path_that_leads_out_is_refused_and_named(package: Path, tmp_path: Pat
     assert names(tmp_path) == before
 
 
-def test_a_path_through_a_link_is_refused_and_named(package: Path, tmp_path: Path) -> None:
+def test_a_path_through_a_link_does_not_lead_out_and_is_named(package: Path, tmp_path: Path) -> None:
     (tmp_path / "outside").mkdir()
     (package / "here").symlink_to(tmp_path / "outside")
+    (package / "dangling").symlink_to(tmp_path / "nowhere")
     applied = apply(
         package,
         special("./sent", tarfile.SYMTYPE, "../outside"),
         file("./sent/evil", "evil"),
         file("./here/evil", "evil"),
         file("./here/deep/evil", "evil"),
+        file("./dangling/evil", "evil"),
     )
-    assert len(applied.warnings) == 3
-    assert list((tmp_path / "outside").iterdir()) == []
+    named = [str(package / f"{name}.from-build") for name in ("sent", "here", "dangling")]
+    assert [name for name, warning in zip(named, applied.warnings, strict=True) if name in warning] == named
+    assert (package / "here.from-build/deep/evil").read_text() == "evil"
+    assert names(tmp_path / "outside") == []
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_directory_in_the_place_of_a_file_or_a_link_comes_under_another_name(package: Path) -> None:
+    """The file itself stays, as each file does that was only removed in the build."""
+    (package / "f").write_text("old")
+    (package / "l").symlink_to("f")
+    (package / "l.from-build").write_text("of another day")
+    members = (directory("./f"), file("./f/x", "x"), directory("./f/d"), directory("./l"), file("./l/y", "y"))
+    base = [*came("f", "old"), "l ./l//f"]
+    applied = apply(package, *members, base=base, deleted=[])
+    assert (package / "f").read_text() == "old"
+    assert (package / "l").is_symlink()
+    assert (package / "f.from-build/x").read_text() == "x"
+    assert (package / "f.from-build/d").is_dir()
+    assert (package / "l.from-build.2/y").read_text() == "y"
+    kept = [str(package / name) for name in ("f.from-build", "l.from-build.2")]
+    assert [name for name, warning in zip(kept, applied.warnings, strict=True) if name in warning] == kept
+    # The next attempt, after a connection that broke, makes no second copy.
+    before = names(package)
+    apply(package, *members, base=base, deleted=[])
+    assert names(package) == before
+
+
+def test_empty_directories_and_modes_of_directories_come_back(package: Path) -> None:
+    for name in ("changed", "mine"):
+        (package / name).mkdir(mode=0o755)
+    (package / "mine").chmod(0o700)
+    base = [f"d 755 ./{name}" for name in ("changed", "mine", "removed")]
+    members = [directory(f"./{name}", 0o555) for name in ("changed", "mine", "new", "new/inner", "removed")]
+    applied = apply(package, *members, file("./new/file", "x"), base=base)
+    modes = {name: stat.S_IMODE((package / name).stat().st_mode) for name in ("changed", "mine", "new", "new/inner")}
+    assert modes == {"changed": 0o555, "mine": 0o700, "new": 0o555, "new/inner": 0o555}
+    assert names(package) == ["changed", "mine", "new", "new/file", "new/inner"]
+    assert applied.warnings == []
 
 
 @pytest.mark.parametrize(
@@ -181,8 +229,8 @@ def test_what_never_went_in_does_not_come_back(package: Path, name: str) -> None
     assert names(package) == []
 
 
-@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.DIRTYPE])
-def test_what_is_no_file_and_no_symbolic_link_is_refused(package: Path, kind: bytes) -> None:
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE])
+def test_what_is_no_file_no_directory_and_no_symbolic_link_is_refused(package: Path, kind: bytes) -> None:
     assert len(apply(package, special("./x", kind, "/etc/passwd")).warnings) == 1
     assert names(package) == []
 
@@ -193,6 +241,15 @@ def test_deleted_files_stay_and_are_named_once_together(package: Path) -> None:
     (warning,) = apply(package, deleted=["./a", "./b", "./gone here, too"]).warnings
     assert "a, b" in warning
     assert names(package) == ["a", "b"]
+
+
+def test_of_many_deleted_files_a_few_are_named_and_of_a_directory_only_itself(package: Path) -> None:
+    files = [f"f{number:02}" for number in range(12)] + [f"d/x{number}" for number in range(5)]
+    (package / "d").mkdir()
+    for name in files:
+        (package / name).write_text("")
+    (warning,) = apply(package, deleted=[f"./{name}" for name in ("d", *files)]).warnings
+    assert "d, f00, f01, f02, f03, f04, f05, f06, f07, f08 and 3 more in its copy" in warning
 
 
 def test_a_break_leaves_old_files_and_no_half_ones(package: Path) -> None:

@@ -4,6 +4,7 @@
 # A list is sorted and consists of records, each with a NUL at its end:
 #   h SHA256  PATH    the content of a file (in the format of sha256sum)
 #   m MODE PATH       the permissions of a file, octal
+#   d MODE PATH       a directory and its permissions
 #   l PATH//TARGET    a symbolic link
 # A path begins with `./` and never has two slashes side by side. It can have any other bytes. The list leaves out the
 # files that the helper never sends (workspace/packing.py).
@@ -20,17 +21,18 @@ ndp_find() (
   exec find . -xdev '(' "${ndp_names[@]}" -o -name .git ')' -prune -o "$@"
 )
 
-# ndp_list KIND DIRECTORY: print the list of that directory.
-ndp_list() {
+# ndp_list KIND DIRECTORY: print the list of that directory. The status is not 0 if a part of it cannot be read.
+ndp_list() (
+  set -o pipefail
   {
-    ndp_find "$1" "$2" '(' -type f -printf 'm %m %p\0' -o -type l -printf 'l %p//%l\0' ')'
+    ndp_find "$1" "$2" '(' -type d ! -path . -printf 'd %m %p\0' -o -type f -printf 'm %m %p\0' -o -type l -printf 'l %p//%l\0' ')' || exit
     ndp_find "$1" "$2" -type f -print0 | (cd "$2" && xargs -0r sha256sum -z --) | sed -z 's/^/h /'
   } | LC_ALL=C sort -z
-}
+)
 
 # ndp_paths: print the paths of the records on standard input, each path once.
 ndp_paths() {
-  LC_ALL=C sed -z -e 's/^h [0-9a-f]*  //' -e 's/^m [0-7]* //' -e 's,^l \(\.\(/[^/][^/]*\)*\)//.*$,\1,' | LC_ALL=C sort -zu
+  LC_ALL=C sed -z -e 's/^h [0-9a-f]*  //' -e 's/^[dm] [0-7]* //' -e 's,^l \(\.\(/[^/][^/]*\)*\)//.*$,\1,' | LC_ALL=C sort -zu
 }
 
 # ndp_times KIND DIRECTORY: print a digest that changes with every change in that directory. It is much quicker than the
@@ -56,32 +58,34 @@ ndp_keep() {
 #
 # The helper fetches the file `out/changes.tar` and applies it on the host. Only after that, the new list is saved. The
 # tar file has `base`, the list of the files that the helper sent; `deleted`, the paths that no longer exist; and the
-# files that are changed or new. This function needs say.sh. It works as root and as the build user.
+# files that are changed or new. This function needs say.sh. It works as root and as the build user. If a program in it
+# fails, for example because the disk is full, it offers nothing and returns that program's exit status.
 ndp_offer() {
   ndp_out=/nerves-docker-port/out ndp_kept=$2/.nerves/docker-port
   # No package has come yet.
-  [ -e "$ndp_kept/manifest" ] || [ -e "$ndp_kept/coming" ] || return 0
+  [ -e "$ndp_kept/manifest" ] || return 0
+  # The file `coming` exists if a session ended while it copied the files that the helper had sent. Some of them may
+  # have come only in part. Nothing is offered, because before that copy, all changes had been offered.
+  [ ! -e "$ndp_kept/coming" ] || return 0
   # The digest is made before the list, so a file that changes while the list is made is found the next time.
-  ndp_now=$(ndp_times package "$2")
-  [ -e "$ndp_kept/coming" ] || ! ndp_is "$ndp_kept/package" "$ndp_now" || return 0
-  ndp_list package "$2" >"$ndp_out/now"
-  # The file `coming` exists if a session died while it copied the files that the helper had sent.
-  cat "$ndp_kept/manifest" "$ndp_kept/coming" 2>/dev/null | LC_ALL=C sort -zu >"$ndp_out/base"
-  LC_ALL=C comm -z -23 "$ndp_out/now" "$ndp_out/base" | ndp_paths >"$ndp_out/changed"
-  : >"$ndp_out/deleted"
-  [ -e "$ndp_kept/coming" ] ||
-    LC_ALL=C comm -z -13 <(ndp_paths <"$ndp_out/now") <(ndp_paths <"$ndp_out/base") >"$ndp_out/deleted"
+  ndp_now=$(ndp_times package "$2") || return
+  ! ndp_is "$ndp_kept/package" "$ndp_now" || return 0
+  ndp_list package "$2" >"$ndp_out/now" || return
+  cp "$ndp_kept/manifest" "$ndp_out/base" || return
+  LC_ALL=C comm -z -23 "$ndp_out/now" "$ndp_out/base" | ndp_paths >"$ndp_out/changed" || return
+  LC_ALL=C comm -z -13 <(ndp_paths <"$ndp_out/now") <(ndp_paths <"$ndp_out/base") >"$ndp_out/deleted" || return
   if [ ! -s "$ndp_out/changed" ] && [ ! -s "$ndp_out/deleted" ]; then
     ndp_keep "$ndp_kept/package" "$ndp_now"
-    return 0
+    return
   fi
   tar --create --file="$ndp_out/changes.tar" --format=gnu --hard-dereference --no-recursion \
-    --directory="$ndp_out" base deleted --directory="$2" --null --verbatim-files-from --files-from="$ndp_out/changed"
+    --directory="$ndp_out" base deleted --directory="$2" --null --verbatim-files-from --files-from="$ndp_out/changed" || return
   # shellcheck disable=SC2034 # receive.sh uses it.
   ndp_offered=1
   ndp_ask "$1" changed
-  mkdir -p "$ndp_kept"
-  mv "$ndp_out/now" "$ndp_kept/manifest"
-  rm -f "$ndp_kept/coming" "$ndp_out/changes.tar"
+  mv "$ndp_out/now" "$ndp_kept/manifest" || return
+  rm -f "$ndp_out/changes.tar"
+  # The host can have other files now than the volume, so the next session asks for the package.
+  rm -f "$ndp_kept/known"
   ndp_keep "$ndp_kept/package" "$ndp_now"
 }

@@ -32,21 +32,25 @@ ndp_offer "$ndp_token" "$ndp_package"
 rm -f "$ndp_state"/out/*
 
 # ndp_make_equal KIND FROM TO: remove from TO the files that are not in FROM, and copy the files that differ to TO.
-ndp_make_equal() {
+ndp_make_equal() (
+  set -o pipefail
   if [ -z "$(ndp_find "$1" "$3" ! -path . -print -quit)" ]; then
     cp -a "$2/." "$3"
-    return
+    exit
   fi
   ndp_find "$1" "$2" -printf '%y %p\0' | LC_ALL=C sort -z >"$ndp_state/types"
   ndp_find "$1" "$3" -printf '%y %p\0' | LC_ALL=C sort -z | LC_ALL=C comm -z -13 "$ndp_state/types" - |
     LC_ALL=C sed -z 's/^. //' | (cd "$3" && xargs -0r rm -rf --)
+  ndp_list "$1" "$2" >"$ndp_state/from"
+  ndp_list "$1" "$3" >"$ndp_state/to"
   {
     ndp_find "$1" "$2" -type d -print0
-    LC_ALL=C comm -z -23 <(ndp_list "$1" "$2") <(ndp_list "$1" "$3") | ndp_paths
+    LC_ALL=C comm -z -23 "$ndp_state/from" "$ndp_state/to" | ndp_paths
   } >"$ndp_state/copied"
+  # The host's clock can be ahead of the engine's, so tar does not warn of times that are in the future.
   tar --create --directory="$2" --no-recursion --null --verbatim-files-from --files-from="$ndp_state/copied" |
-    tar --extract --directory="$3" --preserve-permissions
-}
+    tar --extract --directory="$3" --preserve-permissions --warning=no-timestamp
+)
 
 # The owner is compared, too, because another image can have another build user.
 ndp_known="$ndp_fingerprint $ndp_uid $ndp_gid"

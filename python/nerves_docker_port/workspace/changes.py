@@ -18,22 +18,20 @@ import tarfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import IO
 
 from nerves_docker_port import errors
-from nerves_docker_port.workspace.packing import TEMPORARY, is_left_out
+from nerves_docker_port.workspace.packing import PERMISSIONS, TEMPORARY, is_left_out
 
 _RECORD = re.compile(
     r"h (?P<sha>[0-9a-f]{64})  \./(?P<file>.+)"
-    r"|m (?P<mode>[0-7]{1,4}) \./(?P<moded>.+)"
+    r"|[dm] (?P<mode>[0-7]{1,4}) \./(?P<moded>.+)"
     r"|l \./(?P<link>.+?)//(?P<target>.*)",
     re.DOTALL,
 )
 _BLOCK = 1 << 20
-_PERMISSIONS = 0o777
-"""The mode bits that are applied. Bits such as setuid are not."""
-
 _SYMLINK_ERRORS = (errno.ELOOP, errno.ENOTDIR)
 """The errors of opening a symbolic link with ``O_NOFOLLOW | O_DIRECTORY``: ELOOP on macOS, ENOTDIR on Linux."""
 
@@ -60,13 +58,13 @@ class Applied:
 
 @dataclass(frozen=True)
 class _Base:
-    """The contents and modes that the container got from the host, by path.
+    """The contents of files and links, and the modes of files and directories, that the container got from the host.
 
-    A path has more than one content if a session died while it replaced one content with another.
+    The keys are paths.
     """
 
-    contents: dict[str, set[Content]]
-    modes: dict[str, set[int]]
+    contents: dict[str, Content]
+    modes: dict[str, int]
 
 
 def apply(changes: IO[bytes], package: Path) -> Applied:
@@ -78,37 +76,94 @@ def apply(changes: IO[bytes], package: Path) -> Applied:
     """
     applied = Applied()
     base = _Base({}, {})
+    # The names of directories of the build that have another name on the host, because something else has theirs.
+    renamed: dict[tuple[str, ...], str] = {}
+    directories: list[tuple[tuple[str, ...], tarfile.TarInfo]] = []
     with _host_failures(package), tarfile.open(fileobj=changes, mode="r|", errors="surrogateescape") as tar:
         for member in tar:
             if member.name == "base":
                 base = _base(_content(tar, member))
             elif member.name == "deleted":
                 names = [name.removeprefix("./") for name in _texts(_content(tar, member))]
-                there = [name for name in names if os.path.lexists(package / name)]
-                if there:
-                    applied.warnings.append(errors.deleted_in_build(there, str(package)))
-            else:
-                _apply_member(tar, member, package, base, applied)
+                there = {name for name in names if os.path.lexists(package / name)}
+                # Of a removed directory, only the directory itself is named.
+                tops = [name for name in sorted(there) if os.path.dirname(name) not in there]  # noqa: PTH120
+                if tops:
+                    applied.warnings.append(errors.deleted_in_build(tops, str(package)))
+            elif (parts := _parts(member, applied)) is not None:
+                placed = _with_free_directories(package, parts, renamed, applied, is_directory=member.isdir())
+                if member.isdir():
+                    _make_directory(package, placed, base, applied)
+                    directories.append((placed, member))
+                else:
+                    with directory_below(package, placed[:-1]) as directory:
+                        _place(tar, member, directory, package, placed, base, applied)
+        # This is done last and the innermost first, because a directory must be writable while files are made in it.
+        for placed, member in reversed(directories):
+            _set_directory_mode(package, placed, member.mode & PERMISSIONS, base, applied)
     return applied
 
 
-def _apply_member(tar: tarfile.TarFile, member: tarfile.TarInfo, package: Path, base: _Base, applied: Applied) -> None:
+def _parts(member: tarfile.TarInfo, applied: Applied) -> tuple[str, ...] | None:
+    """Return the names in the path of a member. Warn and return ``None`` if the member is not accepted."""
     parts = tuple(member.name.removeprefix("./").split("/"))
     if not member.name.startswith("./") or any(part in ("", ".", "..") for part in parts):
-        applied.warnings.append(errors.not_brought_back(member.name, "its path leads out of the package's directory"))
-        return
-    if is_left_out("package", parts):
-        applied.warnings.append(errors.not_brought_back(member.name, "files of this name stay where they are"))
-        return
-    if not (member.isreg() or member.issym()):
-        applied.warnings.append(errors.not_brought_back(member.name, "it is neither a file nor a symbolic link"))
-        return
-    try:
+        reason = "its path leads out of the package's directory"
+    elif is_left_out("package", parts):
+        reason = "files of this name stay where they are"
+    elif not (member.isreg() or member.issym() or member.isdir()):
+        reason = "it is neither a file, a directory nor a symbolic link"
+    else:
+        return parts
+    applied.warnings.append(errors.not_brought_back(member.name, reason))
+    return None
+
+
+def _with_free_directories(
+    package: Path, parts: tuple[str, ...], renamed: dict[tuple[str, ...], str], applied: Applied, *, is_directory: bool
+) -> tuple[str, ...]:
+    """Return ``parts`` with another name for each directory whose name belongs to a file or a link on the host.
+
+    No link is followed, so the path does not lead out of the package's directory. If ``is_directory``, the last part
+    is a directory, too. ``renamed`` keeps the names, so that the user is told of each once.
+    """
+    placed: tuple[str, ...] = ()
+    for index, part in enumerate(parts):
+        there = package.joinpath(*placed, part)
+        if (index < len(parts) - 1 or is_directory) and not _is_free_for_directory(there):
+            original = parts[: index + 1]
+            if original not in renamed:
+                names = (f"{part}.from-build{number}" for number in chain([""], map(".{}".format, count(2))))
+                renamed[original] = next(name for name in names if _is_free_for_directory(there.with_name(name)))
+                kept = there.with_name(renamed[original])
+                applied.warnings.append(errors.both_changed(str(there), str(kept)))
+            part = renamed[original]  # noqa: PLW2901
+        placed = (*placed, part)
+    return placed
+
+
+def _is_free_for_directory(path: Path) -> bool:
+    """Return whether there is a directory under this path, or nothing."""
+    return not os.path.lexists(path) or (path.is_dir() and not path.is_symlink())
+
+
+def _make_directory(package: Path, parts: tuple[str, ...], base: _Base, applied: Applied) -> None:
+    """Make a directory that is new in the build. One that the user has removed meanwhile is not made again."""
+    path = package.joinpath(*parts)
+    if not path.is_dir() and "/".join(parts) not in base.modes:
+        with directory_below(package, parts):
+            applied.written.append(path)
+
+
+def _set_directory_mode(package: Path, parts: tuple[str, ...], mode: int, base: _Base, applied: Applied) -> None:
+    """Set the mode of a directory that the build has made or whose mode it has changed."""
+    path = package.joinpath(*parts)
+    if path in applied.written:
+        path.chmod(mode)
+    elif path.is_dir():
         with directory_below(package, parts[:-1]) as directory:
-            _place(tar, member, directory, package, parts, base, applied)
-    except LinkError as error:
-        reason = f"here, {error} is not a directory, so the path leads somewhere else"
-        applied.warnings.append(errors.not_brought_back(member.name, reason))
+            if _set_mode(directory, parts[-1], mode, base.modes.get("/".join(parts))):
+                applied.written.append(path)
 
 
 class LinkError(Exception):
@@ -130,12 +185,12 @@ def _place(
     try:
         new = _unpack(tar, member, directory, temporary)
         here = _content_at(directory, name)
-        mode = member.mode & _PERMISSIONS
+        mode = member.mode & PERMISSIONS
         if here == new:
-            if new.kind == "file" and _set_mode(directory, name, mode, base.modes.get(path, set())):
+            if new.kind == "file" and _set_mode(directory, name, mode, base.modes.get(path)):
                 applied.written.append(package / path)
             return
-        unchanged_here = here in base.contents[path] if path in base.contents else here is None
+        unchanged_here = here == base.contents.get(path)
         if unchanged_here:
             os.rename(temporary, name, src_dir_fd=directory, dst_dir_fd=directory)
             applied.written.append(package / path)
@@ -163,7 +218,7 @@ def _unpack(tar: tarfile.TarFile, member: tarfile.TarInfo, directory: int, name:
             file.write(data)
             digest.update(data)
         file.flush()
-        os.fchmod(descriptor, member.mode & _PERMISSIONS)
+        os.fchmod(descriptor, member.mode & PERMISSIONS)
         # The content must be on the disk before the file gets its final name.
         os.fsync(descriptor)
     return Content("file", digest.hexdigest())
@@ -186,15 +241,15 @@ def _content_at(directory: int, name: str) -> Content | None:
     return Content("file", digest.hexdigest())
 
 
-def _set_mode(directory: int, name: str, mode: int, sent: set[int]) -> bool:
-    """Set the mode of a file to ``mode``, unless the user has changed the mode in the meantime.
+def _set_mode(directory: int, name: str, mode: int, sent: int | None) -> bool:
+    """Set the mode of a file or a directory to ``mode``, unless the user has changed the mode in the meantime.
 
-    ``sent`` has the modes with which the file was sent to the container. Return whether the mode was set.
+    ``sent`` is the mode with which it was sent to the container. Return whether the mode was set.
     """
     descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=directory)
     try:
         here = stat.S_IMODE(os.fstat(descriptor).st_mode)
-        if here == mode or here not in sent:
+        if here == mode or here != sent:
             return False
         os.fchmod(descriptor, mode)
         return True
@@ -244,11 +299,11 @@ def _base(data: bytes) -> _Base:
     base = _Base({}, {})
     for match in filter(None, (_RECORD.fullmatch(text) for text in _texts(data))):
         if match["file"]:
-            base.contents.setdefault(match["file"], set()).add(Content("file", match["sha"]))
+            base.contents[match["file"]] = Content("file", match["sha"])
         elif match["link"]:
-            base.contents.setdefault(match["link"], set()).add(Content("link", match["target"]))
+            base.contents[match["link"]] = Content("link", match["target"])
         else:
-            base.modes.setdefault(match["moded"], set()).add(int(match["mode"], 8))
+            base.modes[match["moded"]] = int(match["mode"], 8)
     return base
 
 

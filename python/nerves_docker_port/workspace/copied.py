@@ -83,6 +83,7 @@ class CopiedWorkspace(Workspace):
             "wanted": lambda made, asked: self._send(engine, made, asked, cancellation, (*self._kept(), *self._more())),
             "wanted_more": lambda made, asked: self._send(engine, made, asked, cancellation, self._more()),
             "changed": lambda made, asked: self._fetch(engine, made, asked, tell),
+            "unoffered": lambda _made, _asked: tell(errors.changes_stay(errors.NOT_OFFERED)),
         }
 
     def bringing_back(self, token: str) -> list[Step]:
