@@ -83,4 +83,9 @@ ndp_read_environment /nerves-docker-port/environment
 ndp_with+=("HOME=$ndp_home")
 # The configure scripts of GNU tar and coreutils refuse to run as root without this variable.
 [ "$ndp_uid" != 0 ] || ndp_with+=(FORCE_UNSAFE_CONFIGURE=1)
+# If a program of ours follows, and not the image's entrypoint, this is the environment of the steps.
+if [ "$1 $2" = '/usr/bin/env -i' ]; then
+  printf '%s\0' "${ndp_with[@]:3}" >/nerves-docker-port/tmp/environment
+  ndp_with=()
+fi
 exec setpriv --reuid="$ndp_uid" --regid="$ndp_gid" --init-groups "${ndp_with[@]}" "$@"

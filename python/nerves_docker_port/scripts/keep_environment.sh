@@ -8,7 +8,11 @@
 # change what bash and other programs do, for example BASH_ENV, FUNCNEST, TMOUT, POSIXLY_CORRECT, PATH and exported
 # functions (bash(1), "Shell Variables"). `bash -p` ignores those that run code, and this program uses as little of bash
 # as possible. The kernel's copy is the exact environment. The variables of bash are not, because bash sets some itself.
-[ -d /nerves-docker-port ] || /bin/mkdir -m 755 /nerves-docker-port
+
+# The programs below can run as another user, and the second directory is for their files. It is not /tmp, because that
+# can be a directory of the host.
+# shellcheck disable=SC2174 # the first directory is root's
+[ -d /nerves-docker-port ] || (umask 022 && /bin/mkdir -p -m 1777 /nerves-docker-port/tmp)
 while IFS= read -r -d '' ndp_variable; do
   printf '%s\0' "$ndp_variable"
 done <"/proc/$$/environ" >"$1"

@@ -18,11 +18,7 @@
 ndp_token=$1 ndp_patience=$2
 shift 2
 ndp_state=/nerves-docker-port
-# The programs below can run as another user, and this directory is for their files. It is not /tmp, because that can be
-# a directory of the host.
-# shellcheck disable=SC2174 # the directory above it is root's
-mkdir -p -m 1777 "$ndp_state/tmp"
-# They must be able to append to this file.
+# The programs below, which can run as another user, must be able to append to this file.
 (umask 0 && : >"$ndp_state/ended")
 mkfifo "$ndp_state/next"
 # The pipe is opened for reading and writing, so that neither side waits until the other side opens it.

@@ -223,9 +223,9 @@ class Workspace:
     def _spec(self, flow: str, below: Sequence[str], token: str) -> Spec:
         if self.request.settings.remote_cache is not None:
             below = [*bash("ccache", "say.sh", "ccache.sh"), token, *below]
-        return self._container(
-            flow, [*self._prepare(token), *self.image.entrypoint, *_keep_environment(_BELOW), *below], token
-        )
+        # The entrypoint may change the environment. Without one, become_caller.sh has saved it.
+        entrypoint = [*self.image.entrypoint, *_keep_environment(_BELOW)] if self.image.entrypoint else []
+        return self._container(flow, [*self._prepare(token), *entrypoint, *below], token)
 
     def _container(self, flow: str, command: Sequence[str], token: str) -> Spec:
         """Return the container of a session whose script runs ``command``."""
