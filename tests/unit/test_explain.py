@@ -719,6 +719,12 @@ def test_a_log_that_is_no_plain_text_is_told_with_what_makes_it_one(
     assert json.loads(run("--json", "-", text=text).stdout)["package"] == "host-gperf"
 
 
+def test_the_line_before_make_s_own_is_no_prefix_of_a_ci_service() -> None:
+    cause = found(b">>> zlib 1.3 Building\nzlib.c:7:1: error: expected ;\nmake: *** [Makefile:2: all] Error 3\n")
+    assert cause is not None
+    assert cause.lines == ("zlib.c:7:1: error: expected ;",)
+
+
 def test_a_log_without_a_failure_is_null_and_no_error(tmp_path: Path) -> None:
     path = tmp_path / "build.log"
     path.write_bytes(PASSED[1])

@@ -648,8 +648,11 @@ def to_plain(line: str) -> str:
 
 def _prefix(log: BinaryIO, error: MakeError) -> str:
     """What stands before make's own words in a line: a CI service may write its own before every line of a log."""
-    before = split_lines(_read(log, max(0, error.offset - _LONGEST_PREFIX), error.offset))
-    return to_plain(f"{before[-1]}|")[:-1] if before and error.offset else ""
+    before = _read(log, max(0, error.offset - _LONGEST_PREFIX), error.offset)
+    # Without a prefix, the line before ends here.
+    if not before or before.endswith((b"\n", b"\r")):
+        return ""
+    return to_plain(f"{split_lines(before)[-1]}|")[:-1]
 
 
 def _without_prefix(plain: Sequence[str], prefix: str) -> list[str]:
