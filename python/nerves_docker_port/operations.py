@@ -62,7 +62,8 @@ class Operations:
     def load_later(self, op: str) -> None:
         """Import the modules that ``op`` needs only at its end. The session calls this while ``op`` waits."""
         if op in ("build", "archive"):
-            import nerves_docker_port.flows.artifact  # noqa: F401
+            import nerves_docker_port.flows.artifact
+            import nerves_docker_port.record.times  # noqa: F401
 
     def close(self) -> None:
         """End the session that is kept for a later ``archive``, if there is one."""
