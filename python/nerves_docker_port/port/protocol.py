@@ -1,4 +1,4 @@
-"""The messages of the port protocol, as frozen dataclasses, and their terms.
+"""The messages of the port protocol, as named tuples, and their terms.
 
 This module implements the section *Messages* of docs/protocol.md: the messages in both directions and the atoms in
 them. Other modules are responsible for the bytes (wire.py), for the hello, which is sent before this module is imported
@@ -10,8 +10,7 @@ person passes through `printable`, because an engine or a registry may have writ
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from nerves_docker_port import errors, stages
 from nerves_docker_port.port.wire import Atom, Opaque, Term, WireError
@@ -28,8 +27,7 @@ UNITS: Final[tuple[Unit, ...]] = get_args(Unit)
 # --- From the helper ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Headline:
+class Headline(NamedTuple):
     """A line that announces what the runner does next."""
 
     text: str
@@ -38,8 +36,7 @@ class Headline:
         return (Atom("headline"), printable(self.text))
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(NamedTuple):
     r"""Whole lines for the terminal, joined by \n, with no \n at the end.
 
     record/log.py has already removed the control characters.
@@ -51,8 +48,7 @@ class Log:
         return (Atom("log"), self.lines)
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
+class Stage(NamedTuple):
     """A stage has started (`finished_ms` is None), or has succeeded after `finished_ms` milliseconds."""
 
     name: StageName
@@ -63,8 +59,7 @@ class Stage:
         return (Atom("stage"), _vocabulary_atom(self.name, STAGES), state)
 
 
-@dataclass(frozen=True, slots=True)
-class Progress:
+class Progress(NamedTuple):
     """The progress of a long task, counted in `unit`; `total` is None if it is not known."""
 
     what: str
@@ -84,8 +79,7 @@ class Progress:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(NamedTuple):
     """Where a build is; the peer shows it in place of the one before."""
 
     status: stages.Status
@@ -108,8 +102,7 @@ def _milliseconds(seconds: float) -> int:
     return max(0, round(seconds * 1000))
 
 
-@dataclass(frozen=True, slots=True)
-class Warning:  # noqa: A001 - the protocol's word; used as protocol.Warning
+class Warning(NamedTuple):  # noqa: A001 - the protocol's word; used as protocol.Warning
     """A problem that does not stop the flow."""
 
     text: str
@@ -121,8 +114,7 @@ class Warning:  # noqa: A001 - the protocol's word; used as protocol.Warning
 EventKind: TypeAlias = Headline | Log | Stage | Progress | Status | Warning
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """Something that happened in the request `id`. Only events may be dropped (*Flow control* in docs/protocol.md)."""
 
     id: int
@@ -132,8 +124,7 @@ class Event:
         return (Atom("event"), self.id, self.event.to_term())
 
 
-@dataclass(frozen=True, slots=True)
-class Ask:
+class Ask(NamedTuple):
     """A question that the person answers with yes or no; `ref` identifies its answer."""
 
     id: int
@@ -145,8 +136,7 @@ class Ask:
         return (Atom("ask"), self.id, self.ref, (Atom("yes_no"), printable(self.text), self.default))
 
 
-@dataclass(frozen=True, slots=True)
-class Ok:
+class Ok(NamedTuple):
     """The request succeeded. The type of `value` depends on the operation (see docs/protocol.md)."""
 
     value: Term
@@ -155,8 +145,7 @@ class Ok:
         return (Atom("ok"), self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class Error:
+class Error(NamedTuple):
     """The request failed. `code` is one of those in errors.py."""
 
     code: str
@@ -184,8 +173,7 @@ class Error:
         return (Atom("error"), error)
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """The outcome of the request `id`, sent exactly once. `id` is 0 if no request could be read."""
 
     id: int
@@ -200,8 +188,7 @@ Outgoing: TypeAlias = Event | Ask | Done
 # --- To the helper -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """Mix asks for an operation. `args` are not validated yet."""
 
     id: int
@@ -209,16 +196,14 @@ class Request:
     args: dict[Term, Term]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """The person's answer to the question `ref`."""
 
     ref: int
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Cancel:
+class Cancel(NamedTuple):
     """Stop the request `id`."""
 
     id: int
