@@ -1021,8 +1021,10 @@ _IMAGE_NEEDS_NETWORK = (
 _COMMAND_NO_NETWORK = (
     r"temporary failure resolving|temporary error \(try again later\)|name or service not known|EAI_AGAIN|ENOTFOUND"
     r"|no such host|dial tcp|connection timed out|failed to establish a new connection|could not connect to"
+    r"|failed to connect to|couldn't resolve host|bad address '|check internet connection|nxdomain|failed_connect"
+    r"|407 from proxy|407 +proxy authentication"
 )
-"""The messages of apt, apk, pip, npm, Go and curl, in addition to those of a build."""
+"""The messages of apt, apk, pip, npm, Go, curl, dnf, BusyBox's wget and Mix, in addition to those of a build."""
 
 _BUILDKIT_VARIABLE = r"\$\{?(TARGET|BUILD)(PLATFORM|OS|ARCH|VARIANT)\b"
 

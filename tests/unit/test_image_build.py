@@ -147,6 +147,13 @@ def test_a_base_image_that_cannot_be_had_is_named_and_why(step: str | None, reas
         "npm ERR! code EAI_AGAIN",
         "go: x: Get: dial tcp: lookup proxy.golang.org: no such host",
         "ssh: connect to host x port 22: Network is unreachable",
+        "curl: (7) Failed to connect to example.com port 443 after 1 ms: Couldn't connect to server",
+        "curl: (56) Received HTTP code 407 from proxy after CONNECT",
+        "Err:1 http://example.org x InRelease\n  407  Proxy Authentication Required [IP: 192.0.2.1 3128]",
+        "wget: bad address 'example.com'",
+        "WARNING: fetching https://x: network error (check Internet connection and firewall)",
+        "httpc request failed with: {:failed_connect, [{:to_address, {'x', 443}}, {:inet, [:inet], :nxdomain}]}",
+        "Cannot prepare internal mirrorlist: Curl error (6): Couldn't resolve host name",
     ],
 )
 @pytest.mark.parametrize(
