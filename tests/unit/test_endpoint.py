@@ -172,6 +172,12 @@ def test_a_proxy_that_is_no_url_is_refused_without_its_password(home: Path, pass
     assert "percent-encoded" in (error.hint or "")
 
 
+@pytest.mark.parametrize("scheme", ["http://", ""])
+def test_a_proxy_whose_port_is_none_is_refused_without_its_password(home: Path, scheme: str) -> None:
+    error = refused(home, DOCKER_HOST="tcp://192.0.2.1:2375", HTTP_PROXY=f"{scheme}me:secret@proxy:99999")
+    assert error.message == "HTTP_PROXY names the proxy http://proxy:99999, which is no URL that can be used."
+
+
 @pytest.mark.parametrize(
     ("host", "excepted", "used"),
     [

@@ -118,6 +118,13 @@ def test_a_proxy_that_does_not_connect_is_named(
     assert 'export NO_PROXY="$NO_PROXY,192.0.2.1"' in (error.hint or "")
 
 
+@pytest.mark.parametrize("name", ["a..b", "*", "a_b", "x" * 70, "\u00fc" * 60])
+def test_the_password_of_a_proxy_with_an_odd_name_is_not_shown(home: Path, name: str) -> None:
+    error = refused(home, DOCKER_HOST=FAR, HTTP_PROXY=f"http://me:secret@{name}.invalid:3128")
+    assert "secret" not in error.message
+    assert 'export NO_PROXY="$NO_PROXY,192.0.2.1"' in (error.hint or "")
+
+
 def test_an_engine_that_refuses_behind_a_proxy_speaks_for_itself(server: Answering, home: Path) -> None:
     server.says("500 Internal Server Error", '{"message": "the engine\'s own trouble"}')
     error = refused(home, DOCKER_HOST=FAR, HTTP_PROXY=f"http://{server.address}")

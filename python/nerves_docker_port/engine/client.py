@@ -33,7 +33,14 @@ from nerves_docker_port import errors, text
 from nerves_docker_port.background import Background
 from nerves_docker_port.engine import tls
 from nerves_docker_port.engine.connection import Client
-from nerves_docker_port.engine.endpoint import Endpoint, SshAddress, TcpAddress, UnixAddress, find_endpoint
+from nerves_docker_port.engine.endpoint import (
+    Endpoint,
+    SshAddress,
+    TcpAddress,
+    UnixAddress,
+    find_endpoint,
+    without_password,
+)
 
 if TYPE_CHECKING:
     from nerves_docker_port.engine.tunnel import Tunnel
@@ -419,7 +426,9 @@ def _proxy_error(endpoint: Endpoint, address: TcpAddress, api: Client, error: Ex
     )
     if with_engine and endpoint.tls and not any(isinstance(cause, urllib3.exceptions.ProxyError) for cause in causes):
         return None
-    return errors.proxy_failed(*where, errors.NOT_HTTP if _is_not_http(error) else _reason(error))
+    # A message of urllib3 can contain the URL of the proxy.
+    reason = errors.NOT_HTTP if _is_not_http(error) else without_password(_reason(error))
+    return errors.proxy_failed(*where, reason)
 
 
 def _group_of(path: str) -> str | None:

@@ -56,6 +56,7 @@ DEFAULT_SOCKET = "/var/run/docker.sock"
 _DEFAULT_CONTEXT = "default"
 _DEFAULT_PORT = "2375"
 _TLS_PORT = "2376"
+_LAST_PORT = 65535
 
 # The length of the longest path of a socket. With its NUL, it must fit into the 108 bytes of `sockaddr_un` on Linux
 # (unix(7)), or 104 bytes on macOS (unix(4)).
@@ -162,7 +163,7 @@ def find_endpoint(environ: Mapping[str, str]) -> Endpoint:
     else:
         variable, proxy = _proxy(environ, address, secure=tls is not None)
         if proxy is not None:
-            origin = f"{origin}, through the proxy {_without_password(proxy)} of {variable}"
+            origin = f"{origin}, through the proxy {without_password(proxy)} of {variable}"
     return Endpoint(
         url=url,
         origin=origin,
@@ -387,7 +388,7 @@ def _address(url: str, *, secure: bool) -> UnixAddress | TcpAddress | SshAddress
     number = int(port or (443 if secure else 80))
     if not name:
         name = "localhost"
-    if not 0 < number < 65536:
+    if not 0 < number <= _LAST_PORT:
         raise ValueError(f"{number} is no port")
     return TcpAddress(name, number, posixpath.normpath(f"/{path.lstrip('/')}").rstrip("/") if path else "")
 
@@ -489,16 +490,19 @@ def _proxy(environ: Mapping[str, str], address: TcpAddress, *, secure: bool) -> 
     is_url = bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://[^/]", proxy))
     url = proxy if is_url else f"http://{proxy}"
     try:
-        _parse_url(url)
+        host, _path = _parse_url(url)
     except ValueError as error:
         if is_url:
-            raise errors.proxy_invalid(variable, _without_password(url)) from error
+            raise errors.proxy_invalid(variable, without_password(url)) from error
         # Go ignores what is no URL.
         return variable, None
+    port = (_split_host_port(host) or ("", ""))[1]
+    if not host or int(port or 0) > _LAST_PORT:
+        raise errors.proxy_invalid(variable, without_password(url))
     # Without a host, a port is one of this machine's.
     url = re.sub(r"^(https?://(?:[^/@]*@)?)(?=:\d)", r"\1localhost", url, flags=re.IGNORECASE)
     if not re.match(r"https?://", url, re.IGNORECASE):
-        raise errors.proxy_unusable(variable, _without_password(url), address.host)
+        raise errors.proxy_unusable(variable, without_password(url), address.host)
     return variable, url
 
 
@@ -549,7 +553,8 @@ def _ip(text: str) -> _Ip | None:
     return mapped or ip
 
 
-def _without_password(url: str) -> str:
+def without_password(url: str) -> str:
+    """Return a URL, or a text that has one, without user name and password."""
     # A password may have any character if the URL is wrong. So the last `@` counts.
     return re.sub(r"//.*@", "//", url)
 
