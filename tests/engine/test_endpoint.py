@@ -78,7 +78,6 @@ class World:
             stored = self.config / "contexts" / "tls" / identifier / "docker"
             stored.mkdir(parents=True)
             for file, source in files.items():
-                (stored / file).parent.mkdir(exist_ok=True)
                 (stored / file).write_bytes(Path(self.fill(source)).read_bytes())
 
     def both(self, variables: dict[str, str]) -> tuple[Reached, Reached]:
@@ -454,7 +453,6 @@ ALL = {file: f"{{certificates}}/{file}" for file in ("ca.pem", "cert.pem", "key.
         (docker_endpoint("tcp://127.0.0.1:{strict}"), {k: v for k, v in ALL.items() if k != "key.pem"}, "nobody"),
         (docker_endpoint("tcp://127.0.0.1:{tls}"), {"ca.pem": "{strange}/ca.pem"}, "nobody"),
         (docker_endpoint("tcp://127.0.0.1:{tls}"), {}, "nobody"),
-        (docker_endpoint("unix://{unix}"), {"ca.pem/inner": "{certificates}/ca.pem"}, "e.sock"),
         (docker_endpoint("tcp://127.0.0.1:{plain}"), ALL, "nobody"),
         (docker_endpoint("http://127.0.0.1:{plain}/base"), None, "nobody"),
         (docker_endpoint("http://me@127.0.0.1:{plain}"), None, "nobody"),

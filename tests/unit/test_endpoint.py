@@ -91,6 +91,13 @@ def test_a_context_with_a_socket_and_certificates_speaks_no_tls(home: Path) -> N
     assert find(home, DOCKER_CONTEXT="here").tls is None
 
 
+def test_a_directory_is_no_certificate_of_a_context(home: Path) -> None:
+    add_context(home, "here", "unix:///here.sock", {})
+    identifier = hashlib.sha256(b"here").hexdigest()
+    (home / ".docker" / "contexts" / "tls" / identifier / "docker" / "ca.pem").mkdir()
+    assert find(home, DOCKER_CONTEXT="here").address == UnixAddress("/here.sock")
+
+
 def test_a_context_without_a_host_is_the_default_socket(home: Path) -> None:
     add_context(home, "here", "")
     assert find(home, DOCKER_CONTEXT="here").address == UnixAddress("/var/run/docker.sock")
