@@ -81,8 +81,8 @@ def _no_engine(endpoint: str, origin: str, reason: str, hint: str) -> RunnerErro
 
 
 _LOCAL_AGAIN = (
-    "`unset DOCKER_HOST DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_TLS` and `docker context use default` lead to this "
-    "machine's own engine."
+    "`unset DOCKER_HOST DOCKER_CONTEXT DOCKER_TLS_VERIFY DOCKER_TLS` and `docker context use default` go back to "
+    "this machine's own engine."
 )
 
 
@@ -103,9 +103,9 @@ def engine_port_unreachable(endpoint: str, origin: str, host: str, port: int, re
         endpoint,
         origin,
         reason,
-        f"See on {host} whether the engine runs, whether it listens on port {port} (it does so only if `--host` of "
-        "dockerd says so), and whether a firewall is between. An engine on another machine can be reached without such "
-        f"a port, too: DOCKER_HOST=ssh://USER@HOST. {_LOCAL_AGAIN}",
+        f"Check on {host} that the engine runs and listens on port {port} (it does so only if `--host` of dockerd says "
+        "so), and that no firewall is between. An engine on another machine can be reached without such a port, too: "
+        f"DOCKER_HOST=ssh://USER@HOST. {_LOCAL_AGAIN}",
     )
 
 
@@ -136,7 +136,7 @@ def _proxy(endpoint: str, origin: str, host: str, reason: str, more: str = "") -
         endpoint,
         origin,
         reason,
-        f"{more}If this machine reaches the engine without the proxy, except its host: "
+        f"{more}If this machine reaches the engine without the proxy, exclude its host from the proxy: "
         f'`export NO_PROXY="$NO_PROXY,{host}"`.',
     )
 
@@ -154,7 +154,7 @@ def proxy_failed(endpoint: str, origin: str, host: str, reason: str) -> RunnerEr
         origin,
         host,
         f"no connection through the proxy: {reason}",
-        "See whether the address of the proxy is right, and whether it runs. ",
+        "Check that the address of the proxy is right, and that it runs. ",
     )
 
 
@@ -395,9 +395,9 @@ def tls_wanted(endpoint: str, origin: str) -> RunnerError:
     )
 
 
-def tls_perhaps_wanted(endpoint: str, origin: str, reason: str) -> RunnerError:
+def tls_perhaps_wanted(endpoint: str, origin: str, host: str, port: int, reason: str) -> RunnerError:
     """The server closed the connection after plain HTTP. Some servers that want TLS do that."""
-    failed = engine_unreachable(endpoint, origin, reason)
+    failed = engine_port_unreachable(endpoint, origin, host, port, reason)
     failed.hint = (
         "What answers there may speak TLS: then set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the directory with "
         f"ca.pem, cert.pem and key.pem. Otherwise: {failed.hint}"

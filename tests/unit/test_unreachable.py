@@ -167,7 +167,7 @@ def test_a_port_where_nobody_listens_is_named_with_its_host(home: Path) -> None:
     port = closed_port()
     error = refused(home, DOCKER_HOST=f"tcp://127.0.0.1:{port}")
     assert error.message.endswith("(DOCKER_HOST): Connection refused")
-    assert f"See on 127.0.0.1 whether the engine runs, whether it listens on port {port}" in (error.hint or "")
+    assert f"Check on 127.0.0.1 that the engine runs and listens on port {port}" in (error.hint or "")
     assert "unset DOCKER_HOST" in (error.hint or "")
 
 

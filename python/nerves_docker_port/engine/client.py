@@ -399,7 +399,7 @@ def _connect_error(endpoint: Endpoint, api: Client, error: Exception) -> errors.
         return errors.engine_unreachable(url, origin, reason)
     if any(isinstance(cause, _HUNG_UP) for cause in _causes(error)):
         if endpoint.tls is None:
-            return errors.tls_perhaps_wanted(url, origin, reason)
+            return errors.tls_perhaps_wanted(url, origin, address.host, address.port, reason)
         return errors.tls_failed(url, origin, address.peer, reason)
     if isinstance(cause, socket.gaierror):
         return errors.engine_host_unknown(url, origin, address.host, reason)
