@@ -8,6 +8,7 @@ with the remedy.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -455,6 +456,8 @@ class _Search:
                 found["unknown_tool"] = fields["tool"]
         elif "module" in fields:
             provider = providers.python_module(fields["module"])
+            if fields["module"].partition(".")[0] in sys.stdlib_module_names:
+                found["own_module"] = fields["module"]
         elif "symbol" in fields:
             header = providers.declaring_header(fields["symbol"])
             found |= {"declaring": f"<{header}>"} if header else {}

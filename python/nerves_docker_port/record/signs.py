@@ -246,7 +246,7 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "disk-full",
         ENVIRONMENT,
-        r"(?:: |^|[('\]] ?)(?:[Nn]o space left on device|Disk quota exceeded)|\(os error 28\)|ENOSPC|"
+        r"(?:: |^|[('\]] ?|because )(?:[Nn]o space left on device|Disk quota exceeded)|\(os error 28\)|ENOSPC|"
         r"^tar: .*: Wrote only \d+ of \d+ bytes",
         _DISK,
     ),
@@ -254,7 +254,8 @@ SIGNS: tuple[Sign, ...] = (
         "out-of-memory",
         ENVIRONMENT,
         r"(?:Killed signal terminated program|Killed \(program \w+\)|terminated with signal 9 \[Killed\]|"
-        r"virtual memory exhausted|: memory exhausted|out of memory|Out of memory|JavaScript heap out of memory|"
+        r"virtual memory exhausted|: memory exhausted|out of memory|Out of memory|"
+        r"JavaScript heap out of memory|OutOfMemoryError|eheap_alloc: Cannot allocate|"
         r"std::bad_alloc|^MemoryError|: Cannot allocate memory|signal: 9, SIGKILL|: signal: killed|"
         r"LLVM ERROR: out of memory|cannot allocate \d+ bytes)",
         _MEMORY,
@@ -275,7 +276,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "engine-limit",
         ENVIRONMENT,
-        r"(?:fork|vfork|clone|pthread_create|Cannot fork|thread|what\(\)).{0,40}: +Resource temporarily unavailable",
+        r": Cannot fork$|failed to create new OS thread|(?:fork|vfork|clone|pthread_create|Cannot fork|"
+        r"thread|what\(\)).{0,40}: +Resource temporarily unavailable",
         "Raise the container's limit of processes, or build with fewer jobs at once (BR2_JLEVEL).",
     ),
     _sign(
@@ -287,18 +289,21 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "engine-limit",
         ENVIRONMENT,
-        r": Argument list too long$",
+        r": Argument list too long(?:$| \(os error)",
         "Pass fewer or shorter arguments. Where they are paths in the build directory, a shorter path of that helps.",
     ),
     _sign(
         "file-system",
         ENVIRONMENT,
-        r": File name too long$",
+        r"File name too long(?:$|: '| \(os error)",
         "Build on a file system and in a path that allow names of this length (encrypted home directories allow 143 "
         "bytes).",
     ),
     _sign(
-        "file-system", ENVIRONMENT, r": Read-only file system$", "Make the file system that the line names writable."
+        "file-system",
+        ENVIRONMENT,
+        r"Read-only file system(?:$|: '| \(os error)",
+        "Make the file system that the line names writable.",
     ),
     _sign(
         "file-system",
@@ -336,7 +341,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "crash",
         CAUSE,
-        r"qemu: uncaught target signal|^(?:.*: )?Segmentation fault(?: \(core dumped\))?$|(?:^|"
+        r"qemu: uncaught target signal|terminated with signal \d+ \[(?!Killed)|"
+        r"^(?:.*: )?Segmentation fault(?: \(core dumped\))?$|(?:^|"
         r"line \d+: +\d+ )(?:Segmentation fault|Bus error|Aborted|Illegal instruction|Floating point exception)\b|"
         r"\*\*\* \[.*\] (?:Segmentation fault|Bus error|Aborted|Illegal instruction|Error 139|Error 134|Error 132)",
     ),
@@ -606,7 +612,8 @@ SIGNS: tuple[Sign, ...] = (
         CAUSE,
         r"(?:ERROR 40[13]|Username/Password Authentication Failed|"
         r"HTTP/\S+ 40[13]|returned error: 40[13]|Permission denied \(publickey|"
-        r"Authentication failed for|could not read (?:Username|Password) for|Host key verification failed|"
+        r"Authentication failed for|HTTP Basic: Access denied|could not read (?:Username|Password) for|"
+        r"Host key verification failed|"
         r"HTTP Error 40[13]|Authorization failed)",
         "The server refuses the download: see whether the address is right, and whether the container has the "
         "credentials or the ssh agent that it needs (`ssh` of the build runner).",
@@ -615,7 +622,8 @@ SIGNS: tuple[Sign, ...] = (
         "download-certificate",
         CAUSE,
         r"(?:cannot verify .* certificate|certificate of .* is not trusted|SSL certificate problem|"
-        r"certificate verify failed|server certificate verification failed|x509: certificate|certificate has expired|"
+        r"certificate verify failed|server certificate verification failed|x509: certificate|"
+        r"[cC]ertificate (?:of \S+ )?has expired|"
         r"self.signed certificate)",
         "See whether the container's clock is right and whether a proxy answers with a certificate of its own; the "
         "latter belongs into the build image's certificates.",
@@ -655,7 +663,7 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "download-git",
         CAUSE,
-        r"(?:^fatal: repository '?(?P<url>\S+?)'? (?:not found|does not exist)|remote: Repository not found|"
+        r"(?:^fatal: repository '?(?P<url>\S+?)'? (?:not found|does not exist)|(?:remote|ERROR): Repository not found|"
         r"does not appear to be a git repository)",
         "Correct {plain_variable}_SITE: there is no such repository, or it is not public.",
         steps=("Downloading",),
@@ -684,7 +692,7 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "download",
         CAUSE,
-        r"ERROR 5\d\d: |HTTP/\S+ 5\d\d|returned error: 5\d\d|HTTP Error 5\d\d",
+        r"ERROR (?:5\d\d|429): |HTTP/\S+ (?:5\d\d|429)|returned error: (?:5\d\d|429)|HTTP Error (?:5\d\d|429)",
         "The server at {url} fails: build again later, or put the file into the download directory.",
         "The server fails: build again later, or put the file into the download directory.",
         steps=("Downloading",),
@@ -1377,6 +1385,12 @@ SIGNS: tuple[Sign, ...] = (
         r"^(?:Error|ERROR): (?:module|Kernel)|Image '.*' is missing external blobs|^binman: ",
         after=2,
     ),
+    _sign(
+        "configure-library",
+        CAUSE,
+        r"[Pp]lease install (?P<library>lib\w+)-dev(?:,| or|$)",
+        *_ADD_LIBRARY,
+    ),
     # Linking.
     _sign(
         "link-no-library",
@@ -1431,6 +1445,12 @@ SIGNS: tuple[Sign, ...] = (
         after=1,
     ),
     _sign("link", CAUSE, r"multiple definition of '", before=r"in function ", after=1),
+    _sign(
+        "link",
+        CAUSE,
+        r"bytecode stream in file '(?P<path>[^']+)' generated with LTO version",
+        "Build again from scratch what made {path}: it comes from another version of the compiler.",
+    ),
     _sign("link", CAUSE, r"recompile with -f(?:PIC|PIE|pic)", "Compile the named object or library with -fPIC."),
     _sign(
         "link",
@@ -1573,7 +1593,19 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "python",
         CAUSE,
+        r"^(?:ModuleNotFoundError|ImportError): No module named '(?P<old>(?:imp|asyn(?:core|chat)|smtpd|"
+        r"aifc|audioop|cgi|"
+        r"cgitb|chunk|crypt|imghdr|lib2to3|mailcap|msilib|nis|nntplib|ossaudiodev|pipes|sndhdr|spwd|sunau|telnetlib|uu|"
+        r"xdrlib)(?:\.\w+)*)'",
+        "Patch the script, or use a newer version of {package}: newer versions of Python have no {old} any more.",
+        "Change the script: newer versions of Python have no {old} any more.",
+        before=r"^(?:Traceback|\s)",
+    ),
+    _sign(
+        "python",
+        CAUSE,
         r"^(?:ModuleNotFoundError|ImportError|\S*python[\d.]*): No module named '?(?P<module>[\w.]+)",
+        "Use a complete, or a newer, Python: this one lacks {own_module}, which is a part of Python.",
         *_NEEDS,
         "Add host-python3 and {provider} to {variable}_DEPENDENCIES, or install the module {module} in the build "
         "image.",
@@ -1684,7 +1716,8 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "missing-host-tool",
         CAUSE,
-        r"(?:failed to run command '|: line \d+: |^exec: )(?P<tool>[\w.+-]+)(?:': No such file or directory|"
+        r"(?:failed to (?:run command|execute) '?|: line \d+: |"
+        r"^exec: )(?P<tool>[\w.+-]+)(?:'?: No such file or directory|"
         r": command not found|: not found)$",
         "Use a build image with {tool} in it.",
         steps=("Downloading", "Extracting"),
@@ -1804,7 +1837,8 @@ SIGNS: tuple[Sign, ...] = (
         "command",
         LIKELY,
         r"^(?:\S*/)?(?:sed|g?awk|install|cp|mv|ln|ch(?:mod|own|grp)|mkdir|tar|cpio|rsync|patchelf|(?:\S+-)?(?:strip|"
-        r"objcopy|ranlib|ar|nm|readelf|objdump)|m4|bison|flex|gperf|python3?|perl|ruby|msgfmt|xgettext|git|touch|truncate|dd|"
+        r"objcopy|ranlib|ar|nm|readelf|objdump)|m4|bison|flex|gperf|python3?|perl|ruby|msgfmt|xgettext|git|"
+        r"touch|truncate|dd|"
         r"mktemp): (?!.*[Ww]arning)",
     ),
     _sign(
