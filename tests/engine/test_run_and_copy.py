@@ -391,3 +391,21 @@ def test_the_next_copy_removes_what_a_killed_one_has_left(
     assert wait_until(lambda: at_work(client, system.volume) == [], 60)
     copy(system, "small", target).value()
     assert [path.name for path in target.iterdir()] == ["small"]
+
+
+def test_a_copy_from_an_image_whose_environment_programs_complain_about(
+    make_system: Callable[..., System], client: docker.DockerClient
+) -> None:
+    tag = f"nerves_docker_port/complains:{os.getpid()}"
+    made = client.containers.create(NEW, "true")
+    try:
+        made.commit(*tag.split(":"), changes="ENV LD_PRELOAD=/nowhere/lib.so")
+    finally:
+        made.remove()
+    try:
+        system = make_system(image=tag)
+        system.run("build").value()
+        copy(system, "built", system.root / "out").value()
+        assert (system.root / "out").read_text() == "1000\n"
+    finally:
+        client.images.remove(tag)

@@ -120,7 +120,7 @@ def _find(session: Session, workspace: Workspace, path: str, cancellation: Cance
     step = Step("find", [*bash("find", "find.sh"), workspace.workdir, path])
     # The step is not part of the container's command, because that is sent as JSON, and a path need not be UTF-8.
     failure = session.run([step], output.extend, lambda _: None, lambda _: None, cancellation)
-    found = os.fsdecode(bytes(output).partition(b"\0")[0])
+    found = os.fsdecode(bytes(output).partition(b"\0")[2].partition(b"\0")[0])
     if failure is None:
         return found
     if failure.status == _OUTSIDE:
