@@ -2,7 +2,8 @@
 # The first program of a session's container. It starts the program that runs the steps, which is called the program
 # below, and decides how long the container lives.
 #
-# Arguments: the token of the marks, the patience in seconds, then the words of the program below.
+# Arguments: the token of the marks, the patience in seconds, then the words of the program below. This text comes after
+# kills.sh in one program.
 #
 # This program is process 1 of the container, so the engine sends the signals of the helper only to it:
 #   USR1  A heartbeat: the helper is alive.
@@ -24,10 +25,10 @@ mkfifo "$ndp_state/next"
 # The pipe is opened for reading and writing, so that neither side waits until the other side opens it.
 exec 7<>"$ndp_state/next"
 
-# ndp_say NAME STATUS: write a mark about the session. If nobody reads the output, a write can block for ever. So it is
+# ndp_say NAME STATUS KILLED: write a mark about the session. If nobody reads the output, a write can block for ever. So it is
 # done in the background, and this program waits for it for one second at most.
 ndp_say() {
-  printf '\036%s 0 %s %d 0\036' "$ndp_token" "$1" "$2" &
+  printf '\036%s 0 %s %d %d\036' "$ndp_token" "$1" "$2" "$3" &
   ndp_left=100
   while [ "$ndp_left" -gt 0 ] && kill -0 "$!" 2>/dev/null; do
     ndp_left=$((ndp_left - 1))
@@ -35,7 +36,8 @@ ndp_say() {
   done
 }
 
-ndp_missed=0 ndp_ending=
+ndp_missed=0 ndp_ending='' ndp_killed=
+ndp_count_kills
 trap 'ndp_missed=0' USR1
 trap 'echo >&7' USR2
 trap 'echo final >&7' URG
@@ -70,7 +72,8 @@ while [ -z "$ndp_ending" ]; do
     # If Ctrl-C arrives at the moment when the program ends, bash 5.2 loses its status and gives -1.
     [ "$ndp_status" -ge 0 ] || ndp_status=130
     if [ "$ndp_status" != 0 ] || [ -t 0 ]; then
-      ndp_say below "$ndp_status"
+      ndp_count_new_kills
+      ndp_say below "$ndp_status" "$ndp_killed"
     fi
     exit "$ndp_status"
   fi
@@ -80,7 +83,7 @@ done
 
 # The helper may still read the output although its heartbeats do not arrive. So this mark must come before the mark of
 # the step that ends now.
-[ "$ndp_ending" != expired ] || ndp_say expired 0
+[ "$ndp_ending" != expired ] || ndp_say expired 0 0
 
 # All other processes in the container get TERM, so that make can remove unfinished files. An interactive shell ignores
 # TERM but ends on HUP. If a process still runs after five seconds, the kernel kills it when process 1 ends.

@@ -346,7 +346,7 @@ class Session:
                     # The container ends now. A step that fails after this mark fails because of that.
                     self._expired = True
                 elif mark.name == "below":
-                    return done, Failure(done, mark.status, out_of_memory=None)
+                    return done, Failure(done, mark.status, _has_run_out_of_memory(mark))
                 continue
             # The same mark can arrive twice after a connection was lost.
             if mark.number <= self._last_number:
@@ -617,7 +617,7 @@ class Session:
         """Return how the program that scripts/session.sh runs has ended; ``None`` if there is no mark ``below``."""
         for mark in self._marks:
             if mark.name == "below":
-                return Failure(0, mark.status, out_of_memory=None)
+                return Failure(0, mark.status, _has_run_out_of_memory(mark))
         return None
 
     @contextmanager

@@ -233,7 +233,7 @@ class Workspace:
         return Spec(
             name=session_name(self.volume),
             image=self.image.id,
-            entrypoint=[*_keep_environment(_FIRST), *bash("session", "session.sh"), token, patience],
+            entrypoint=[*_keep_environment(_FIRST), *bash("session", "kills.sh", "session.sh"), token, patience],
             command=command,
             workdir=self.workdir,
             env=self._env(self.uid, self.gid),
