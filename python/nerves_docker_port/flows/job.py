@@ -15,12 +15,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias, cast
 
-from nerves_docker_port import errors
+from nerves_docker_port import directories, errors
 from nerves_docker_port.background import Background
 from nerves_docker_port.cancellation import Cancellation
 from nerves_docker_port.engine.client import Engine
 from nerves_docker_port.engine.container import Spec
-from nerves_docker_port.flows.place import make_directory
 from nerves_docker_port.image import ensure as images
 from nerves_docker_port.record import build_time, journal
 from nerves_docker_port.record.log import BuildLog
@@ -214,7 +213,7 @@ def log_opened_on_use(path: Path, reporter: Recorder) -> Iterator[Callable[[], B
 
         @functools.cache
         def open_log() -> BuildLog:
-            make_directory(path.parent, "The directory of the log")
+            directories.make(path.parent, "The directory of the log")
             return stack.enter_context(BuildLog(path, reporter.log))
 
         yield open_log
@@ -262,7 +261,7 @@ def prepare(
         )
         if uses_host:
             workspace = open_workspace(engine, request, image, name)
-            make_directory(request.names.download_dir, "The download directory")
+            directories.make(request.names.download_dir, "The download directory")
         else:
             workspace = workspace_without_host(engine, request, image, name)
         cancellation.check()

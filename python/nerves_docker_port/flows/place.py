@@ -1,4 +1,4 @@
-"""The directories that a flow writes to on the host: made, and checked before a build that can take hours."""
+"""Checks before a build, which can take hours, whether its artifact can be put where it belongs."""
 
 from __future__ import annotations
 
@@ -9,18 +9,10 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-from nerves_docker_port import errors
+from nerves_docker_port import directories, errors
 
 _PROBE = 64 * 1024
 """Bytes that are written to notice a disk that is full. The size of the artifact is not known yet."""
-
-
-def make_directory(path: Path, what: str) -> None:
-    """Make a directory and those above it. ``what`` describes it for the user. Raises ``RunnerError``."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.not_writable(str(path), what, _reason(path, error)) from error
 
 
 def check_artifact(path: Path) -> None:
@@ -28,7 +20,7 @@ def check_artifact(path: Path) -> None:
 
     Raises ``RunnerError`` if ``path`` is a directory, if its directory cannot be written, or if the disk is full.
     """
-    make_directory(path.parent, "The download directory")
+    directories.make(path.parent, "The download directory")
     # The artifact is renamed to its path at the end. This replaces a file or a link, and not a directory.
     try:
         found = path.lstat()
@@ -58,15 +50,3 @@ def _check_sticky(path: Path, found: os.stat_result) -> None:
     directory = path.parent.stat()
     if directory.st_mode & stat.S_ISVTX and os.geteuid() not in (0, found.st_uid, directory.st_uid):
         raise PermissionError(errno.EPERM, "it belongs to another user, and its directory is sticky")
-
-
-def _reason(path: Path, error: OSError) -> str:
-    """Return why a directory cannot be made. The system's words are misleading if something else has its name."""
-    for each in (path, *path.parents):
-        if os.path.lexists(each):
-            if each.is_symlink() and not each.exists():
-                return f"{each} is a symbolic link to {each.readlink()}, which does not exist"
-            if not each.is_dir():
-                return f"{each} is not a directory"
-            break
-    return str(error.strerror)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from nerves_docker_port import errors
+from nerves_docker_port import directories, errors
 from nerves_docker_port.record import page, report
 
 PAGE = "report.html"
@@ -19,8 +19,8 @@ def collect(journal: Path, directory: Path, flow: str) -> None:
 
     Raises ``RunnerError`` if the directory cannot be written.
     """
+    directories.make(directory, "The directory of the record")
     try:
-        directory.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(journal, directory / journal.name)
     except OSError as error:
         raise errors.not_writable(str(directory), "The directory of the record", str(error.strerror)) from error

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 import docker.errors
 
-from nerves_docker_port import errors
+from nerves_docker_port import directories, errors
 from nerves_docker_port.engine import container
 from nerves_docker_port.engine.client import LABEL, Engine, label, labels
 from nerves_docker_port.request.request import Names, Package
@@ -64,8 +64,8 @@ def ensure_name(engine: Engine, package: Package, names: Names) -> str:
         return existing
     known = find_by_label(engine, package)
     path = names.build_path / ID_FILE
+    directories.make(path.parent, "The directory")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             file.seek(0)

@@ -17,7 +17,7 @@ from typing import Literal
 
 import docker.errors
 
-from nerves_docker_port import errors
+from nerves_docker_port import directories, errors
 from nerves_docker_port.engine import container
 from nerves_docker_port.engine.client import Engine, labels
 from nerves_docker_port.engine.container import Mount, Spec
@@ -203,7 +203,4 @@ def _make_ccache(request: Request) -> None:
     directory = request.settings.ccache
     if directory is None:
         return
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise errors.not_writable(str(directory), "The ccache directory", str(error.strerror)) from error
+    directories.make(directory, "The ccache directory")
