@@ -363,6 +363,61 @@ def test_what_a_killed_helper_could_not_bring_the_next_command_brings(far: Far, 
     assert "precious\nlater\n" in system.build_log.read_text()
 
 
+def test_a_connection_that_breaks_while_the_package_is_sent_costs_nothing(
+    far: Far, make_system: MakeSystem, root: Path
+) -> None:
+    with Recorder(root, far.engine.host, slow_up=0.05) as recorder:
+        system = make_system(host=recorder.host)
+        for name, size in (("a", 1), ("z", 8 << 20)):
+            (system.package / name).write_bytes(bytes(size))
+        system.own()
+        with system.helper() as helper:
+            helper.start("build", system.args(make_args=shell_words(f"stat -c size=%s {PACKAGE}/z")))
+            helper.follow(until_stage="preflight")
+            # An exec would wait for the end of the archive call (Docker 20.10).
+            arrived = "overlay2/*/diff/nerves-docker-port/in/package/a"
+            assert wait_until(lambda: any(far.engine.data.glob(arrived)), 60)
+            recorder.cut()
+            # The helper notices it.
+            time.sleep(1)
+            recorder.mend()
+            helper.follow().value()
+        assert f"size={8 << 20}" in system.build_log.read_text().splitlines()
+
+
+def test_a_package_that_takes_longer_than_the_patience_to_arrive_builds(
+    far: Far, make_system: MakeSystem, root: Path
+) -> None:
+    """Docker 20.10 holds back the heartbeats while an archive call writes into the container."""
+    with Recorder(root, far.engine.host, slow_up=0.5) as recorder:
+        system = make_system(host=recorder.host)
+        (system.package / "large").write_bytes(bytes(4 << 20))
+        system.own()
+        conversation = system.run("build", env={"NERVES_DOCKER_PATIENCE": "10"})
+        conversation.value()
+        assert conversation.warnings == []
+
+
+def test_a_connection_that_breaks_while_changes_come_back_costs_nothing(
+    far: Far, make_system: MakeSystem, root: Path
+) -> None:
+    with Recorder(root, far.engine.host) as recorder:
+        system = make_system(host=recorder.host)
+        make = f"head -c 50000000 /dev/zero > {PACKAGE}/made; echo y > {PACKAGE}/z"
+        with system.helper() as helper:
+            helper.start("build", system.args(make_args=shell_words(make)))
+            assert wait_until(lambda: any(system.package.glob(".nerves-docker-port-*")), 60)
+            recorder.cut()
+            time.sleep(1)
+            recorder.mend()
+            conversation = helper.follow()
+        conversation.value()
+        assert [text for text in conversation.warnings if "brought back" in text] == []
+        assert (system.package / "made").stat().st_size == 50_000_000
+        assert (system.package / "z").read_text() == "y\n"
+        assert list(system.package.glob(".nerves-docker-port-*")) == []
+
+
 def test_archive_after_a_change_on_the_host_packs_that(system: System) -> None:
     system.write("my_system/in_make_system.sh", "cp /nerves/env/my_system/version built\n")
     system.write("my_system/version", "1\n")
@@ -533,9 +588,12 @@ def test_files_that_came_only_in_part_do_not_replace_those_of_the_host(
     system.run("build").value()
     notes = "".join(f"{number}\n" for number in range(400_000))
     system.write("my_system/notes", notes)
-    error = system.run("build").error
+    conversation = system.run("build")
+    error = conversation.error
     assert error is not None
     assert error["code"] == "disk_full"
+    # No step has run, so nothing was changed that could come back.
+    assert conversation.warnings == []
     small_volume("100m")
     conversation = system.run("build", make_args=shell_words(f"tail -n 1 {PACKAGE}/notes"))
     conversation.value()

@@ -35,13 +35,21 @@ class Recorder:
     """Listens during the ``with`` block. ``host`` is for ``DOCKER_HOST``, and ``asked`` has the requests in order."""
 
     def __init__(
-        self, directory: Path, upstream: str, *, stall: str | None = None, slow: tuple[str, float] | None = None
+        self,
+        directory: Path,
+        upstream: str,
+        *,
+        stall: str | None = None,
+        slow: tuple[str, float] | None = None,
+        slow_up: float = 0.0,
     ) -> None:
         """Record the requests to the engine ``upstream``.
 
         The answer to a request whose path ends with ``stall`` stops after its first 64 KiB; a shorter answer is
-        complete. ``slow`` is the end of a path, and the seconds that each 64 KiB of the answer take.
+        complete. ``slow`` is the end of a path, and the seconds that each 64 KiB of the answer take. ``slow_up`` are
+        the seconds that each full 64 KiB to the engine take.
         """
+        self._slow_up = slow_up
         self._stall = stall
         self._slow = slow
         self.stalled = threading.Event()
@@ -144,12 +152,12 @@ class Recorder:
         with suppress(OSError):
             client.shutdown(socket.SHUT_WR)
 
-    @staticmethod
-    def _pump(source: socket.socket, sink: socket.socket, requests: _Requests | None) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, requests: _Requests | None) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
                 if requests is not None:
                     requests.feed(data)
+                    requests.ended.wait(self._slow_up * (len(data) // 65536))
                 sink.sendall(data)
         if requests is not None:
             requests.ended.set()

@@ -175,7 +175,7 @@ class Job:
         This is called at the end of a flow, also of one that failed. If it fails, it only warns, because the next
         session brings the changes.
         """
-        if self.cancellation.requested or self.session.is_over:
+        if self.cancellation.requested or self.session.is_over or not self.session.has_workspace:
             return
         try:
             failure = self.attempt(self.workspace.bringing_back(self.session.token))

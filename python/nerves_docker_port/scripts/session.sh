@@ -11,7 +11,9 @@
 #   URG   The helper wants the final step (scripts/steps.sh). This program passes that on to the program below.
 #   TERM  The container must end.
 # If no heartbeat arrives for `patience` seconds, the container ends by itself. This program counts the seconds one by
-# one, so that the time for which a laptop sleeps, or by which somebody sets the clock, does not count.
+# one, so that the time for which a laptop sleeps, or by which somebody sets the clock, does not count. While the helper
+# sends files into the directory `in` (receive.sh), Docker 20.10 holds its signals back. So if that directory has grown
+# or shrunk meanwhile, the count begins again.
 #
 # If the program below ends by itself, this program writes the mark `below` (scripts/steps.sh says what a mark is). It
 # writes no mark if the program below succeeded after the final step, because that step has written its own mark.
@@ -36,7 +38,7 @@ ndp_say() {
   done
 }
 
-ndp_missed=0 ndp_ending='' ndp_killed=
+ndp_missed=0 ndp_ending='' ndp_arrived='' ndp_killed=
 ndp_count_kills
 trap 'ndp_missed=0' USR1
 trap 'echo >&7' USR2
@@ -78,7 +80,11 @@ while [ -z "$ndp_ending" ]; do
     exit "$ndp_status"
   fi
   ndp_missed=$((ndp_missed + 1))
-  [ "$ndp_missed" -le "$ndp_patience" ] || ndp_ending=expired
+  if [ "$ndp_missed" -gt "$ndp_patience" ]; then
+    ndp_before=$ndp_arrived
+    ndp_arrived=$(du -sb "$ndp_state/in" 2>/dev/null)
+    if [ "$ndp_arrived" = "$ndp_before" ]; then ndp_ending=expired; else ndp_missed=0; fi
+  fi
 done
 
 # The helper may still read the output although its heartbeats do not arrive. So this mark must come before the mark of

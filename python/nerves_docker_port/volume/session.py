@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TypeAlias, TypeVar
 
 import docker.errors
@@ -60,7 +61,7 @@ Questions: TypeAlias = Mapping[str, Callable[[str, str], None]]
 """The functions that answer questions of the scripts. The key is the name of the mark that asks (scripts/say.sh).
 
 A function is called with the container's id and with the text that it must write to the file ``ANSWERED``. The script
-reads that file again and again."""
+reads that file again and again. The function is called again if the connection breaks, so it may be called twice."""
 
 _T = TypeVar("_T")
 
@@ -124,7 +125,8 @@ class Session:
         self._marks: list[Mark] = []
         self._splitter = Splitter(token, self._pass_on, self._marks.append)
         self._files = FileReceiver(token)
-        self._has_workspace = False
+        self.has_workspace = False
+        """Whether the workspace is ready, so that the first step starts or has started."""
         # The steps that the container has and that `run` was not called for yet.
         self._given_steps = list(steps)
         self._answered: set[Mark] = set()
@@ -157,13 +159,13 @@ class Session:
                 container.resize(self.engine, self.container, *self._console)
             # A cancellation that came before the start could not stop the container.
             cancellation.check()
-            while not self._has_workspace and self._end_of_program() is None:
+            while not self.has_workspace and self._end_of_program() is None:
                 data = self._output.read() if self._output is not None else self._terminal_read(cancellation)
                 if data is None:
                     break
-                while data and not self._has_workspace:
+                while data and not self.has_workspace:
                     data = self._splitter.feed(data)
-                    self._answer_questions()
+                    self._answer_questions(cancellation)
                 self._unread_output = data
             cancellation.check()
 
@@ -180,8 +182,12 @@ class Session:
             select.select([self._terminal.read_fd], [], [], RETRY_INTERVAL)
         return data or None
 
-    def _answer_questions(self) -> None:
-        """Answer the questions that the marks ask, each one once, and remove these marks."""
+    def _answer_questions(self, cancellation: Cancellation) -> None:
+        """Answer the questions that the marks ask, each one once, and remove these marks.
+
+        If the connection breaks meanwhile, the question is answered again. If the container has ended, this method
+        returns, because the end of the output then tells the caller.
+        """
         asked = [mark for mark in self._marks if mark.number == 0 and mark.name not in ("below", "expired")]
         for mark in asked:
             self._marks.remove(mark)
@@ -189,9 +195,12 @@ class Session:
                 continue
             self._answered.add(mark)
             if mark.name == "here":
-                self._has_workspace = True
+                self.has_workspace = True
             elif mark.name in self._questions:
-                self._questions[mark.name](self.container, f"{mark.name} {mark.killed}")
+                answer = partial(self._questions[mark.name], self.container, f"{mark.name} {mark.killed}")
+                with self._heartbeat.not_counted():
+                    # The engine answers with status 500 if its disk is full. A large package is not sent again then.
+                    self._retry(answer, cancellation, retries_answers=False)
 
     # --- Steps -------------------------------------------------------------------------------------------------
 
@@ -298,7 +307,7 @@ class Session:
                 ended = self._retry(deliver, cancellation)
                 if ended is not None:
                     return ended
-            done, failure = self._process_marks(first, 0, count, on_end)
+            done, failure = self._process_marks(first, 0, count, on_end, cancellation)
             if failure is not None:
                 return failure
             data: bytes | None
@@ -313,12 +322,12 @@ class Session:
                     ended = self._reconnect(on_gap, cancellation)
                     if ended is not None:
                         # Marks in the last output say more about the failure than the container's exit status.
-                        done, failure = self._process_marks(first, done, count, on_end)
+                        done, failure = self._process_marks(first, done, count, on_end, cancellation)
                         return failure or (replace(ended, step=done) if done < count else None)
                 if self._marks:
                     # If the flow was cancelled, that ended the step, so this is not a failure.
                     cancellation.check()
-                    done, failure = self._process_marks(first, done, count, on_end)
+                    done, failure = self._process_marks(first, done, count, on_end, cancellation)
                     if failure is not None:
                         break
             # Output in the same read belongs to these steps. Marks in it are kept for the next call.
@@ -327,14 +336,14 @@ class Session:
         return failure
 
     def _process_marks(
-        self, first: int, done: int, count: int, on_end: Callable[[int], None]
+        self, first: int, done: int, count: int, on_end: Callable[[int], None], cancellation: Cancellation
     ) -> tuple[int, Failure | None]:
         """Process the marks that have arrived. Return how many steps have succeeded, and the failure if one failed.
 
         ``first`` is the number of the last mark before this run, and ``done`` the steps of it that have succeeded.
         Marks of later steps are kept for the next call of ``run``.
         """
-        self._answer_questions()
+        self._answer_questions(cancellation)
         marks = list(self._marks)
         self._marks.clear()
         for place, mark in enumerate(marks):
@@ -442,7 +451,7 @@ class Session:
         def take_out(data: bytes) -> bytes:
             while data:
                 data = self._splitter.feed(data)
-                self._answer_questions()
+                self._answer_questions(cancellation)
             data = b"".join(shown)
             shown.clear()
             if data:
@@ -571,10 +580,13 @@ class Session:
         """
         self._signal("SIGUSR1")
 
-    def _retry(self, request: Callable[[], _T], cancellation: Cancellation) -> _T | Failure:
+    def _retry(
+        self, request: Callable[[], _T], cancellation: Cancellation, *, retries_answers: bool = True
+    ) -> _T | Failure:
         """Return the result of ``request``. If the container has ended, return its failure.
 
-        While the engine does not answer, retry until the patience is over, and then raise the last error.
+        While the engine does not answer, retry until the patience is over, and then raise the last error. With
+        ``retries_answers``, an answer with a status of 500 or above counts as none.
         """
         deadline = time.monotonic() + self._patience
         while True:
@@ -586,7 +598,7 @@ class Session:
                 return self._end_of_container()
             except (docker.errors.DockerException, requests.RequestException, OSError) as error:
                 # An engine that is starting answers with a status of 500 or above, so a retry can succeed.
-                if isinstance(error, docker.errors.APIError) and not error.is_server_error():
+                if isinstance(error, docker.errors.APIError) and not (retries_answers and error.is_server_error()):
                     raise
                 # There is a deadline because the engine may accept heartbeats although it never answers this request.
                 if time.monotonic() > deadline:
@@ -642,6 +654,7 @@ class _Heartbeat:
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._is_engine_lost = False
+        self._is_counting = True
         self.last_error: errors.RunnerError | None = None
         """The error of the last heartbeat, or ``None`` if the engine accepted it."""
 
@@ -658,6 +671,18 @@ class _Heartbeat:
     def send_now(self) -> None:
         """Send the next heartbeat at once, because the engine has just not answered another request."""
         self._wake.set()
+
+    @contextmanager
+    def not_counted(self) -> Iterator[None]:
+        """Do not count heartbeats that fail during the body, which makes requests that have a timeout of their own.
+
+        While an archive call writes files into the container, Docker 20.10 does not answer a heartbeat.
+        """
+        self._is_counting = False
+        try:
+            yield
+        finally:
+            self._is_counting = True
 
     def check(self) -> None:
         """Raise ``last_error`` if the engine could not be reached for longer than the patience."""
@@ -682,7 +707,8 @@ class _Heartbeat:
                 on_end()
                 return
             except errors.RunnerError as error:
-                missed += min(time.monotonic() - began, pause + self._interval)
+                if self._is_counting:
+                    missed += min(time.monotonic() - began, pause + self._interval)
                 pause = RETRY_INTERVAL
                 self.last_error = error
                 if missed > self._patience:

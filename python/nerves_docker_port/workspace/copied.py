@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 
+import urllib3.exceptions
+
 from nerves_docker_port import errors
 from nerves_docker_port.background import Background
 from nerves_docker_port.cancellation import Cancellation
@@ -161,15 +163,17 @@ class CopiedWorkspace(Workspace):
         archive.put(engine, made, STATE, packed)
 
     def _fetch(self, engine: Engine, made: str, asked: str, tell: Callable[[str], None]) -> None:
-        """Apply the changes that the container offers to the package's directory."""
+        """Apply the changes that the container offers to the package's directory.
+
+        Raises ``RunnerError``, ``ConnectionError`` if the answer breaks off, and the SDK's errors.
+        """
         try:
             with archive.opened(engine, made, f"{STATE}/out/changes.tar") as content:
                 if content is None:
                     raise tarfile.ReadError
                 applied = changes.apply(content, self.request.package.path)
-        except tarfile.TarError as error:
-            doing = "while it handed over what was changed in the package's directory"
-            raise errors.engine_lost(engine.endpoint.url, doing, errors.ANSWER_CUT) from error
+        except (tarfile.TarError, urllib3.exceptions.HTTPError) as error:
+            raise ConnectionError(errors.ANSWER_CUT) from error
         package = self.request.package.path
         for path in applied.written:
             # The host's file is now the same as the session's, and so is each directory that was made for it.
