@@ -769,6 +769,23 @@ def both_changed(path: str, beside: str) -> str:
     )
 
 
+def replaced_in_build(path: str, beside: str) -> str:
+    """A warning: in the build, a directory has replaced a file or a link, or the other way round."""
+    return (
+        f"The build or the shell has replaced {path} by something of another kind, such as a file by a directory. The "
+        f"one here was kept; the other one is {beside}. Compare them, and remove the one that you do not need."
+    )
+
+
+def differs_in_case(path: str, beside: str) -> str:
+    """A warning: the build has made a file whose name is that of another one on a file system that ignores case."""
+    return (
+        f"The build has made {path}, but the file system here does not distinguish it from another file, whose name "
+        f"differs in upper and lower case only. The build's file is {beside}. Give one of them another name, or keep "
+        "the package on a file system that is case-sensitive."
+    )
+
+
 def not_brought_back(name: str, reason: str) -> str:
     """A warning: a file of the build cannot be brought to the host."""
     return f"The build has made {name!r}, which was not brought to the package's directory: {reason}."
@@ -787,6 +804,15 @@ def deleted_in_build(names: Sequence[str], package: str) -> str:
     )
 
 
+def package_not_writable(path: str, reason: str) -> RunnerError:
+    """A file in the package's directory cannot be written with what the build has changed."""
+    return RunnerError(
+        Code.BAD_REQUEST,
+        f"{path} was changed by the build or in the shell, and cannot be written here: {reason}",
+        hint="Make it and its directory writable for the user who runs Mix, and run the command again.",
+    )
+
+
 NOT_OFFERED = "the container could not read or pack it; the messages of its programs are above or in the log."
 """The reason for `changes_stay` if a program in the container has failed (scripts/changes.sh)."""
 
@@ -794,8 +820,8 @@ NOT_OFFERED = "the container could not read or pack it; the messages of its prog
 def changes_stay(reason: str) -> str:
     """A warning: changes in the container could not be fetched now."""
     return (
-        f"What was changed in the package's directory could not be brought back yet: {reason} It is kept at the "
-        "engine, and the next command brings it."
+        f"What was changed in the package's directory could not be brought back yet: {reason.rstrip('.')}. It is kept "
+        "at the engine, and the next command brings it."
     )
 
 

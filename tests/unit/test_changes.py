@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import os
@@ -108,6 +109,17 @@ def test_a_file_that_was_changed_here_is_kept_and_the_other_one_beside_it(packag
     assert applied.written == []
 
 
+def test_a_file_system_that_ignores_case_is_named(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Such a file system finds the file under both names, and lists it under the first.
+    (package / "kconfig").write_text("of Kconfig")
+    monkeypatch.setattr(os, "listdir", lambda _directory: ["Kconfig"])
+    (warning,) = apply(package, file("./kconfig", "of kconfig")).warnings
+    assert "differs in upper and lower case only" in warning
+    assert str(package / "kconfig.from-build") in warning
+    assert (package / "kconfig").read_text() == "of Kconfig"
+    assert (package / "kconfig.from-build").read_text() == "of kconfig"
+
+
 def test_a_second_attempt_makes_no_second_copy(package: Path) -> None:
     (package / "f").write_text("mine")
     apply(package, file("./f", "new"), base=came("f", "old"))
@@ -122,7 +134,8 @@ def test_a_file_that_was_removed_here_does_not_come_back_under_its_name(package:
 
 def test_a_directory_in_the_place_of_a_file_is_kept(package: Path) -> None:
     (package / "f").mkdir()
-    apply(package, file("./f", "new"), base=came("f", "old"))
+    (warning,) = apply(package, file("./f", "new"), base=came("f", "old")).warnings
+    assert "by something of another kind" in warning
     assert names(package) == ["f", "f.from-build"]
 
 
@@ -200,6 +213,7 @@ def test_a_directory_in_the_place_of_a_file_or_a_link_comes_under_another_name(p
     assert (package / "f.from-build/x").read_text() == "x"
     assert (package / "f.from-build/d").is_dir()
     assert (package / "l.from-build.2/y").read_text() == "y"
+    assert all("by something of another kind" in warning for warning in applied.warnings)
     kept = [str(package / name) for name in ("f.from-build", "l.from-build.2")]
     assert [name for name, warning in zip(kept, applied.warnings, strict=True) if name in warning] == kept
     # The next attempt, after a connection that broke, makes no second copy.
@@ -261,9 +275,23 @@ def test_a_break_leaves_old_files_and_no_half_ones(package: Path) -> None:
     assert names(package) == ["f"]
 
 
-def test_a_directory_that_cannot_be_written_is_an_error_that_names_it(package: Path) -> None:
-    (package / "f").mkdir()
-    # The name is too long with what is added to it, for root, too.
+def test_a_file_that_cannot_be_written_is_an_error_that_names_it(
+    package: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted", ".nerves-docker-port-0")
+
+    # The tests run as root, who may write everywhere.
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(errors.RunnerError) as caught:
+        apply(package, file("./d/f", "new"))
+    assert caught.value.code is errors.Code.BAD_REQUEST
+    assert f"{package}/d/f was changed by the build" in caught.value.message
+    assert "Operation not permitted" in caught.value.message
+    assert names(package) == ["d"]
+
+
+def test_a_name_that_is_too_long_is_an_error(package: Path) -> None:
     with pytest.raises(errors.RunnerError) as caught:
         apply(package, file(f"./{'x' * 300}", "new"))
     assert caught.value.code is errors.Code.BAD_REQUEST

@@ -79,7 +79,7 @@ def apply(changes: IO[bytes], package: Path) -> Applied:
     # The names of directories of the build that have another name on the host, because something else has theirs.
     renamed: dict[tuple[str, ...], str] = {}
     directories: list[tuple[tuple[str, ...], tarfile.TarInfo]] = []
-    with _host_failures(package), tarfile.open(fileobj=changes, mode="r|", errors="surrogateescape") as tar:
+    with tarfile.open(fileobj=changes, mode="r|", errors="surrogateescape") as tar:
         for member in tar:
             if member.name == "base":
                 base = _base(_content(tar, member))
@@ -92,15 +92,17 @@ def apply(changes: IO[bytes], package: Path) -> Applied:
                     applied.warnings.append(errors.deleted_in_build(tops, str(package)))
             elif (parts := _parts(member, applied)) is not None:
                 placed = _with_free_directories(package, parts, renamed, applied, is_directory=member.isdir())
-                if member.isdir():
-                    _make_directory(package, placed, base, applied)
-                    directories.append((placed, member))
-                else:
-                    with directory_below(package, placed[:-1]) as directory:
-                        _place(tar, member, directory, package, placed, base, applied)
+                with _host_failures(package, "/".join(placed)):
+                    if member.isdir():
+                        _make_directory(package, placed, base, applied)
+                        directories.append((placed, member))
+                    else:
+                        with directory_below(package, placed[:-1]) as directory:
+                            _place(tar, member, directory, package, placed, base, applied)
         # This is done last and the innermost first, because a directory must be writable while files are made in it.
         for placed, member in reversed(directories):
-            _set_directory_mode(package, placed, member.mode & PERMISSIONS, base, applied)
+            with _host_failures(package, "/".join(placed)):
+                _set_directory_mode(package, placed, member.mode & PERMISSIONS, base, applied)
     return applied
 
 
@@ -136,7 +138,7 @@ def _with_free_directories(
                 names = (f"{part}.from-build{number}" for number in chain([""], map(".{}".format, count(2))))
                 renamed[original] = next(name for name in names if _is_free_for_directory(there.with_name(name)))
                 kept = there.with_name(renamed[original])
-                applied.warnings.append(errors.both_changed(str(there), str(kept)))
+                applied.warnings.append(errors.replaced_in_build(str(there), str(kept)))
             part = renamed[original]  # noqa: PLW2901
         placed = (*placed, part)
     return placed
@@ -199,7 +201,13 @@ def _place(
         if beside is not None:
             os.rename(temporary, beside, src_dir_fd=directory, dst_dir_fd=directory)
             kept = package.joinpath(*parts[:-1], beside)
-            applied.warnings.append(errors.both_changed(str(package / path), str(kept)))
+            warning = errors.both_changed
+            if here is not None and name not in os.listdir(directory):
+                # A file system that ignores case finds a file with another name.
+                warning = errors.differs_in_case
+            elif here is not None and here.kind == "other":
+                warning = errors.replaced_in_build
+            applied.warnings.append(warning(str(package / path), str(kept)))
     finally:
         with suppress(FileNotFoundError):
             os.unlink(temporary, dir_fd=directory)
@@ -318,17 +326,18 @@ def _content(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 @contextmanager
-def _host_failures(package: Path) -> Iterator[None]:
-    """Turn an error of the host's file system into a ``RunnerError``."""
+def _host_failures(package: Path, path: str) -> Iterator[None]:
+    """Turn an error of the host's file system about ``path`` in the package into a ``RunnerError``."""
     try:
         yield
+    except LinkError as error:
+        raise errors.package_not_writable(str(package / path), f"{error} is no longer a directory") from error
     except OSError as error:
-        # An error of the HTTP client has no number. It is not an error of the file system.
-        if error.errno is None:
+        # An error of the HTTP client has no number, or is one of these. It is not an error of the file system.
+        if error.errno is None or isinstance(error, (ConnectionError, TimeoutError)):
             raise
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise errors.disk_full(
                 f"No space is left on the host for what the build has changed in {package}."
             ) from error
-        where = str(package if error.filename is None else package / os.fsdecode(error.filename))
-        raise errors.not_writable(where, "The package's file", os.strerror(error.errno)) from error
+        raise errors.package_not_writable(str(package / path), os.strerror(error.errno)) from error
