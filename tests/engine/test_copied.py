@@ -337,12 +337,27 @@ def test_what_the_build_user_cannot_read_comes_with_the_next_command(system: Sys
     assert owner(system.package / "closed") == (1000, 1000)
 
 
-def test_files_of_a_host_whose_clock_is_ahead_are_copied_in_silence(system: System) -> None:
+def test_a_changed_file_is_newer_than_what_was_built_before_whatever_the_host_s_clock_says(system: System) -> None:
+    """make(1) would not build again. The host's clock can be behind, or the change came while the last build ran."""
+    system.run("build", make_args=shell_words("touch stamp")).value()
+    for path in (system.write("my_system/nerves_defconfig", "BR2_arm=y\n"), system.write("platform/new.mk", "new\n")):
+        os.utime(path, (time.time() - 3600,) * 2)
+    look = shell_words(f"find {PACKAGE} /nerves/env/platform -maxdepth 1 -type f -newer stamp")
+    system.run("build", make_args=look).value()
+    lines = [line for line in system.build_log.read_text().splitlines() if line.startswith("/")]
+    assert sorted(lines) == ["/nerves/env/my_system/nerves_defconfig", "/nerves/env/platform/new.mk"]
+
+
+def test_no_file_of_a_host_whose_clock_is_ahead_is_of_the_future(system: System) -> None:
     for name in ("one", "two"):
         system.write(f"my_system/{name}", f"{name}\n")
-        os.utime(system.package / name, (time.time() + 3600,) * 2)
-        system.run("build").value()
-        assert "future" not in system.build_log.read_text()
+        system.write(f"platform/{name}", f"{name}\n")
+        for path in (system.package / name, system.root / "platform" / name):
+            os.utime(path, (time.time() + 3600,) * 2)
+        look = shell_words(f"touch now; find {PACKAGE} /nerves/env/platform -newer now -print")
+        system.run("build", make_args=look).value()
+        lines = system.build_log.read_text().splitlines()
+        assert [line for line in lines if line.startswith("/") or "future" in line] == []
 
 
 def test_what_a_killed_helper_could_not_bring_the_next_command_brings(far: Far, system: System) -> None:

@@ -10,9 +10,9 @@
 #
 # If a connection broke, the package in the volume can have changes that no helper has fetched. These are offered first.
 # Then this script asks `wanted`, the helper puts all files into the directory `in`, and the volumes are made equal to
-# it. A file that has not changed keeps its time, so that Buildroot does not take it for a new one. If the host has the
-# same files as the last time, and nothing has changed in the volumes, it asks `wanted_more` for the other files, or
-# nothing. At the end, this script sends `here`.
+# it. A file that has not changed keeps its time, so that Buildroot does not take it for a new one, and a changed file
+# gets the present as its time. If the host has the same files as the last time, and nothing has changed in the volumes,
+# it asks `wanted_more` for the other files, or nothing. At the end, this script sends `here`.
 ndp_token=$1 ndp_package=$2 ndp_platform=$3 ndp_ccache=$4 ndp_fingerprint=$5 ndp_more=$6 ndp_who=$7
 shift 7
 set -e
@@ -34,8 +34,11 @@ rm -f "$ndp_state"/out/*
 # ndp_make_equal KIND FROM TO: remove from TO the files that are not in FROM, and copy the files that differ to TO.
 ndp_make_equal() (
   set -o pipefail
+  : >"$ndp_state/types"
   if [ -z "$(ndp_find "$1" "$3" ! -path . -print -quit)" ]; then
     cp -a "$2/." "$3"
+    # The host's clock can be ahead of the engine's. make(1) takes a file of the future for a new one again and again.
+    find "$3" -xdev -newer "$ndp_state/types" -exec touch -h {} +
     exit
   fi
   ndp_find "$1" "$2" -printf '%y %p\0' | LC_ALL=C sort -z >"$ndp_state/types"
@@ -47,9 +50,10 @@ ndp_make_equal() (
     ndp_find "$1" "$2" -type d -print0
     LC_ALL=C comm -z -23 "$ndp_state/from" "$ndp_state/to" | ndp_paths
   } >"$ndp_state/copied"
-  # The host's clock can be ahead of the engine's, so tar does not warn of times that are in the future.
+  # These files get the present as their time. On the host, a file can have changed before the last build ended, or its
+  # clock can be behind the engine's. make(1) would then take the file for older than what was built without the change.
   tar --create --directory="$2" --no-recursion --null --verbatim-files-from --files-from="$ndp_state/copied" |
-    tar --extract --directory="$3" --preserve-permissions --warning=no-timestamp
+    tar --extract --directory="$3" --preserve-permissions --touch
 )
 
 # The owner is compared, too, because another image can have another build user.
