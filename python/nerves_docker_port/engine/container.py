@@ -356,10 +356,10 @@ class Output:
     for no upgrade, and reads the same stream as the body of the HTTP answer.
     """
 
-    def __init__(self, engine: Engine, container: str, of_error: Callable[[bytes], bytes] | None = None) -> None:
+    def __init__(self, engine: Engine, container: str, filter_stderr: Callable[[bytes], bytes] | None = None) -> None:
         """Attach to the container. Raises ``NoContainerError``, and the errors of the SDK and requests.
 
-        ``of_error`` gets what the container writes to standard error, and returns the part of it that is output.
+        ``filter_stderr`` gets what the container writes to standard error, and returns the part of it that is output.
         """
         self._response = self._ask(engine, container)
         with missing_container_errors():
@@ -370,7 +370,7 @@ class Output:
         self._header = b""
         self._remaining = 0
         self._stream = 0
-        self._of_error = of_error
+        self._filter_stderr = filter_stderr
         self._gather = False
 
     def _ask(self, engine: Engine, container: str) -> requests.Response:
@@ -417,8 +417,8 @@ class Output:
             taken = data[position : position + self._remaining]
             position += len(taken)
             self._remaining -= len(taken)
-            if self._stream == _STDERR and self._of_error is not None:
-                taken = self._of_error(taken)
+            if self._stream == _STDERR and self._filter_stderr is not None:
+                taken = self._filter_stderr(taken)
             payloads.append(taken)
         self._gather = size < _SMALL_READ
         return b"".join(payloads)
