@@ -85,7 +85,7 @@ def copy(world: FaultWorld, answer: tuple[int, bytes]) -> Conversation:
 
     with world.helper() as helper:
         helper.request("build", world.args()).value()
-    world.engine.runs["find"] = Run([frame(f"{FOUND}\0".encode())])
+    world.engine.runs["find"] = Run([frame(f"\0{FOUND}\0".encode())])
     world.engine.on("GET", "/containers/.*/archive", hand_over)
     (world.root / "out").mkdir()
     with world.helper() as helper:

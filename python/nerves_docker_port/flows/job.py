@@ -37,7 +37,7 @@ from nerves_docker_port.workspace.mounted import Workspace, bash, shown
 HEADLINES = {"make_system": "Creating artifact archive", "copy": "Copying artifact archive to host"}
 """The headline that the user sees when a step begins, by the name of the step."""
 
-_KILLED_KIND = "interrupted"
+_KILLED_KIND = "killed"
 """The kind of the cause if a process was killed, and memory has not or may not have run out."""
 
 _NO_MEMORY = re.compile(r"memory exhausted|out of memory|bad_alloc|MemoryError|cannot allocate", re.IGNORECASE)
@@ -407,7 +407,8 @@ def _cause(job: Job, failure: Failure) -> tuple[str, str, errors.Facts | None]:
         return "", "", None
     if cause is None:
         return "", "", None
-    if cause.kind == "out-of-memory" and not failure.out_of_memory and not _NO_MEMORY.search("\n".join(cause.lines)):
+    is_kill = cause.kind in ("out-of-memory", _KILLED_KIND)
+    if is_kill and not failure.out_of_memory and not _NO_MEMORY.search("\n".join(cause.lines)):
         # The log only says that a process was killed. That can have other reasons, and the kernel's count tells them
         # apart.
         cause = replace(cause, kind=_KILLED_KIND, remedy=None)

@@ -61,7 +61,7 @@ KINDS = {
     "interrupted": "the build was interrupted",
     "kconfig": "a kernel-style configuration fails",
     "kconfig-syntax": "a Config.in or Kconfig file is wrong",
-    "killed": "a program was killed, usually because memory ran out",
+    "killed": "a program was killed",
     "kernel": "the kernel cannot be linked or its modules not be installed",
     "license-file": "a licence file is not in the source",
     "license-hash": "a licence file is not the one that its hash describes",
