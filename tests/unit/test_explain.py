@@ -427,6 +427,39 @@ def test_of_two_packages_that_fail_in_a_parallel_build_the_first_is_blamed() -> 
     assert (cause.package, cause.lines[0]) == ("host-a", ERROR.rstrip())
 
 
+def test_the_first_of_two_packages_is_blamed_although_make_was_to_keep_going() -> None:
+    log = PREPARATION + headline("host-a", "1.0", "Building") + headline("host-b", "2.0", "Building") + ERROR
+    log += f"{STAMP}Error 2\nmake[1]: Target 'host-a' not remade because of errors.\n" + "  CC b.o\n" * 100
+    log += "b.c:1:1: error: unknown type name 'x'\n" + STAMP.replace("host-a-1.0", "host-b-2.0") + "Error 2\n"
+    log += "make[1]: Target 'host-b' not remade because of errors.\n" + headline("host-c", "1.0", "Building")
+    cause = found(log + "make: *** [Makefile:23: _all] Error 2\n")
+    assert (cause.package, cause.lines[0]) == ("host-a", ERROR.rstrip())
+
+
+INNER = "make[2]: *** [Makefile:2: all] {0}\n"
+OUTER = "make: *** [Makefile:23: _all] {0}\n"
+NO_CHILDREN = "make[1]: *** wait: No child processes.  Stop.\n"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        INNER + OUTER + STAMP + "{0}\n",
+        OUTER + INNER + STAMP + "{0}\n",
+        INNER + STAMP + "{0}\n" + NO_CHILDREN + "make[1]: *** Waiting for unfinished jobs....\n" + NO_CHILDREN + OUTER,
+        NO_CHILDREN.replace("[1]", "") + STAMP + "{0}\n" + INNER,
+        NO_CHILDREN.replace("[1]", "") + INNER + STAMP.replace("host-a", "host-b") + "{0}\n" + INNER + STAMP + "{0}\n",
+    ],
+)
+@pytest.mark.parametrize("signal", ["Interrupt", "Terminated", "Hangup"])
+def test_a_signal_to_all_makes_at_once_is_an_interruption_in_whatever_order_they_report_it(
+    lines: str, signal: str
+) -> None:
+    log = PREPARATION + headline("host-b", "1.0", "Building") + headline("host-a", "1.0", "Building") + "  GEN table\n"
+    cause = found(log + lines.format(signal))
+    assert (cause.package in ("host-a", "host-b"), cause.step, cause.kind) == (True, "Building", "interrupted")
+
+
 def test_a_make_around_buildroots_own_does_not_hide_the_cause() -> None:
     log = content(BUILDROOT / "wrong-hash.build.log")
     assert found(log + b"make: *** [Makefile:2: all] Error 2\n") == found(log)

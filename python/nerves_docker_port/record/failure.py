@@ -46,6 +46,8 @@ _MAKEFILE = re.compile(r"(?:.*\s)?(?P<file>[^\s:'\"]+):(?P<line>\d+): \*\*\* (?P
 _TARGET = re.compile(r"\[(?:(?P<where>[^\s\]]+:\d+|<[^>]*>): )?(?P<target>.*)\] (?P<status>\S.*)$")
 _NEEDED_BY = re.compile(r"needed by ['`\u2018](?P<target>[^'\u2019]+)")
 _WAITING = "Waiting for unfinished jobs"
+_NO_CHILDREN = "wait: No child processes"
+"""What make also says when a signal has ended its jobs. Of which, another line tells."""
 
 _BUILD_PATH = re.compile(r"/build/(?P<directory>[^/\s]+)/(?P<file>[^/\s]+)$")
 _STAMP = re.compile(r"\.stamp_(?P<stamp>\w+)$")
@@ -122,6 +124,8 @@ class MakeError:
     @property
     def is_failure(self) -> bool:
         """Whether this ends its make, as against a remark such as ``*** Deleting file``."""
+        if self.said.startswith(_NO_CHILDREN):
+            return False
         return bool(self.status) or self.said.endswith("Stop.") or self.said.startswith("No rule to make target")
 
     @property
@@ -253,12 +257,14 @@ def find_place(found: Landmarks) -> Place | None:
     if last is None:
         return None
     begin = _begin_of_run(last, found)
-    errors = [error for error in found.errors if begin <= error.offset <= last.offset]
-    outer = _outermost_of_buildroot(last, errors)
+    # A signal reaches all makes at once: then an inner one's line can come after the outermost one's.
+    end = last.offset if not last.is_interruption else found.size
+    errors = [error for error in found.errors if begin <= error.offset <= end]
+    outer = _outermost_of_buildroot(last, errors, found.headlines)
     package = _package(outer, found.headlines)
     headlines = [headline for headline in found.headlines if begin <= headline.offset < outer.offset]
     step, step_begin, headline = _step(outer, package, headlines)
-    inner = _innermost(outer, [error for error in errors if step_begin <= error.offset < outer.offset])
+    inner = _innermost(outer, [error for error in errors if step_begin <= error.offset])
     own = [headline for headline in headlines if headline.package == package and headline.step == "Patching"]
     return Place(
         package=package,
@@ -326,26 +332,36 @@ def _is_of_buildroot(error: MakeError) -> bool:
     return bool(_STAMP.search(error.target) or _LEGAL_INFO.match(error.target) or _BUILD_PATH.search(error.target))
 
 
-def _outermost_of_buildroot(last: MakeError, errors: Sequence[MakeError]) -> MakeError:
+def _outermost_of_buildroot(last: MakeError, errors: Sequence[MakeError], headlines: Iterable[Headline]) -> MakeError:
     """From the last line of all inwards: the first that is about a package's step, else the one below the wrapper's."""
     seen = [last]
     while not _is_of_buildroot(seen[-1]):
         inner = _cause_of(seen[-1], errors)
-        if inner is None:
+        if inner is None or inner in seen:
             break
         seen.append(inner)
     if _is_of_buildroot(seen[-1]):
-        return _first_of_its_make(seen[-1], errors)
+        return _first_of_buildroot(seen[-1], errors, headlines)
     return seen[1] if len(seen) > 1 else last
 
 
+def _first_of_buildroot(error: MakeError, errors: Sequence[MakeError], headlines: Iterable[Headline]) -> MakeError:
+    """The first package's failure of the same make: with several jobs or with `make -k` other packages go on."""
+    latest = {headline.package: headline.offset for headline in headlines if headline.offset < error.offset}
+    same = [other for other in errors if other.level == error.level and other.is_failure and _is_of_buildroot(other)]
+    for other in same:
+        # Where the package went on afterwards, the failure was of an earlier run.
+        if latest.get(_package(other, headlines) or "", -1) < other.offset:
+            return other
+    return error
+
+
 def _innermost(outer: MakeError, errors: Sequence[MakeError]) -> MakeError:
-    error = outer
-    while True:
-        inner = _cause_of(error, errors)
-        if inner is None:
-            return error
-        error = inner
+    # Interrupted makes report in any order, so one of their lines may lead back to another.
+    seen = [outer]
+    while (inner := _cause_of(seen[-1], errors)) and inner not in seen:
+        seen.append(inner)
+    return seen[-1]
 
 
 def _cause_of(error: MakeError, errors: Sequence[MakeError]) -> MakeError | None:
@@ -353,8 +369,11 @@ def _cause_of(error: MakeError, errors: Sequence[MakeError]) -> MakeError | None
     if not error.status:
         return None
     level = error.level or 0
-    before = [other for other in errors if other.offset < error.offset and other.is_failure]
+    failures = [other for other in errors if other.is_failure]
+    before = [other for other in failures if other.offset < error.offset]
     inner = [other for other in before if other.level in (level + 1, None)]
+    if not inner and error.is_interruption:
+        inner = [other for other in failures if other.is_interruption and other.level == level + 1]
     if not inner:
         # A package can run its make without make's own variables: then that one counts its levels from zero.
         inner = [other for other in before[-1:] if _is_near(other, error)]
