@@ -1858,8 +1858,10 @@ SIGNS: tuple[Sign, ...] = (
     _sign(
         "command",
         WEAK,
-        r"\b(?:[Ee]rror|ERROR|[Ff]atal|FATAL|[Ff]ailed|FAILED|[Ff]ailure|[Cc]annot|[Cc]an't|[Cc]ould not|[Cc]ouldn't|"
+        # Not in the name of an option or a file: `-no-undefined`, `error.c`.
+        r"(?<![-/=_\w])(?:[Ee]rror|ERROR|[Ff]atal|FATAL|[Ff]ailed|FAILED|[Ff]ailure|"
+        r"[Cc]annot|[Cc]an't|[Cc]ould not|[Cc]ouldn't|"
         r"[Uu]nable to|[Nn]ot found|[Nn]o such|[Uu]ndefined|[Ii]nvalid|[Uu]nrecognized|[Uu]nknown|[Mm]issing|"
-        r"[Aa]borted|[Aa]borting|[Dd]enied|[Uu]nsupported|[Nn]ot supported|[Mm]ust be|[Rr]equires?)\b",
+        r"[Aa]borted|[Aa]borting|[Dd]enied|[Uu]nsupported|[Nn]ot supported|[Mm]ust be|[Rr]equires?)\b(?![-/=.]\w)",
     ),
 )
