@@ -131,8 +131,9 @@ class Tmux:
 
     def interrupt_program(self) -> str:
         """Run a program in the shell, press Ctrl-C, and return the program's exit status as the shell has it."""
-        self.enter("sleep 1000")
-        self.wait_for("sleep 1000$")
+        # The program says itself that it runs. The line that was typed is on the screen before the shell has read it.
+        self.enter("""sh -c "echo run''ning; exec sleep 1000\"""")
+        self.wait_for("^running$")
         self.press("C-c")
         return self.run("echo $?")
 
