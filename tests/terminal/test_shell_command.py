@@ -313,6 +313,9 @@ def test_many_signals_at_once_end_it_in_order(shell: Shell, pause: float) -> Non
 
 LEFT_BEHIND = {
     "alternate screen": r"\033[?1049h",
+    "half a title": r"\033]0;half",
+    "half an image": r"\033Pq#0;2",
+    "half a colour": r"\033[38;5",
     "old alternate screen": r"\033[?47h",
     "hidden cursor": r"\033[?25l",
     "mouse": r"\033[?1000h\033[?1002h\033[?1006h",

@@ -56,6 +56,30 @@ def test_what_a_program_leaves_behind_is_undone(left: bytes, undo: bytes) -> Non
 
 
 @pytest.mark.parametrize(
+    "cut",
+    [
+        (b"\x1b",),
+        (b"\x1b[",),
+        (b"\x1b[38;5",),
+        (b"\x1b[", b"?25"),
+        (b"\x1b(",),
+        (b"\x1b]0;title",),
+        (b"\x1b]", b"52;c;", b"QUJD" * 1000, b"QUJD"),
+        (b"\x1bPq#0;2;0;0;0",),
+        (b"\x1b_Gf=100;AAAA",),
+        (b"\x1b", b"]0;title"),
+    ],
+)
+def test_a_sequence_that_was_cut_off_is_ended(cut: tuple[bytes, ...]) -> None:
+    """A terminal would take what follows as the rest of it."""
+    assert undone(b"text", *cut).startswith(b"\x1b\\")
+    ends = (b"\x07", b"\x1b\\") if cut[-1][-4:] in (b"itle", b"QUJD") else (b"\x1b\\",)
+    for end in ends:
+        assert not undone(b"text", *cut, end).startswith(b"\x1b\\")
+        assert not undone(b"text", *cut, end[:1], end[1:] + b"text").startswith(b"\x1b\\")
+
+
+@pytest.mark.parametrize(
     "clean",
     [
         b"",

@@ -59,6 +59,10 @@ _PLACES = {name: place for place, name in enumerate(_UNDO)}
 _PUSHED = len(_PLACES)
 """The index of the number of keyboard modes that were pushed and not popped."""
 
+_UNFINISHED = _PUSHED + 1
+"""The index of the flag that the output ends within a sequence, so that the terminal would not show what follows."""
+_IN_STRING, _IN_OTHER = 1, 2
+
 _SET_BY_LINE_EDITORS = frozenset((b"?1", b"?66", b"?2004", b"keypad"))
 
 _CHANGED, _TOUCHED, _SAVED_BY_PROGRAM = 1, 2, 4
@@ -73,6 +77,14 @@ _SEQUENCE = re.compile(
 _LONGEST_SEQUENCE = 80
 """Bytes of the longest sequence that is read."""
 
+_STRING = re.compile(rb"\x1b[]PX^_][^\x07\x1b\x18\x1a]*")
+"""A command that contains a text, without the end of the text: OSC, DCS, SOS, PM, APC."""
+_END_OF_STRING = re.compile(rb"[\x07\x1b\x18\x1a]")
+_BEGINNING = re.compile(rb"\x1b(?:\[[0-?]*)?[ -/]*")
+"""Another sequence without its end."""
+_SEQUENCE_END = b"\x1b\\"
+"""The string terminator. It ends a string. The escape character in it also ends every other sequence."""
+
 
 class Screen:
     """Knows which modes the output has changed so far.
@@ -85,11 +97,12 @@ class Screen:
     kitty, foot, iTerm2 and the terminals built on VTE can do that. Other terminals ignore the sequence."""
 
     def __init__(self) -> None:
-        self._state = mmap.mmap(-1, len(_PLACES) + 1)
+        self._state = mmap.mmap(-1, len(_PLACES) + 2)
         self._tail = b""
 
     def note(self, data: bytes) -> None:
         """Read ``data``, which is written to the terminal."""
+        self._note_unfinished(data)
         data = self._tail + data
         end = 0
         for match in _SEQUENCE.finditer(data):
@@ -112,11 +125,26 @@ class Screen:
         flags = {name: self._state[place] for name, place in _PLACES.items() if name not in kept}
         pushed = self._state[_PUSHED]
         # Each screen has keyboard modes of its own, so these are reset before the alternate screen is left.
-        undone = b"\x1b[<%du" % pushed if pushed else b""
+        undone = _SEQUENCE_END if self._state[_UNFINISHED] else b""
+        undone += b"\x1b[<%du" % pushed if pushed else b""
         undone += b"".join(_UNDO[name] for name, flag in flags.items() if flag & _CHANGED)
         # Origin mode is not restored, because that would move the cursor.
         touched = [mode for mode in _MODES if mode != b"6" and flags.get(b"?" + mode, 0) & ~_CHANGED == _TOUCHED]
         return undone + (b"\x1b[?%sr" % b";".join(touched) if touched else b"")
+
+    def _note_unfinished(self, data: bytes) -> None:
+        """Note whether the output ends within a sequence now, of which ``data`` can be the middle."""
+        last = data.rfind(b"\x1b")
+        before = self._state[_UNFINISHED]
+        if last < 0:
+            if before == _IN_STRING and _END_OF_STRING.search(data) is None:
+                return
+            data = self._tail + data if before == _IN_OTHER else b""
+            last = max(0, data.rfind(b"\x1b"))
+        if _STRING.fullmatch(data, last):
+            self._state[_UNFINISHED] = _IN_STRING
+        else:
+            self._state[_UNFINISHED] = _IN_OTHER if _BEGINNING.fullmatch(data, last) else 0
 
     def _read_sequence(self, match: re.Match[bytes]) -> None:
         if match["final"] is not None:
