@@ -268,6 +268,18 @@ def test_a_step_sees_nothing_of_the_script() -> None:
     assert events[0] == alone.stdout
 
 
+def test_the_environment_of_a_step_is_in_no_argument_of_a_program(tmp_path: Path) -> None:
+    """Every user of the machine can read the arguments of a program."""
+    (tmp_path / "environment").write_bytes(b"PATH=/usr/bin:/bin\0a-name.b=s3cret\0TOKEN=first\0TOKEN=s3cret\nline\0")
+    program = scripts.text("environment.sh") + '\nndp_read_environment "$1"; printf "%s\\0" "${ndp_with[@]}"'
+    words = subprocess.run(
+        ["/bin/bash", "-c", program, "test", str(tmp_path / "environment")], check=True, capture_output=True
+    ).stdout.split(b"\0")[:-1]
+    assert not any(b"s3cret" in word for word in words)
+    seen = subprocess.run([*words, b"env", b"-0"], check=True, capture_output=True, env={"OTHER": "x"}).stdout
+    assert seen == b"PATH=/usr/bin:/bin\0a-name.b=s3cret\0TOKEN=s3cret\nline\0"
+
+
 def test_a_program_with_an_equals_sign_in_its_name_is_no_variable(tmp_path: Path) -> None:
     program = tmp_path / "a=b"
     program.write_text("#!/bin/sh\necho ran\n")

@@ -78,14 +78,16 @@ ndp_give_ssh "$ndp_home" "$ndp_uid" "$ndp_gid"
 [ "$ndp_owner" = "$ndp_uid" ] || find . -xdev -depth ! -uid "$ndp_uid" -exec chown -h "$ndp_uid:$ndp_gid" {} +
 # The pipe or terminal of the output still belongs to root, and a program that writes to `/dev/stderr` opens it again.
 chown "$ndp_uid" "/proc/$$/fd/1" 2>/dev/null || :
-ndp_with=()
-ndp_read_environment /nerves-docker-port/environment
-ndp_with+=("HOME=$ndp_home")
+printf 'HOME=%s\0' "$ndp_home" >>/nerves-docker-port/environment
 # The configure scripts of GNU tar and coreutils refuse to run as root without this variable.
-[ "$ndp_uid" != 0 ] || ndp_with+=(FORCE_UNSAFE_CONFIGURE=1)
-# If a program of ours follows, and not the image's entrypoint, this is the environment of the steps.
+[ "$ndp_uid" != 0 ] || printf 'FORCE_UNSAFE_CONFIGURE=1\0' >>/nerves-docker-port/environment
+ndp_with=()
 if [ "$1 $2" = '/usr/bin/env -i' ]; then
-  printf '%s\0' "${ndp_with[@]:3}" >/nerves-docker-port/tmp/environment
-  ndp_with=()
+  # A program of ours follows, and not the image's entrypoint. So this is the environment of the steps, too.
+  while IFS= read -r -d '' ndp_variable; do
+    printf '%s\0' "$ndp_variable"
+  done </nerves-docker-port/environment >/nerves-docker-port/tmp/environment
+else
+  ndp_read_environment /nerves-docker-port/environment
 fi
 exec setpriv --reuid="$ndp_uid" --regid="$ndp_gid" --init-groups "${ndp_with[@]}" "$@"

@@ -31,8 +31,6 @@ fi
 # output, so they go to /dev/null.
 trap : INT QUIT
 exec 9>&2 2>/dev/null
-# steps.sh says why nice(1) is needed.
-case $4 in *=*) ndp_with+=(/usr/bin/nice -n 0 --) ;; esac
 "${ndp_with[@]}" "${@:4}" 2>&9 9>&-
 ndp_status=$?
 ndp_count_new_kills

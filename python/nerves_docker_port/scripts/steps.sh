@@ -39,11 +39,7 @@ ndp_run() {
     ndp_words=("${@:3:ndp_count}")
     shift $((ndp_count + 2))
     # A program of ours begins with these words, and they would discard the variables.
-    if [ "${ndp_words[*]:0:2}" != '/usr/bin/env -i' ]; then
-      # env(1) takes a program with `=` in its name for a variable. nice(1) does not, and changes nothing with `-n 0`.
-      case ${ndp_words[0]} in *=*) ndp_words=(/usr/bin/nice -n 0 -- "${ndp_words[@]}") ;; esac
-      ndp_words=("${ndp_with[@]}" "${ndp_words[@]}")
-    fi
+    [ "${ndp_words[*]:0:2}" = '/usr/bin/env -i' ] || ndp_words=("${ndp_with[@]}" "${ndp_words[@]}")
     ndp_count_kills
     # With job control (`set -m`) a step gets a process group of its own, and does not ignore SIGINT and SIGQUIT. It is
     # turned off again because with job control `wait` also returns when the step is only stopped.
