@@ -248,7 +248,7 @@ def test_one_command_gets_the_terminal(shell: MixShell) -> None:
     shell.start("^trapped$", task=_run("sh", "-c", "trap 'echo trapped; exit 7' INT; kill -INT $$"))
     assert shell.left() == 7
     shell.start(r"^left=127$", task=_run("no-such-program"))
-    assert "no-such-program: command not found" in shell.tmux.screen(history=True)
+    assert "'no-such-program': No such file or directory" in shell.tmux.screen(history=True)
     shell.start(
         r"\A Mini Buildroot configuration\n(?:.*\n)+100x30  arrows: move",
         task=("nerves_docker_port.make", "menuconfig", "--get", ".config"),
