@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import shutil
@@ -123,7 +124,7 @@ def test_the_package_is_sent_again_only_if_something_in_it_has_changed(
         fetched = [("GET", "build-time.log")]
         sent = [("PUT", "nerves-docker-port")]
         # The first build has made a Config.in, which is the host's now, too.
-        assert ("GET", "changes.tar") in files_sent_and_fetched(recorder, system)
+        assert ("GET", "changes.tar.000000") in files_sent_and_fetched(recorder, system)
         assert files_sent_and_fetched(recorder, system) == [*fetched, *sent]
         assert files_sent_and_fetched(recorder, system) == fetched
         # A change that neither the size nor the time of the content tells.
@@ -431,6 +432,23 @@ def test_a_connection_that_breaks_while_changes_come_back_costs_nothing(
         assert (system.package / "made").stat().st_size == 50_000_000
         assert (system.package / "z").read_text() == "y\n"
         assert list(system.package.glob(".nerves-docker-port-*")) == []
+
+
+def test_changes_that_take_longer_than_the_patience_to_come_back_come(
+    far: Far, make_system: MakeSystem, root: Path
+) -> None:
+    """Docker holds back the heartbeats while it answers an archive call."""
+    with Recorder(root, far.engine.host, slow=("/archive", 0.1)) as recorder:
+        system = make_system(host=recorder.host)
+        make = f"head -c 12000000 /dev/urandom > {PACKAGE}/made; sha256sum < {PACKAGE}/made"
+        conversation = system.run("build", make_args=shell_words(make), env={"NERVES_DOCKER_PATIENCE": "10"})
+        conversation.value()
+        assert conversation.warnings == []
+        assert hashlib.sha256((system.package / "made").read_bytes()).hexdigest() in system.build_log.read_text()
+        # They are not offered again.
+        (system.package / "made").unlink()
+        system.run("build").value()
+        assert not (system.package / "made").exists()
 
 
 def test_archive_after_a_change_on_the_host_packs_that(system: System) -> None:

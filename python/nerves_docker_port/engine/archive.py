@@ -9,10 +9,10 @@ from __future__ import annotations
 import io
 import os
 import tarfile
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager, nullcontext
 from email.utils import parsedate_to_datetime
-from typing import IO, Protocol, TypeAlias
+from typing import IO, Protocol, TypeAlias, cast
 
 import docker.errors
 import requests
@@ -91,6 +91,54 @@ def opened(
             return
         with _first_file(body) as content:
             yield content
+
+
+@contextmanager
+def opened_in_pieces(engine: Engine, container: str, path: str, size: int) -> Iterator[IO[bytes]]:
+    """Yield the content of a file in the container that split(1) has divided into pieces of ``size`` bytes.
+
+    The names of the pieces are ``path`` with a number, from ``.000000`` on. Each piece is a request of its own, and
+    Docker answers other requests about the container between them. Raises the errors of ``opened``, also while the
+    content is read.
+    """
+    with closing(_Joined(lambda number: opened(engine, container, f"{path}.{number:06}"), size)) as joined:
+        yield cast("IO[bytes]", joined)
+
+
+class _Joined(io.RawIOBase):
+    """The contents of the files that ``open_piece`` opens by number, one after the other."""
+
+    def __init__(self, open_piece: Callable[[int], AbstractContextManager[IO[bytes] | None]], size: int) -> None:
+        super().__init__()
+        self._open_piece = open_piece
+        self._size = size
+        self._number = 0
+        self._stack = ExitStack()
+        self._content: IO[bytes] | None = None
+        self._left = 0
+        self._is_over = False
+
+    def read(self, size: int = -1) -> bytes:
+        """Return at most ``size`` bytes, and none only at the end."""
+        while not self._is_over:
+            if self._content is None:
+                self._content = self._stack.enter_context(self._open_piece(self._number))
+                self._number += 1
+                self._left = self._size
+            data = b"" if self._content is None else self._content.read(size)
+            if data:
+                self._left -= len(data)
+                return data
+            self._stack.close()
+            self._content = None
+            # The last piece is smaller, or it is missing.
+            self._is_over = self._left > 0
+        return b""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._stack.close()
+        super().close()
 
 
 @contextmanager

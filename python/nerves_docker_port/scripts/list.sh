@@ -56,8 +56,9 @@ ndp_keep() {
 
 # ndp_offer TOKEN DIRECTORY: offer the helper the changes in the package since the helper sent it, if there are any.
 #
-# The helper fetches the file `out/changes.tar` and applies it on the host. Only after that, the new list is saved. The
-# tar file has `base`, the list of the files that the helper sent; `deleted`, the paths that no longer exist; and the
+# The helper fetches the tar file `out/changes.tar` and applies it on the host. Only after that, the new list is saved. The
+# tar file is split into pieces of 4 MiB, `out/changes.tar.000000` and so on, because Docker holds the heartbeats back while
+# it sends a file. It has `base`, the list of the files that the helper sent; `deleted`, the paths that no longer exist; and the
 # files that are changed or new. This function needs say.sh. It works as root and as the build user. If a program in it
 # fails, for example because the disk is full, it offers nothing and returns that program's exit status.
 ndp_offer() {
@@ -78,13 +79,18 @@ ndp_offer() {
     ndp_keep "$ndp_kept/package" "$ndp_now"
     return
   fi
-  tar --create --file="$ndp_out/changes.tar" --format=gnu --hard-dereference --no-recursion \
-    --directory="$ndp_out" base deleted --directory="$2" --null --verbatim-files-from --files-from="$ndp_out/changed" || return
+  rm -f "$ndp_out"/changes.tar.*
+  (
+    set -o pipefail
+    tar --create --format=gnu --hard-dereference --no-recursion --directory="$ndp_out" base deleted \
+      --directory="$2" --null --verbatim-files-from --files-from="$ndp_out/changed" |
+      split --bytes=4M --numeric-suffixes --suffix-length=6 - "$ndp_out/changes.tar."
+  ) || return
   # shellcheck disable=SC2034 # receive.sh uses it.
   ndp_offered=1
   ndp_ask "$1" changed
   mv "$ndp_out/now" "$ndp_kept/manifest" || return
-  rm -f "$ndp_out/changes.tar"
+  rm -f "$ndp_out"/changes.tar.*
   # The host can have other files now than the volume, so the next session asks for the package.
   rm -f "$ndp_kept/known"
   ndp_keep "$ndp_kept/package" "$ndp_now"

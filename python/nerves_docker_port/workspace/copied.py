@@ -33,6 +33,9 @@ from nerves_docker_port.workspace.packing import Packed, State, Tree, fingerprin
 
 _CHANGES = ("say.sh", "list.sh", "changes.sh")
 
+_PIECE = 4 << 20
+"""The size in bytes of the pieces of the changes (scripts/list.sh)."""
+
 
 @dataclass(frozen=True)
 class CopiedWorkspace(Workspace):
@@ -168,9 +171,7 @@ class CopiedWorkspace(Workspace):
         Raises ``RunnerError``, ``ConnectionError`` if the answer breaks off, and the SDK's errors.
         """
         try:
-            with archive.opened(engine, made, f"{STATE}/out/changes.tar") as content:
-                if content is None:
-                    raise tarfile.ReadError
+            with archive.opened_in_pieces(engine, made, f"{STATE}/out/changes.tar", _PIECE) as content:
                 applied = changes.apply(content, self.request.package.path)
         except (tarfile.TarError, urllib3.exceptions.HTTPError) as error:
             raise ConnectionError(errors.ANSWER_CUT) from error
