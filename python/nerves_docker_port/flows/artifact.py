@@ -95,7 +95,9 @@ class Incoming:
     def __exit__(self, *_error: object) -> None:
         self._check_thread.shutdown(cancel_futures=True)
         if self._file is not None:
-            self._file.close()
+            # If the disk is full, what is still in the buffer cannot be written, and it is not needed any more.
+            with suppress(OSError):
+                self._file.close()
             self._partial.unlink(missing_ok=True)
 
     def begin(self) -> Callable[[bytes], None]:
