@@ -12,12 +12,11 @@
 #   TERM  The container must end.
 # If no heartbeat arrives for `patience` seconds, the container ends by itself. This program counts the seconds one by
 # one, so that the time for which a laptop sleeps, or by which somebody sets the clock, does not count. While the helper
-# sends files into the directory `in` (receive.sh), Docker 20.10 holds its signals back. So if that directory has grown
-# or shrunk meanwhile, the count begins again.
+# sends files into the directory `in` (receive.sh), Docker 20.10 holds its signals back. So if the size of that directory
+# has changed in the second half of this time, the count begins again.
 #
 # If the program below ends by itself, this program writes the mark `below` (scripts/steps.sh says what a mark is). It
 # writes no mark if the program below succeeded after the final step, because that step has written its own mark.
-#
 ndp_token=$1 ndp_patience=$2
 shift 2
 ndp_state=/nerves-docker-port
@@ -27,8 +26,8 @@ mkfifo "$ndp_state/next"
 # The pipe is opened for reading and writing, so that neither side waits until the other side opens it.
 exec 7<>"$ndp_state/next"
 
-# ndp_say NAME STATUS KILLED: write a mark about the session. If nobody reads the output, a write can block for ever. So it is
-# done in the background, and this program waits for it for one second at most.
+# ndp_say NAME STATUS KILLED: write a mark about the session. If nobody reads the output, a write can block for ever. So
+# it is done in the background, and this program waits for it for one second at most.
 ndp_say() {
   printf '\036%s 0 %s %d %d\036' "$ndp_token" "$1" "$2" "$3" &
   ndp_left=100
@@ -80,10 +79,10 @@ while [ -z "$ndp_ending" ]; do
     exit "$ndp_status"
   fi
   ndp_missed=$((ndp_missed + 1))
-  if [ "$ndp_missed" -gt "$ndp_patience" ]; then
-    ndp_before=$ndp_arrived
+  if [ "$ndp_missed" -eq $((ndp_patience / 2)) ]; then
     ndp_arrived=$(du -sb "$ndp_state/in" 2>/dev/null)
-    if [ "$ndp_arrived" = "$ndp_before" ]; then ndp_ending=expired; else ndp_missed=0; fi
+  elif [ "$ndp_missed" -gt "$ndp_patience" ]; then
+    if [ "$(du -sb "$ndp_state/in" 2>/dev/null)" = "$ndp_arrived" ]; then ndp_ending=expired; else ndp_missed=0; fi
   fi
 done
 
