@@ -77,15 +77,12 @@ def read_file_and_time(engine: Engine, container: str, path: str, timeout: float
 
 
 @contextmanager
-def opened(
-    engine: Engine, container: str, path: str, cancellation: Cancellation | None = None
-) -> Iterator[IO[bytes] | None]:
+def opened(engine: Engine, container: str, path: str) -> Iterator[IO[bytes] | None]:
     """Yield the content of a file in the container, or ``None`` if the path is not a regular file.
 
-    If the flow is cancelled, the content ends early. Raises ``NoContainerError``, ``tarfile.TarError`` if the answer
-    breaks off, and the SDK's errors.
+    Raises ``NoContainerError``, ``tarfile.TarError`` if the answer breaks off, and the SDK's errors.
     """
-    with _packed(engine, container, path, cancellation) as body:
+    with _packed(engine, container, path, None) as body:
         if body is None:
             yield None
             return

@@ -6,22 +6,22 @@ on another host, too, and the file on the host belongs to the user who runs Mix.
 
 from __future__ import annotations
 
-import errno
 import glob
 import hashlib
 import os
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from nerves_docker_port import errors
 from nerves_docker_port.cancellation import Cancellation
+from nerves_docker_port.flows.place import host_failures, partial_path
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -48,7 +48,7 @@ class Artifact:
 
 def _remove_stale_parts(target: Path) -> None:
     """Remove the partial files of helpers that were killed: those that have not been written for a long time."""
-    for partial in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+    for partial in target.parent.glob(partial_path(Path(glob.escape(target.name)), "*").name):
         with suppress(OSError):
             if time.time() - partial.stat().st_mtime > _STALE_AFTER:
                 partial.unlink()
@@ -81,7 +81,7 @@ class Incoming:
         self._target = target
         self._log = log
         self._cancellation = cancellation
-        self._partial = target.with_name(f".{target.name}.{session}.part")
+        self._partial = partial_path(target, session)
         self._file: IO[bytes] | None = None
         # The check unpacks the file, which takes three times as long as everything else together. zlib releases the
         # GIL, so the check runs in a second thread. Measured on two busy cores, that takes 0.92 of the time of one
@@ -102,7 +102,7 @@ class Incoming:
 
     def begin(self) -> Callable[[bytes], None]:
         """Begin a new file, also after a part of it has arrived. Return the function that takes its content."""
-        with _host_failures(self._target):
+        with host_failures(self._target):
             if self._file is None:
                 _remove_stale_parts(self._target)
                 self._file = self._partial.open("xb")
@@ -118,7 +118,7 @@ class Incoming:
         self._cancellation.check()
         assert self._file is not None
         self._checks.append(self._check_thread.submit(self._checker.feed, data))
-        with _host_failures(self._target):
+        with host_failures(self._target):
             self._file.write(data)
         self._digest.update(data)
         self._size += len(data)
@@ -135,7 +135,7 @@ class Incoming:
         """Give the file its final name, after it has arrived completely."""
         self._cancellation.check()
         assert self._file is not None
-        with _host_failures(self._target):
+        with host_failures(self._target):
             self._file.flush()
             # The content must be on the disk before the file is renamed: a power cut could otherwise leave a file with
             # the final name and without its content.
@@ -144,7 +144,7 @@ class Incoming:
             self._await_check()
         if not self._checker.complete:
             raise errors.artifact_missing(str(self._target), "it ends in the middle", self._log)
-        with _host_failures(self._target):
+        with host_failures(self._target):
             self._partial.replace(self._target)
         return Artifact(self._target, self._size, self._digest.hexdigest())
 
@@ -218,14 +218,3 @@ def _new_checker(name: str) -> _Checker:
 
             return _Xz(lzma.LZMADecompressor, lzma.LZMAError)
     return _NotEmpty()
-
-
-@contextmanager
-def _host_failures(target: Path) -> Iterator[None]:
-    """Turn an error of the host's file system into a ``RunnerError``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.disk_full(f"No space is left on the host for the artifact {target}.") from error
-        raise errors.not_writable(str(target.parent), "The download directory", str(error.strerror)) from error

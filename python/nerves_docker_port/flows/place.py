@@ -1,4 +1,4 @@
-"""Checks before a build, which can take hours, whether its artifact can be put where it belongs."""
+"""The place of the artifact on the host. A build can take hours, so the place is checked before."""
 
 from __future__ import annotations
 
@@ -6,13 +6,30 @@ import errno
 import os
 import secrets
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from nerves_docker_port import directories, errors
 
 _PROBE = 64 * 1024
 """Bytes that are written to notice a disk that is full. The size of the artifact is not known yet."""
+
+
+def partial_path(artifact: Path, session: str) -> Path:
+    """Return the path that the artifact has until it is complete. ``session`` makes it unique."""
+    return artifact.with_name(f".{artifact.name}.{session}.part")
+
+
+@contextmanager
+def host_failures(artifact: Path) -> Iterator[None]:
+    """Turn an error of the host's file system, in a body that writes the artifact, into a ``RunnerError``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise errors.disk_full(f"No space is left on the host for the artifact {artifact}.") from error
+        raise errors.not_writable(str(artifact.parent), "The download directory", str(error.strerror)) from error
 
 
 def check_artifact(path: Path) -> None:
@@ -31,15 +48,11 @@ def check_artifact(path: Path) -> None:
         pass
     except OSError as error:
         raise errors.not_writable(str(path), "The artifact", str(error.strerror)) from error
-    # The name is as long as the one that the artifact has until it is complete.
-    probe = path.with_name(f".{path.name}.{secrets.token_hex(8)}.part")
+    # Not every file system takes a name of this length.
+    probe = partial_path(path, secrets.token_hex(8))
     try:
-        with probe.open("xb", buffering=0) as file:
+        with host_failures(path), probe.open("xb", buffering=0) as file:
             file.write(os.urandom(_PROBE))
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise errors.disk_full(f"No space is left on the host for the artifact {path}.") from error
-        raise errors.not_writable(str(path.parent), "The download directory", str(error.strerror)) from error
     finally:
         with suppress(OSError):
             probe.unlink()
