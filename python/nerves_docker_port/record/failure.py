@@ -47,7 +47,7 @@ _TARGET = re.compile(r"\[(?:(?P<where>[^\s\]]+:\d+|<[^>]*>): )?(?P<target>.*)\] 
 _NEEDED_BY = re.compile(r"needed by ['`\u2018](?P<target>[^'\u2019]+)")
 _WAITING = "Waiting for unfinished jobs"
 _NO_CHILDREN = "wait: No child processes"
-"""What make also says when a signal has ended its jobs. Of which, another line tells."""
+"""What make also prints when a signal has ended its jobs. Another line says which job failed."""
 
 _BUILD_PATH = re.compile(r"/build/(?P<directory>[^/\s]+)/(?P<file>[^/\s]+)$")
 _STAMP = re.compile(r"\.stamp_(?P<stamp>\w+)$")

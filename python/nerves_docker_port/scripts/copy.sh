@@ -6,7 +6,8 @@
 # The mark `file` comes first (steps.sh says what a mark is), with the size of the file as its last number. Then comes
 # the content. Ends with status 66 if there is no such regular file, and with status 65 if the file has become shorter.
 #
-# The file is an archive that a step has just packed. The time at which that step ended is kept for inputs.sh.
+# The file is an archive that the step before has packed. That step has just written its line to `ended`. inputs.sh
+# needs the time of that line, so another file gets it before this step writes its own line there.
 touch -r /nerves-docker-port/ended /nerves-docker-port/tmp/packed
 ndp_size=$([ -f "$2" ] && [ ! -L "$2" ] && stat -c %s -- "$2") || exit 66
 printf '\036%s 0 file 0 %d\036' "$1" "$ndp_size" >&2
